@@ -1,0 +1,90 @@
+//! What the relay and the subscribers need of a broker, and no more: [`memory`] for tests and for a service
+//! that wants no broker, `rabbitmq` for the rest.
+
+use std::future::Future;
+
+use crate::error::Result;
+use crate::message::Frame;
+
+pub mod memory;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+
+/// A broker: topic routing, queues that keep order, confirmed publishing.
+///
+/// An `Err` from any of these means that the broker itself is at fault or cannot be reached. Whoever got
+/// it drops the publisher or consumer and asks for a new one, after a wait.
+pub trait Broker: Clone + Send + Sync + 'static {
+    /// See [`Broker::publisher`].
+    type Publisher: Publisher;
+    /// See [`Broker::consumer`].
+    type Consumer: Consumer;
+
+    /// A connection that publishes, with what it publishes to declared or checked.
+    fn publisher(&self) -> impl Future<Output = Result<Self::Publisher>> + Send;
+
+    /// A connection that consumes one queue, with the queue and its bindings declared or checked.
+    fn consumer(&self, queue: &Queue) -> impl Future<Output = Result<Self::Consumer>> + Send;
+}
+
+/// A queue of a subscriber: durable, one active consumer at a time, first in first out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name, `{subscriber}.{number}`.
+    pub name: String,
+    /// Routing key patterns, words separated by dots; `*` is one word, `#` any number.
+    pub bindings: Vec<String>,
+    /// How many deliveries may wait for their acknowledgement; bounds the consumer's memory.
+    pub prefetch: u16,
+}
+
+/// Publishes with confirms. One task owns it; it is never shared.
+pub trait Publisher: Send {
+    /// Publishes the frames in this order and waits until the broker has answered for each of them.
+    ///
+    /// The answers stand in the order of the frames. The caller puts at most one frame of a key into a
+    /// call where order matters: the answer to one does not hold back the next.
+    ///
+    /// # Errors
+    /// An outage: which frames arrived is not known, all of them count as unconfirmed.
+    fn publish(&mut self, frames: &[Frame]) -> impl Future<Output = Result<Vec<Confirm>>> + Send;
+}
+
+/// A broker's answer for one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confirm {
+    /// All queues that want it have it, safely.
+    Confirmed,
+    /// No queue wants it, and nothing takes what no queue wants.
+    Returned(String),
+    /// The broker refuses it.
+    Refused(String),
+}
+
+/// Consumes one queue.
+pub trait Consumer: Send {
+    /// Waits for a delivery, then takes what else is there, `max` at most (1 at least).
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// An outage; what was delivered and not acknowledged comes again.
+    fn next(&mut self, max: usize) -> impl Future<Output = Result<Vec<Delivery>>> + Send;
+
+    /// Acknowledges this delivery and all before it.
+    ///
+    /// # Errors
+    /// An outage: the broker may deliver them again.
+    fn ack_through(&mut self, tag: u64) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A frame with what is needed to acknowledge it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Rises with each delivery of one consumer.
+    pub tag: u64,
+    /// It was delivered before, to this consumer or another.
+    pub redelivered: bool,
+    /// The frame.
+    pub frame: Frame,
+}

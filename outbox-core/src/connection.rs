@@ -1,0 +1,227 @@
+//! What differs between Diesel's connections: one trait, one short file per database.
+
+use diesel::Connection;
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::result::QueryResult;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::inbox::HeldMessage;
+use crate::message::{Message, MessageId, Version};
+use crate::transaction::OutboxTx;
+
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+/// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
+/// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
+///
+/// Sealed: the hidden methods may change.
+pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManager> + 'static {
+    /// Runs `body` in a transaction and commits its writes together with what it recorded, or neither.
+    ///
+    /// Inside another transaction it is a savepoint of that one. On SQLite it is `BEGIN IMMEDIATE`.
+    /// It is not retried here: whether an unknown COMMIT may be repeated only the caller knows.
+    ///
+    /// # Errors
+    /// What `body` returns (an application's own error as [`Error::application`]), and the database's.
+    fn outbox_transaction<T>(
+        &mut self,
+        body: impl FnOnce(&mut OutboxTx<'_, Self>) -> Result<T>,
+    ) -> Result<T> {
+        self.write_transaction(|connection| {
+            let mut tx = OutboxTx::new(connection);
+            let value = body(&mut tx)?;
+            tx.flush()?;
+            Ok(value)
+        })
+    }
+
+    /// Records messages inside a transaction that the caller has opened with Diesel's own `transaction`.
+    ///
+    /// # Errors
+    /// `Invalid` when no transaction is open (a `BEGIN` sent as text is not seen); what `body` returns, and
+    /// the database's.
+    fn record_in_open_transaction<T>(
+        &mut self,
+        body: impl FnOnce(&mut OutboxTx<'_, Self>) -> Result<T>,
+    ) -> Result<T> {
+        let depth = AnsiTransactionManager::transaction_manager_status_mut(self)
+            .transaction_depth()
+            .map_err(Error::from)?;
+        if depth.is_none() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "outbox: no transaction is open on this connection; use outbox_transaction, \
+                 or call this inside Diesel's transaction",
+            ));
+        }
+        self.outbox_transaction(body)
+    }
+
+    /// A transaction that is going to write.
+    #[doc(hidden)]
+    fn write_transaction<T, E: From<diesel::result::Error>>(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.transaction(body)
+    }
+
+    #[doc(hidden)]
+    fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()>;
+
+    /// False when the consumer has applied the message before.
+    #[doc(hidden)]
+    fn record_applied(&mut self, consumer: &str, id: MessageId) -> QueryResult<bool>;
+
+    #[doc(hidden)]
+    fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()>;
+
+    /// The version at which a key of a copy was deleted.
+    #[doc(hidden)]
+    fn deleted_version(&mut self, copy: &str, key: &str) -> QueryResult<Option<Version>>;
+
+    #[doc(hidden)]
+    fn remember_deleted(&mut self, copy: &str, key: &str, bucket: u16, version: Version) -> QueryResult<()>;
+
+    #[doc(hidden)]
+    fn forget_deleted(&mut self, copy: &str, key: &str) -> QueryResult<()>;
+
+    /// Claims the copy for a source, unless another has it; returns the source that has it.
+    #[doc(hidden)]
+    fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String>;
+}
+
+/// The texts of the consumer-side statements of one database, in the order of their binds.
+#[doc(hidden)]
+#[allow(dead_code, reason = "unused when no database feature is on")]
+pub(crate) struct ConsumerSql {
+    pub(crate) record_applied: &'static str,
+    pub(crate) hold_message: &'static str,
+    pub(crate) deleted_version: &'static str,
+    pub(crate) remember_deleted: &'static str,
+    pub(crate) forget_deleted: &'static str,
+    pub(crate) claim_copy: &'static str,
+    pub(crate) copy_source: &'static str,
+}
+
+#[derive(diesel::QueryableByName)]
+#[allow(dead_code, reason = "unused when no database feature is on")]
+pub(crate) struct VersionRow {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    pub(crate) generation: i64,
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    pub(crate) id: i64,
+}
+
+#[derive(diesel::QueryableByName)]
+#[allow(dead_code, reason = "unused when no database feature is on")]
+pub(crate) struct SourceRow {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    pub(crate) source: String,
+}
+
+/// The methods whose Rust is equal on all databases and whose SQL is not. A macro, because Diesel's bounds
+/// for a generic connection would outgrow the bodies.
+#[allow(unused_macros, reason = "unused when no database feature is on")]
+macro_rules! consumer_methods {
+    ($sql:expr) => {
+        fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
+            use diesel::prelude::*;
+
+            use crate::schema::outbox;
+            for run in crate::transaction::append_runs(messages) {
+                let rows: Vec<_> = run
+                    .iter()
+                    .map(|message| {
+                        (
+                            outbox::message_id.eq(message.id().as_bytes().to_vec()),
+                            // Below BUCKETS, so it fits.
+                            outbox::bucket.eq(message.bucket() as i16),
+                            outbox::aggregate_type.eq(message.aggregate()),
+                            outbox::aggregate_id.eq(message.key()),
+                            outbox::event_type.eq(message.event()),
+                            outbox::headers.eq(message.headers().to_json().into_bytes()),
+                            outbox::payload.eq(message.payload()),
+                        )
+                    })
+                    .collect();
+                diesel::insert_into(outbox::table).values(rows).execute(self)?;
+            }
+            Ok(())
+        }
+
+        fn record_applied(&mut self, consumer: &str, id: MessageId) -> QueryResult<bool> {
+            let inserted = diesel::RunQueryDsl::execute(
+                diesel::sql_query($sql.record_applied)
+                    .bind::<Text, _>(consumer)
+                    .bind::<Binary, _>(id.as_bytes().as_slice()),
+                self,
+            )?;
+            Ok(inserted > 0)
+        }
+
+        fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()> {
+            diesel::RunQueryDsl::execute(
+                diesel::sql_query($sql.hold_message)
+                    .bind::<Text, _>(held.consumer)
+                    .bind::<Text, _>(held.message_id)
+                    .bind::<SmallInt, _>(held.bucket)
+                    .bind::<Text, _>(held.kind)
+                    .bind::<Text, _>(held.key)
+                    .bind::<Text, _>(held.state.name())
+                    .bind::<Integer, _>(held.attempts)
+                    .bind::<Text, _>(held.error)
+                    .bind::<Text, _>(held.routing_key)
+                    .bind::<Binary, _>(held.headers)
+                    .bind::<Binary, _>(held.payload),
+                self,
+            )
+            .map(|_| ())
+        }
+
+        fn deleted_version(&mut self, copy: &str, key: &str) -> QueryResult<Option<Version>> {
+            let query =
+                diesel::sql_query($sql.deleted_version).bind::<Text, _>(copy).bind::<Text, _>(key);
+            let rows: Vec<VersionRow> = diesel::RunQueryDsl::load(query, self)?;
+            Ok(rows.first().map(|row| Version { generation: row.generation, id: row.id }))
+        }
+
+        fn remember_deleted(
+            &mut self,
+            copy: &str,
+            key: &str,
+            bucket: u16,
+            version: Version,
+        ) -> QueryResult<()> {
+            let query = diesel::sql_query($sql.remember_deleted)
+                .bind::<Text, _>(copy)
+                .bind::<Text, _>(key)
+                .bind::<SmallInt, _>(bucket as i16)
+                .bind::<BigInt, _>(version.generation)
+                .bind::<BigInt, _>(version.id);
+            diesel::RunQueryDsl::execute(query, self).map(|_| ())
+        }
+
+        fn forget_deleted(&mut self, copy: &str, key: &str) -> QueryResult<()> {
+            let query =
+                diesel::sql_query($sql.forget_deleted).bind::<Text, _>(copy).bind::<Text, _>(key);
+            diesel::RunQueryDsl::execute(query, self).map(|_| ())
+        }
+
+        fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String> {
+            let claim =
+                diesel::sql_query($sql.claim_copy).bind::<Text, _>(copy).bind::<Text, _>(source);
+            diesel::RunQueryDsl::execute(claim, self)?;
+            let query = diesel::sql_query($sql.copy_source).bind::<Text, _>(copy);
+            let row: SourceRow = diesel::RunQueryDsl::get_result(query, self)?;
+            Ok(row.source)
+        }
+    };
+}
+#[allow(unused_imports, reason = "unused when no database feature is on")]
+pub(crate) use consumer_methods;

@@ -1,0 +1,27 @@
+//! MySQL and MariaDB.
+
+use diesel::mysql::MysqlConnection;
+use diesel::result::QueryResult;
+use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
+
+use super::{ConsumerSql, OutboxConnection, SourceRow, VersionRow, consumer_methods};
+use crate::inbox::HeldMessage;
+use crate::message::{Message, MessageId, Version};
+
+const SQL: ConsumerSql = ConsumerSql {
+    record_applied: "insert ignore into inbox (consumer, message_id) values (?, ?)",
+    hold_message: "insert into inbox_held \
+        (consumer, message_id, bucket, kind, aggregate_id, state, attempts, error, routing_key, headers, payload) \
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        on duplicate key update state = values(state), attempts = attempts + values(attempts), error = values(error)",
+    deleted_version: "select generation, id from copy_deleted where copy = ? and aggregate_id = ?",
+    remember_deleted: "insert into copy_deleted (copy, aggregate_id, bucket, generation, id) values (?, ?, ?, ?, ?) \
+        on duplicate key update generation = values(generation), id = values(id)",
+    forget_deleted: "delete from copy_deleted where copy = ? and aggregate_id = ?",
+    claim_copy: "insert ignore into copy_source (copy, source) values (?, ?)",
+    copy_source: "select source from copy_source where copy = ?",
+};
+
+impl OutboxConnection for MysqlConnection {
+    consumer_methods!(SQL);
+}

@@ -1,0 +1,28 @@
+//! PostgreSQL.
+
+use diesel::pg::PgConnection;
+use diesel::result::QueryResult;
+use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
+
+use super::{ConsumerSql, OutboxConnection, SourceRow, VersionRow, consumer_methods};
+use crate::inbox::HeldMessage;
+use crate::message::{Message, MessageId, Version};
+
+const SQL: ConsumerSql = ConsumerSql {
+    record_applied: "insert into inbox (consumer, message_id) values ($1, $2) on conflict do nothing",
+    hold_message: "insert into inbox_held \
+        (consumer, message_id, bucket, kind, aggregate_id, state, attempts, error, routing_key, headers, payload) \
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+        on conflict (consumer, message_id) do update set state = excluded.state, \
+        attempts = inbox_held.attempts + excluded.attempts, error = excluded.error",
+    deleted_version: "select generation, id from copy_deleted where copy = $1 and aggregate_id = $2",
+    remember_deleted: "insert into copy_deleted (copy, aggregate_id, bucket, generation, id) values ($1, $2, $3, $4, $5) \
+        on conflict (copy, aggregate_id) do update set generation = excluded.generation, id = excluded.id",
+    forget_deleted: "delete from copy_deleted where copy = $1 and aggregate_id = $2",
+    claim_copy: "insert into copy_source (copy, source) values ($1, $2) on conflict do nothing",
+    copy_source: "select source from copy_source where copy = $1",
+};
+
+impl OutboxConnection for PgConnection {
+    consumer_methods!(SQL);
+}

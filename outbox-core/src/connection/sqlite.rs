@@ -1,0 +1,40 @@
+//! SQLite.
+
+use diesel::result::QueryResult;
+use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
+use diesel::sqlite::SqliteConnection;
+
+use super::{ConsumerSql, OutboxConnection, SourceRow, VersionRow, consumer_methods};
+use crate::error::Result;
+use crate::inbox::HeldMessage;
+use crate::message::{Message, MessageId, Version};
+
+const SQL: ConsumerSql = ConsumerSql {
+    record_applied: "insert into inbox (consumer, message_id) values (?, ?) on conflict do nothing",
+    hold_message: "insert into inbox_held \
+        (consumer, message_id, bucket, kind, aggregate_id, state, attempts, error, routing_key, headers, payload) \
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        on conflict (consumer, message_id) do update set state = excluded.state, \
+        attempts = inbox_held.attempts + excluded.attempts, error = excluded.error",
+    deleted_version: "select generation, id from copy_deleted where copy = ? and aggregate_id = ?",
+    remember_deleted: "insert into copy_deleted (copy, aggregate_id, bucket, generation, id) values (?, ?, ?, ?, ?) \
+        on conflict (copy, aggregate_id) do update set generation = excluded.generation, id = excluded.id",
+    forget_deleted: "delete from copy_deleted where copy = ? and aggregate_id = ?",
+    claim_copy: "insert into copy_source (copy, source) values (?, ?) on conflict do nothing",
+    copy_source: "select source from copy_source where copy = ?",
+};
+
+impl OutboxConnection for SqliteConnection {
+    /// `BEGIN IMMEDIATE`: a transaction that starts as a reader cannot become a writer behind another one.
+    fn write_transaction<T, E: From<diesel::result::Error>>(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
+        let depth =
+            AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth()?;
+        if depth.is_some() { self.transaction(body) } else { self.immediate_transaction(body) }
+    }
+
+    consumer_methods!(SQL);
+}

@@ -1,0 +1,161 @@
+//! What the derives write: how an entity or a domain event becomes a message. Names no database type.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::message::Message;
+
+/// What was done to an entity; the event name of its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Inserted: `created`.
+    Created,
+    /// Updated: `updated`.
+    Updated,
+    /// Deleted: `deleted`.
+    Deleted,
+    /// Its state re-emitted for copies, nothing happened: `current`. Handlers never see it.
+    Current,
+}
+
+impl Operation {
+    /// All operations, in the order in which an entity meets them.
+    pub const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Current];
+
+    /// The event name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::Current => "current",
+        }
+    }
+}
+
+/// A Diesel model whose writes are recorded; derive it with `#[derive(Outbox)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an outbox entity",
+    note = "add `#[derive(Outbox)]` and `#[outbox(aggregate = \"…\")]` to it"
+)]
+pub trait Entity: Sized {
+    /// The aggregate type, first word of the message's kind.
+    const AGGREGATE: &'static str;
+    /// A fingerprint of the image's field names and types.
+    const SCHEMA: &'static str;
+
+    /// The key in text; several fields are joined by `:`, with `:` and `\` in them escaped by `\`.
+    fn key(&self) -> String;
+
+    /// The recorded fields, by name.
+    ///
+    /// # Errors
+    /// When a field's `Serialize` fails.
+    fn image(&self) -> serde_json::Result<Image>;
+}
+
+/// An entity's recorded fields, by name.
+pub type Image = serde_json::Map<String, serde_json::Value>;
+
+/// A domain event; derive it with `#[derive(OutboxEvent)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an outbox event",
+    note = "add `#[derive(OutboxEvent)]` and `#[outbox(aggregate = \"…\", event = \"…\", key = field)]` to it"
+)]
+pub trait Event: Serialize {
+    /// The aggregate type it belongs to.
+    const AGGREGATE: &'static str;
+    /// What happened, second word of the message's kind.
+    const EVENT: &'static str;
+
+    /// The key of the aggregate; messages of one key stay in order.
+    fn key(&self) -> String;
+
+    /// The event as a message.
+    ///
+    /// # Errors
+    /// `Invalid` when it does not serialize or breaks a bound of [`Message::new`].
+    fn message(&self) -> Result<Message> {
+        Message::new(Self::AGGREGATE, self.key(), Self::EVENT, serde_json::to_vec(self)?)
+    }
+}
+
+/// The payload of `created`, `updated`, `deleted` and `current` messages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EntityChange {
+    /// The row after the change; missing for `deleted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Image>,
+    /// The last row, for `deleted` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Image>,
+    /// The fields that differ, where the writer said what was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Vec<String>>,
+}
+
+impl EntityChange {
+    /// The one image it holds: the row after the change, or the last one.
+    pub fn image(&self) -> Option<&Image> {
+        self.after.as_ref().or(self.before.as_ref())
+    }
+}
+
+/// The message of an entity; `before` is what `changed` is told from.
+pub(crate) fn entity_message<E: Entity>(
+    operation: Operation,
+    entity: &E,
+    before: Option<&E>,
+) -> Result<Message> {
+    let image = entity.image()?;
+    let changed = before
+        .map(|before| {
+            let before = before.image()?;
+            Ok::<_, serde_json::Error>(
+                image
+                    .iter()
+                    .filter(|(name, value)| before.get(*name) != Some(*value))
+                    .map(|(name, _)| name.clone())
+                    .collect(),
+            )
+        })
+        .transpose()?;
+    let change = match operation {
+        Operation::Deleted => EntityChange { before: Some(image), ..EntityChange::default() },
+        _ => EntityChange { after: Some(image), changed, before: None },
+    };
+    let message = Message::new(E::AGGREGATE, entity.key(), operation.name(), serde_json::to_vec(&change)?)?;
+    Ok(message.with_schema(E::SCHEMA))
+}
+
+/// Joins the fields of a key: see [`Entity::key`].
+#[doc(hidden)]
+pub fn join_key(fields: &[&dyn std::fmt::Display]) -> String {
+    if let [only] = fields {
+        return only.to_string();
+    }
+    let escaped: Vec<_> =
+        fields.iter().map(|field| field.to_string().replace('\\', r"\\").replace(':', r"\:")).collect();
+    escaped.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_single_key_is_left_as_it_is() {
+        assert_eq!(join_key(&[&"a:b"]), "a:b");
+        assert_eq!(join_key(&[&"a:b", &7]), r"a\:b:7");
+    }
+
+    proptest! {
+        #[test]
+        fn different_keys_stay_different(a in "[a:\\\\]{0,4}", b in "[a:\\\\]{0,4}", c in "[a:\\\\]{0,4}", d in "[a:\\\\]{0,4}") {
+            let same = join_key(&[&a, &b]) == join_key(&[&c, &d]);
+            prop_assert_eq!(same, (a, b) == (c, d));
+        }
+    }
+}

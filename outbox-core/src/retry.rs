@@ -1,0 +1,80 @@
+//! Waiting between attempts. The only module that knows the `backoff` crate, which is unmaintained
+//! (RUSTSEC-2025-0012): replacing it means replacing this file.
+
+use std::time::Duration;
+
+use backoff::backoff::Backoff as _;
+
+/// How long to wait between attempts, and how often to try.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// The first wait. Default 50 ms.
+    pub initial: Duration,
+    /// No wait is longer than this, jitter aside. Default 5 s.
+    pub max: Duration,
+    /// Each wait is this many times the one before. Default 2.
+    pub multiplier: f64,
+    /// Attempts in all before giving up, at least 1; only for what counts attempts. An outage is waited
+    /// out without limit. Default 5.
+    pub max_attempts: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(50),
+            max: Duration::from_secs(5),
+            multiplier: 2.0,
+            max_attempts: 5,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// A fresh series of waits.
+    pub fn waits(&self) -> Waits {
+        Waits(
+            backoff::ExponentialBackoffBuilder::new()
+                .with_initial_interval(self.initial)
+                .with_max_interval(self.max)
+                .with_multiplier(self.multiplier)
+                .with_randomization_factor(0.3)
+                .with_max_elapsed_time(None)
+                .build(),
+        )
+    }
+}
+
+/// An endless series of growing, jittered waits; start again with [`Waits::reset`] after a success.
+#[derive(Debug)]
+pub struct Waits(backoff::ExponentialBackoff);
+
+impl Waits {
+    /// The next wait, within 30 % around the policy's value.
+    pub fn next_wait(&mut self) -> Duration {
+        // Without a maximal elapsed time the series never ends.
+        self.0.next_backoff().unwrap_or(self.0.max_interval)
+    }
+
+    /// Begins again with the initial wait.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_maximum_and_start_again() {
+        let policy = RetryPolicy { max: Duration::from_millis(400), ..RetryPolicy::default() };
+        let mut waits = policy.waits();
+        let series: Vec<_> = (0..20).map(|_| waits.next_wait()).collect();
+        assert!(series[0] <= Duration::from_millis(65) && series[0] >= Duration::from_millis(35));
+        assert!(series.iter().all(|wait| *wait <= Duration::from_millis(520)));
+        assert!(series[19] >= Duration::from_millis(280));
+        waits.reset();
+        assert!(waits.next_wait() <= Duration::from_millis(65));
+    }
+}
