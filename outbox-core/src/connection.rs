@@ -185,8 +185,7 @@ macro_rules! consumer_methods {
         }
 
         fn deleted_version(&mut self, copy: &str, key: &str) -> QueryResult<Option<Version>> {
-            let query =
-                diesel::sql_query($sql.deleted_version).bind::<Text, _>(copy).bind::<Text, _>(key);
+            let query = diesel::sql_query($sql.deleted_version).bind::<Text, _>(copy).bind::<Text, _>(key);
             let rows: Vec<VersionRow> = diesel::RunQueryDsl::load(query, self)?;
             Ok(rows.first().map(|row| Version { generation: row.generation, id: row.id }))
         }
@@ -208,14 +207,12 @@ macro_rules! consumer_methods {
         }
 
         fn forget_deleted(&mut self, copy: &str, key: &str) -> QueryResult<()> {
-            let query =
-                diesel::sql_query($sql.forget_deleted).bind::<Text, _>(copy).bind::<Text, _>(key);
+            let query = diesel::sql_query($sql.forget_deleted).bind::<Text, _>(copy).bind::<Text, _>(key);
             diesel::RunQueryDsl::execute(query, self).map(|_| ())
         }
 
         fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String> {
-            let claim =
-                diesel::sql_query($sql.claim_copy).bind::<Text, _>(copy).bind::<Text, _>(source);
+            let claim = diesel::sql_query($sql.claim_copy).bind::<Text, _>(copy).bind::<Text, _>(source);
             diesel::RunQueryDsl::execute(claim, self)?;
             let query = diesel::sql_query($sql.copy_source).bind::<Text, _>(copy);
             let row: SourceRow = diesel::RunQueryDsl::get_result(query, self)?;

@@ -76,8 +76,8 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
 
     if message.event() == Operation::Deleted.name() {
         let gone = row.delete_older(connection, version)?;
-        let newer = gone == 0
-            && (row.exists(connection)? || is_deleted_since::<R, C>(connection, key, version)?);
+        let newer =
+            gone == 0 && (row.exists(connection)? || is_deleted_since::<R, C>(connection, key, version)?);
         if newer {
             return Ok(Applied::Stale);
         }

@@ -82,8 +82,11 @@ impl Error {
     /// The same error, with what was being done put before its text.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
-        self.context =
-            if self.context.is_empty() { context.to_string() } else { format!("{context}: {}", self.context) };
+        self.context = if self.context.is_empty() {
+            context.to_string()
+        } else {
+            format!("{context}: {}", self.context)
+        };
         self
     }
 }
@@ -161,7 +164,10 @@ pub(crate) fn database_kind(error: &diesel::result::Error) -> ErrorKind {
     use diesel::result::{DatabaseErrorKind as Db, Error as Diesel};
     match error {
         Diesel::NotFound => ErrorKind::NotFound,
-        Diesel::DatabaseError(Db::SerializationFailure | Db::ReadOnlyTransaction | Db::ClosedConnection, _)
+        Diesel::DatabaseError(
+            Db::SerializationFailure | Db::ReadOnlyTransaction | Db::ClosedConnection,
+            _,
+        )
         | Diesel::DatabaseError(Db::UnableToSendCommand, _)
         | Diesel::BrokenTransactionManager => ErrorKind::Outage,
         Diesel::DatabaseError(_, information) => {

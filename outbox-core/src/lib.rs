@@ -25,6 +25,7 @@ pub use message::{
 #[cfg(feature = "derive")]
 // pub use outbox_macros::{Outbox, OutboxEvent, Replica};
 pub use retry::{RetryPolicy, Waits};
+pub use subscriber::{Subscriber, SubscriberStats};
 pub use transaction::{EntityOn, InsertOn, OutboxTx};
 
 /// What the derives call; not for use by hand.

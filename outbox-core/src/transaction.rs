@@ -78,7 +78,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
     pub fn insert<I: InsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
-        let entity = new.insert_on(self.connection).map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+        let entity =
+            new.insert_on(self.connection).map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
         self.messages.push(entity_message(Operation::Created, &entity, None)?);
         Ok(entity)
     }

@@ -1,1 +1,354 @@
-//! x
+//! A broker inside the process: topic routing, queues with one active consumer, redelivery in order.
+//!
+//! It behaves as RabbitMQ does where the relay and the subscribers can tell, and lives as long as the
+//! process: for tests, for trying things, for a service that consumes its own messages.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{Broker, Confirm, Consumer, Delivery, Publisher, Queue};
+use crate::error::Result;
+use crate::message::Frame;
+
+/// The bytes that all queues hold together before publishing waits for consumers.
+pub const CAPACITY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
+
+/// A broker inside the process; clones are the same broker.
+#[derive(Debug, Clone)]
+pub struct MemoryBroker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+    capacity_bytes: usize,
+    refuse_unrouted: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queues: BTreeMap<String, QueueState>,
+    unrouted: Vec<Frame>,
+    bytes: usize,
+    consumers: u64,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    bindings: Vec<String>,
+    ready: VecDeque<(Frame, bool)>,
+    unacked: VecDeque<(u64, Frame)>,
+    tags: u64,
+    active: Option<u64>,
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryBroker {
+    /// A broker that keeps what no queue wants aside (see [`unrouted`](Self::unrouted)).
+    pub fn new() -> Self {
+        Self::with(CAPACITY_BYTES_DEFAULT, false)
+    }
+
+    /// A broker that returns what no queue wants to its publisher.
+    pub fn refusing_unrouted() -> Self {
+        Self::with(CAPACITY_BYTES_DEFAULT, true)
+    }
+
+    /// A broker that holds so many bytes at most: publishing waits until there is room.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self::with(bytes, false)
+    }
+
+    fn with(capacity_bytes: usize, refuse_unrouted: bool) -> Self {
+        let shared =
+            Shared { state: Mutex::default(), changed: Notify::new(), capacity_bytes, refuse_unrouted };
+        Self(Arc::new(shared))
+    }
+
+    /// What no queue wanted.
+    pub fn unrouted(&self) -> Vec<Frame> {
+        self.0.lock().unrouted.clone()
+    }
+
+    /// How many frames a queue holds, delivered and not acknowledged ones among them; 0 without the queue.
+    pub fn depth(&self, queue: &str) -> usize {
+        self.0.lock().queues.get(queue).map_or(0, |queue| queue.ready.len() + queue.unacked.len())
+    }
+
+    /// Whether all queues are empty and everything delivered is acknowledged.
+    pub fn is_idle(&self) -> bool {
+        self.0.lock().queues.values().all(|queue| queue.ready.is_empty() && queue.unacked.is_empty())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code can panic while it holds the lock with the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the frame into every queue that wants it; `None` while there is no room.
+    fn route(&self, frame: &Frame) -> Option<Confirm> {
+        let mut state = self.lock();
+        let State { queues, unrouted, bytes, .. } = &mut *state;
+        // A frame larger than the whole capacity passes when it is alone, or it would wait for ever.
+        if *bytes > 0 && *bytes + frame.size() > self.capacity_bytes {
+            return None;
+        }
+        let mut routed = false;
+        for queue in queues.values_mut() {
+            if queue.bindings.iter().any(|pattern| matches(pattern, &frame.routing_key)) {
+                queue.ready.push_back((frame.clone(), false));
+                *bytes += frame.size();
+                routed = true;
+            }
+        }
+        if !routed {
+            if self.refuse_unrouted {
+                return Some(Confirm::Returned(format!("NO_ROUTE for {}", frame.routing_key)));
+            }
+            unrouted.push(frame.clone());
+            *bytes += frame.size();
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Some(Confirm::Confirmed)
+    }
+}
+
+/// Whether a topic pattern takes a routing key: `*` is one word, `#` any number of words.
+fn matches(pattern: &str, routing_key: &str) -> bool {
+    fn words(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern.split_first(), key.split_first()) {
+            (None, None) => true,
+            (Some((&"#", rest)), _) => {
+                words(rest, key) || key.split_first().is_some_and(|(_, later)| words(pattern, later))
+            }
+            (Some((word, rest)), Some((given, later))) => {
+                (*word == "*" || word == given) && words(rest, later)
+            }
+            _ => false,
+        }
+    }
+    let pattern: Vec<_> = pattern.split('.').collect();
+    let key: Vec<_> = routing_key.split('.').collect();
+    words(&pattern, &key)
+}
+
+impl Broker for MemoryBroker {
+    type Publisher = MemoryPublisher;
+    type Consumer = MemoryConsumer;
+
+    async fn publisher(&self) -> Result<MemoryPublisher> {
+        Ok(MemoryPublisher(Arc::clone(&self.0)))
+    }
+
+    async fn consumer(&self, queue: &Queue) -> Result<MemoryConsumer> {
+        let mut state = self.0.lock();
+        state.consumers += 1;
+        let id = state.consumers;
+        state.queues.entry(queue.name.clone()).or_default().bindings.clone_from(&queue.bindings);
+        Ok(MemoryConsumer {
+            shared: Arc::clone(&self.0),
+            queue: queue.name.clone(),
+            prefetch: usize::from(queue.prefetch),
+            id,
+        })
+    }
+}
+
+/// Publishes into a [`MemoryBroker`].
+#[derive(Debug)]
+pub struct MemoryPublisher(Arc<Shared>);
+
+impl Publisher for MemoryPublisher {
+    async fn publish(&mut self, frames: &[Frame]) -> Result<Vec<Confirm>> {
+        let mut confirms = Vec::with_capacity(frames.len());
+        for frame in frames {
+            loop {
+                let changed = self.0.changed.notified();
+                if let Some(confirm) = self.0.route(frame) {
+                    confirms.push(confirm);
+                    break;
+                }
+                changed.await;
+            }
+        }
+        Ok(confirms)
+    }
+}
+
+/// Consumes a queue of a [`MemoryBroker`]; dropped, its unacknowledged deliveries go back to the front.
+#[derive(Debug)]
+pub struct MemoryConsumer {
+    shared: Arc<Shared>,
+    queue: String,
+    prefetch: usize,
+    id: u64,
+}
+
+impl MemoryConsumer {
+    /// What is ready, if this is the active consumer; it becomes so when there is none.
+    fn take(&self, max: usize) -> Vec<Delivery> {
+        let mut state = self.shared.lock();
+        let Some(queue) = state.queues.get_mut(&self.queue) else { return Vec::new() };
+        if *queue.active.get_or_insert(self.id) != self.id {
+            return Vec::new();
+        }
+        let room = self.prefetch.saturating_sub(queue.unacked.len());
+        let count = queue.ready.len().min(max).min(room);
+        let mut deliveries = Vec::with_capacity(count);
+        for (frame, redelivered) in queue.ready.drain(..count) {
+            queue.tags += 1;
+            queue.unacked.push_back((queue.tags, frame.clone()));
+            deliveries.push(Delivery { tag: queue.tags, redelivered, frame });
+        }
+        deliveries
+    }
+}
+
+impl Consumer for MemoryConsumer {
+    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        loop {
+            let changed = self.shared.changed.notified();
+            let deliveries = self.take(max.max(1));
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            changed.await;
+        }
+    }
+
+    async fn ack_through(&mut self, tag: u64) -> Result<()> {
+        let mut state = self.shared.lock();
+        let State { queues, bytes, .. } = &mut *state;
+        if let Some(queue) = queues.get_mut(&self.queue) {
+            while queue.unacked.front().is_some_and(|(unacked, _)| *unacked <= tag) {
+                if let Some((_, frame)) = queue.unacked.pop_front() {
+                    *bytes = bytes.saturating_sub(frame.size());
+                }
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(queue) = state.queues.get_mut(&self.queue)
+            && queue.active == Some(self.id)
+        {
+            queue.active = None;
+            while let Some((_, frame)) = queue.unacked.pop_back() {
+                queue.ready.push_front((frame, true));
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Headers;
+
+    fn frame(routing_key: &str, id: usize) -> Frame {
+        Frame {
+            routing_key: routing_key.into(),
+            message_id: id.to_string(),
+            kind: "a.b".into(),
+            headers: Headers::default(),
+            body: vec![0; 100],
+        }
+    }
+
+    fn queue(prefetch: u16) -> Queue {
+        Queue { name: "q.0".into(), bindings: vec!["a.*.00".into()], prefetch }
+    }
+
+    fn ids(deliveries: &[Delivery]) -> Vec<&str> {
+        deliveries.iter().map(|delivery| delivery.frame.message_id.as_str()).collect()
+    }
+
+    #[test]
+    fn patterns_match_words() {
+        assert!(matches("a.*.07", "a.b.07"));
+        assert!(!matches("a.*.07", "a.b.08"));
+        assert!(!matches("a.*", "a.b.07"));
+        assert!(matches("a.#", "a.b.07"));
+        assert!(matches("#", "a.b.07"));
+        assert!(matches("#.07", "07"));
+    }
+
+    #[tokio::test]
+    async fn unacknowledged_deliveries_come_again_in_order_to_the_next_consumer() {
+        let broker = MemoryBroker::new();
+        let mut first = broker.consumer(&queue(10)).await.unwrap();
+        let mut second = broker.consumer(&queue(10)).await.unwrap();
+        let frames: Vec<_> = (0..5).map(|id| frame("a.b.00", id)).collect();
+        broker.publisher().await.unwrap().publish(&frames).await.unwrap();
+
+        let taken = first.next(3).await.unwrap();
+        assert_eq!(ids(&taken), ["0", "1", "2"]);
+        first.ack_through(taken[0].tag).await.unwrap();
+        assert!(second.take(10).is_empty(), "only one consumer is active");
+        drop(first);
+        let again = second.next(10).await.unwrap();
+        assert_eq!(ids(&again), ["1", "2", "3", "4"]);
+        assert_eq!(again.iter().map(|d| d.redelivered).collect::<Vec<_>>(), [true, true, false, false]);
+        second.ack_through(again[3].tag).await.unwrap();
+        assert!(broker.is_idle());
+    }
+
+    #[tokio::test]
+    async fn prefetch_bounds_what_is_out() {
+        let broker = MemoryBroker::new();
+        let mut consumer = broker.consumer(&queue(2)).await.unwrap();
+        let frames: Vec<_> = (0..5).map(|id| frame("a.b.00", id)).collect();
+        broker.publisher().await.unwrap().publish(&frames).await.unwrap();
+        assert_eq!(consumer.next(10).await.unwrap().len(), 2);
+        assert!(consumer.take(10).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_no_queue_wants_is_kept_or_returned() {
+        let keeping = MemoryBroker::new();
+        let answer = keeping.publisher().await.unwrap().publish(&[frame("x.y.00", 1)]).await.unwrap();
+        assert_eq!(answer, [Confirm::Confirmed]);
+        assert_eq!(keeping.unrouted().len(), 1);
+
+        let refusing = MemoryBroker::refusing_unrouted();
+        let answer = refusing.publisher().await.unwrap().publish(&[frame("x.y.00", 1)]).await.unwrap();
+        assert!(matches!(answer[0], Confirm::Returned(_)));
+    }
+
+    #[tokio::test]
+    async fn a_full_broker_makes_publishers_wait() {
+        let broker = MemoryBroker::with_capacity(500);
+        let mut consumer = broker.consumer(&queue(10)).await.unwrap();
+        let mut publisher = broker.publisher().await.unwrap();
+        let publishing = tokio::spawn(async move {
+            let frames: Vec<_> = (0..20).map(|id| frame("a.b.00", id)).collect();
+            publisher.publish(&frames).await.map(|confirms| confirms.len())
+        });
+        let mut seen = 0;
+        while seen < 20 {
+            let taken = consumer.next(10).await.unwrap();
+            assert!(broker.0.lock().bytes <= 500);
+            seen += taken.len();
+            consumer.ack_through(taken[taken.len() - 1].tag).await.unwrap();
+        }
+        assert_eq!(publishing.await.unwrap().unwrap(), 20);
+    }
+}

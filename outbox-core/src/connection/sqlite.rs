@@ -31,8 +31,7 @@ impl OutboxConnection for SqliteConnection {
         body: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
-        let depth =
-            AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth()?;
+        let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth()?;
         if depth.is_some() { self.transaction(body) } else { self.immediate_transaction(body) }
     }
 
