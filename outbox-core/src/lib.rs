@@ -23,7 +23,7 @@ pub use message::{
     NAME_BYTES_MAX, OutboxRow, PAYLOAD_BYTES_MAX, Recorded, Version, WIRE_FORMAT, bucket_of,
 };
 #[cfg(feature = "derive")]
-// pub use outbox_macros::{Outbox, OutboxEvent, Replica};
+pub use outbox_macros::{Outbox, OutboxEvent, Replica};
 pub use retry::{RetryPolicy, Waits};
 pub use subscriber::{Subscriber, SubscriberStats};
 pub use transaction::{EntityOn, InsertOn, OutboxTx};

@@ -51,6 +51,13 @@ impl MessageId {
         self.0.as_bytes()
     }
 
+    /// When the writer made it, by its own clock, to the millisecond; `None` for ids made elsewhere and not
+    /// as UUIDv7.
+    pub fn made_at(&self) -> Option<DateTime<Utc>> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+    }
+
     /// An id from its 16 bytes.
     ///
     /// # Errors
@@ -405,7 +412,8 @@ impl Recorded {
         message.headers = frame
             .headers
             .iter()
-            .filter(|(name, _)| !name.starts_with("outbox-") || *name == SCHEMA)
+            // `x-…` is what the broker noted on the way, such as `x-delivery-count`.
+            .filter(|(name, _)| *name == SCHEMA || !(name.starts_with("outbox-") || name.starts_with("x-")))
             .collect();
         let recorded_at = DateTime::from_timestamp_micros(number(TIME)?)
             .ok_or_else(|| Error::invalid(format!("header {TIME} is out of range")))?;

@@ -1,1 +1,258 @@
-//! x
+//! RabbitMQ, 3.10 or later, over AMQP 0-9-1.
+//!
+//! With an exchange named `outbox`, which is the default, there are: the topic exchange `outbox`;
+//! `outbox.dead`, exchange and queue, for what was delivered 50 times and never acknowledged; and
+//! `outbox.unrouted`, exchange and queue, for what no subscriber has bound a queue for. All queues are
+//! quorum queues. Whoever comes first, relay or subscriber, declares all of it, a subscriber also its own
+//! queue, so both need the same settings here.
+//!
+//! Publishers and consumers have a connection each, because RabbitMQ stops reading from connections that
+//! publish when its memory or disk runs low. None of them recovers on its own.
+//!
+//! The log target `lapin::returned_messages` writes each message that RabbitMQ returns, *with its payload*,
+//! at level `WARN`. Set it to `off` in every binary.
+
+mod address;
+mod consumer;
+mod failure;
+mod link;
+mod publisher;
+mod topology;
+
+use std::time::Duration;
+
+use address::Address;
+pub use consumer::RabbitMqConsumer;
+use link::Link;
+pub use publisher::RabbitMqPublisher;
+use topology::{Names, Part};
+
+use crate::broker::{Broker, Queue};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How to reach RabbitMQ and what to find there.
+///
+/// ```
+/// use outbox_core::broker::rabbitmq::{RabbitMq, Unrouted};
+///
+/// let broker = RabbitMq::new("amqp://guest:guest@localhost:5672/%2f")?
+///     .exchange("shop")
+///     .unrouted(Unrouted::Refuse);
+/// assert!(!format!("{broker:?}").contains("guest:guest"));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct RabbitMq {
+    address: Address,
+    exchange: String,
+    unrouted: Unrouted,
+    declare: bool,
+    connection_name: String,
+    timeout: Duration,
+}
+
+/// What becomes of a message that no queue is bound for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unrouted {
+    /// It goes to the queue `{exchange}.unrouted` and counts as confirmed. `Returned` then means that this
+    /// queue is missing.
+    #[default]
+    Queue,
+    /// It is `Returned`.
+    Refuse,
+}
+
+impl RabbitMq {
+    /// RabbitMQ at `amqp://user:password@host:port/vhost`, with `guest`, `guest`, `localhost`, 5672 and `/`
+    /// for what is left out; `?heartbeat=` in seconds, 10 if left out. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `Invalid` when it is no such URL; `amqps://` is not supported yet. The text never holds the
+    /// password.
+    pub fn new(url: &str) -> Result<Self> {
+        Ok(Self {
+            address: Address::parse(url)?,
+            exchange: "outbox".to_owned(),
+            unrouted: Unrouted::default(),
+            declare: true,
+            connection_name: "outbox".to_owned(),
+            timeout: Duration::from_secs(30),
+        })
+    }
+
+    /// The exchange that is published to, from whose name all others follow; default `outbox`. A name that
+    /// RabbitMQ cannot have is found when connecting.
+    #[must_use]
+    pub fn exchange(mut self, name: impl Into<String>) -> Self {
+        self.exchange = name.into();
+        self
+    }
+
+    /// What becomes of a message that no queue is bound for; default [`Unrouted::Queue`].
+    #[must_use]
+    pub fn unrouted(mut self, unrouted: Unrouted) -> Self {
+        self.unrouted = unrouted;
+        self
+    }
+
+    /// Whether exchanges, queues and bindings are created if missing (the default), or only looked for;
+    /// bindings cannot be looked for.
+    #[must_use]
+    pub fn declare(mut self, declare: bool) -> Self {
+        self.declare = declare;
+        self
+    }
+
+    /// What RabbitMQ's tools show for the connections; default `outbox`. The role is put behind it.
+    #[must_use]
+    pub fn connection_name(mut self, name: impl Into<String>) -> Self {
+        self.connection_name = name.into();
+        self
+    }
+
+    /// The longest that connecting, one call of `publish` or one acknowledgement may take; default 30 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Looks whether a relay will find in RabbitMQ what it needs, and returns what is wrong, each with what
+    /// helps; empty if nothing is. Creates and changes nothing.
+    ///
+    /// With [`RabbitMq::declare`] on, what is missing is not reported: the relay will create it.
+    ///
+    /// # Errors
+    /// `Outage` when RabbitMQ cannot be reached, `Broker` when it refuses the user, `Invalid` when the
+    /// exchange's name cannot be.
+    pub async fn check(&self) -> Result<Vec<String>> {
+        let names = Names::of(&self.exchange)?;
+        self.within_timeout("checking", async {
+            let link = self.link("check").await?;
+            let mut findings = Vec::new();
+            for part in names.parts(self.unrouted) {
+                // An answer that something is wrong also closes the channel.
+                let channel = link.channel().await?;
+                let result = match part.look(&channel).await {
+                    Err(error) if self.declare && failure::code(&error) == Some(404) => Ok(()),
+                    Err(error) => Err(part.missing(&link, &error)),
+                    Ok(waiting) => {
+                        findings.extend(left_over(&part, &names, waiting));
+                        // It is there, so declaring it only compares its arguments.
+                        if self.declare && !matches!(part, Part::Binding { .. }) {
+                            part.declare(&link, &channel).await
+                        } else {
+                            Ok(())
+                        }
+                    }
+                };
+                match result {
+                    Ok(()) => {}
+                    Err(error) if error.is_outage() => return Err(error),
+                    Err(error) => findings.push(error.to_string()),
+                }
+            }
+            link.close().await;
+            Ok(findings)
+        })
+        .await
+    }
+
+    /// Deletes these subscribers' queues, the exchange and what hangs on it, *with every message in them*:
+    /// for tests and trial runs, whose names nobody else uses.
+    ///
+    /// # Errors
+    /// As [`RabbitMq::check`].
+    pub async fn remove(&self, queues: &[String]) -> Result<()> {
+        let names = Names::of(&self.exchange)?;
+        let mut parts = names.parts(self.unrouted);
+        for name in queues {
+            let queue = Queue { name: name.clone(), bindings: Vec::new(), prefetch: 1 };
+            parts.extend(names.queue(&queue)?);
+        }
+        self.within_timeout("removing", async {
+            let link = self.link("remove").await?;
+            let channel = link.channel().await?;
+            for part in parts.iter().rev() {
+                part.delete(&link, &channel).await?;
+            }
+            link.close().await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn link(&self, role: &str) -> Result<Link> {
+        Link::connect(&self.address, &format!("{} {role}", self.connection_name), self.timeout).await
+    }
+
+    /// Declares the parts, or looks for them.
+    async fn establish(&self, link: &Link, parts: &[Part]) -> Result<()> {
+        let channel = link.channel().await?;
+        for part in parts {
+            if self.declare {
+                part.declare(link, &channel).await?;
+            } else {
+                part.require(link, &channel).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn within_timeout<T>(&self, doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            let text =
+                format!("{doing}: no answer from RabbitMQ at {} within {:?}", self.address, self.timeout);
+            Err(Error::new(ErrorKind::Outage, text))
+        })
+    }
+}
+
+/// The finding that a queue for leftovers is not empty.
+fn left_over(part: &Part, names: &Names, waiting: u32) -> Option<String> {
+    let Part::Queue { name, .. } = part else { return None };
+    match waiting {
+        0 => None,
+        _ if *name == names.unrouted => Some(format!(
+            "queue {name} holds {waiting} messages that no queue was bound for: start the subscriber that wants them, \
+             move them to its queue, or purge them"
+        )),
+        _ => Some(format!(
+            "queue {name} holds {waiting} messages that a subscriber got again and again and never acknowledged: see \
+             header x-death for the queue, correct the subscriber, then move them back, or purge them"
+        )),
+    }
+}
+
+impl Broker for RabbitMq {
+    type Publisher = RabbitMqPublisher;
+    type Consumer = RabbitMqConsumer;
+
+    /// # Errors
+    /// `Outage` when RabbitMQ cannot be reached or is not ready; `Broker`, with what helps, when it refuses the
+    /// user, or something is missing or has other arguments; `Invalid` when the exchange's name cannot be.
+    async fn publisher(&self) -> Result<RabbitMqPublisher> {
+        let names = Names::of(&self.exchange)?;
+        self.within_timeout("opening a publisher", async {
+            let link = self.link("publisher").await?;
+            self.establish(&link, &names.parts(self.unrouted)).await?;
+            RabbitMqPublisher::open(link, names.exchange, self.timeout).await
+        })
+        .await
+    }
+
+    /// # Errors
+    /// As [`Broker::publisher`]; `Invalid` also for a queue's name or binding that cannot be.
+    async fn consumer(&self, queue: &Queue) -> Result<RabbitMqConsumer> {
+        let names = Names::of(&self.exchange)?;
+        // All of it: a subscriber may start before the relay, and its queue needs where dead letters go.
+        let mut parts = names.parts(self.unrouted);
+        parts.extend(names.queue(queue)?);
+        self.within_timeout("opening a consumer", async {
+            let link = self.link(&format!("consumer of {}", queue.name)).await?;
+            self.establish(&link, &parts).await?;
+            RabbitMqConsumer::open(link, queue.name.as_str().into(), queue.prefetch, self.timeout).await
+        })
+        .await
+    }
+}
