@@ -1,1 +1,185 @@
-//! x
+//! The derive macros of `outbox-core`, which re-exports them beside the traits they write; name that crate,
+//! not this one.
+//!
+//! Each derive goes the same way: `attr` reads the attributes, `ast` puts them into a tree of our own and
+//! checks it across fields, `expand` writes the tokens. Where something is wrong, all mistakes are reported
+//! in one compile and `fallback` writes stub impls, so that no further errors follow from the missing ones.
+
+mod ast;
+mod attr;
+mod expand;
+mod fallback;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
+
+/// Makes a Diesel model an *entity*, whose writes are recorded, or marks an *insertable* of one.
+///
+/// ```ignore
+/// #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// #[diesel(table_name = products)]
+/// #[outbox(aggregate = "product")]
+/// struct Product {
+///     id: i64,
+///     name: String,
+///     price_cents: i64,
+/// }
+///
+/// #[derive(Insertable, Outbox)]
+/// #[diesel(table_name = products)]
+/// #[outbox(entity = Product)]
+/// struct NewProduct<'a> {
+///     name: &'a str,
+/// }
+/// ```
+///
+/// | attribute | where | value | default |
+/// |---|---|---|---|
+/// | `#[outbox(aggregate = "…")]` | entity | 1 to 100 of `[A-Za-z0-9_-]`, first word of the message's kind | required |
+/// | `#[outbox(entity = …)]` | insertable | the entity that an inserted row is | required |
+/// | `#[outbox(key(a, b))]` | entity | the fields of the message key, none of them an `Option` | `#[diesel(primary_key(…))]`, else `id` |
+/// | `#[outbox(key(a, b))]` | insertable | the columns by which MySQL and MariaDB find the inserted row | `#[diesel(primary_key(…))]`, else `id` |
+/// | `#[outbox(skip)]` | entity's field | not recorded; not for key fields | |
+/// | `#[outbox(rename = "…")]` | entity's field | its name in the message | the field's name |
+/// | `#[outbox(crate = path)]` | struct | where `outbox_core` is | `::outbox_core` |
+/// | `#[diesel(table_name = path)]` | struct | the table | required |
+/// | `#[diesel(column_name = …)]` | field | its column, for keys | the field's name |
+///
+/// A recorded field needs `Serialize`, a key field `Display`. Nothing of serde's attributes on fields is
+/// used: the struct itself is not serialized.
+///
+/// An entity also needs Diesel's `Queryable`, `Selectable`, `Identifiable`, `Insertable` and `AsChangeset`;
+/// rows are found by Diesel's primary key, whatever the message key is. An insertable needs `Insertable`.
+/// Diesel's rules for `None` hold: an insert leaves the column to its default and an update leaves it as
+/// it is, unless the struct says `#[diesel(treat_none_as_null = true)]`, which an entity with `Option`
+/// fields should.
+///
+/// MySQL and MariaDB have no RETURNING that serves both, so the row is read back: an entity by its primary
+/// key, an insertable by its key fields, or, when it has no field for its single key or `None` in it, by
+/// `LAST_INSERT_ID()`, which asks for an AUTO_INCREMENT column.
+///
+/// Not supported: enums, unions, tuple structs, type and const parameters, lifetimes on entities,
+/// `#[diesel(embed)]` in entities, and `#[diesel(serialize_as = …)]`, with which Diesel does not insert by
+/// reference.
+///
+/// <details><summary>What it writes</summary>
+///
+/// ```text
+/// impl Entity for Product {
+///     const AGGREGATE: &'static str = "product";
+///     const SCHEMA: &'static str = "…"; // FNV-1a 64 of the recorded names and types
+///     fn key(&self) -> String { join_key(&[&self.id]) }
+///     fn image(&self) -> Result<Image> { put(&mut image, "id", &self.id)?; … }
+/// }
+/// // For each database that outbox-core is built with:
+/// impl InsertOn<SqliteConnection> for Product { … }
+/// impl EntityOn<SqliteConnection> for Product { … }
+/// ```
+///
+/// </details>
+#[proc_macro_derive(Outbox, attributes(outbox, diesel))]
+pub fn derive_outbox(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    outbox(&input).into()
+}
+
+/// Makes a struct a domain event, to be recorded beside the entity it is about.
+///
+/// ```ignore
+/// #[derive(Serialize, OutboxEvent)]
+/// #[outbox(aggregate = "product", event = "price_raised", key = product_id)]
+/// struct PriceRaised {
+///     product_id: i64,
+///     by_cents: i64,
+/// }
+/// ```
+///
+/// | attribute | where | value | default |
+/// |---|---|---|---|
+/// | `#[outbox(aggregate = "…")]` | struct | 1 to 100 of `[A-Za-z0-9_-]`, first word of the message's kind | required |
+/// | `#[outbox(event = "…")]` | struct | 1 to 100 of `[A-Za-z0-9_-]`, second word; not `current`, which handlers never see | required |
+/// | `#[outbox(key = field)]`, `#[outbox(key(a, b))]` | struct | the fields of the aggregate's key, as its entity has them; none an `Option` | required |
+/// | `#[outbox(crate = path)]` | struct | where `outbox_core` is | `::outbox_core` |
+///
+/// The payload is the struct as serde serializes it; a key field needs `Display`. Lifetimes are fine; enums,
+/// unions, tuple structs, type and const parameters are not supported.
+///
+/// <details><summary>What it writes</summary>
+///
+/// ```text
+/// impl Event for PriceRaised {
+///     const AGGREGATE: &'static str = "product";
+///     const EVENT: &'static str = "price_raised";
+///     fn key(&self) -> String { join_key(&[&self.product_id]) }
+/// }
+/// ```
+///
+/// </details>
+#[proc_macro_derive(OutboxEvent, attributes(outbox))]
+pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    event(&input).into()
+}
+
+/// Makes a struct the row of a copy: a table that follows an entity of another service.
+///
+/// ```ignore
+/// #[derive(Replica)]
+/// #[diesel(table_name = product_copies)]
+/// #[replica(of = "product")]
+/// struct ProductCopy {
+///     id: i64,
+///     name: String,
+///     #[replica(from = "price_cents")]
+///     price: i64,
+/// }
+/// ```
+///
+/// | attribute | where | value | default |
+/// |---|---|---|---|
+/// | `#[replica(of = "…")]` | struct | the aggregate it follows | required |
+/// | `#[replica(table = path)]`, `#[diesel(table_name = path)]` | struct | the table | required |
+/// | `#[replica(key(a, b))]` | struct | the fields that find the row, none an `Option` | `#[diesel(primary_key(…))]`, else `id` |
+/// | `#[replica(from = "…")]` | field | its name in the message | the field's name |
+/// | `#[replica(crate = path)]` | struct | where `outbox_core` is | `::outbox_core` |
+/// | `#[diesel(column_name = …)]` | field | its column | the field's name |
+///
+/// None of Diesel's derives is needed. A field needs `Deserialize`, and to be writable to its column. The
+/// table also needs the columns `outbox_generation` and `outbox_id` (`BigInt`) and `outbox_bucket`
+/// (`SmallInt`); columns without a field are never touched. `None` is written as NULL.
+///
+/// Not supported: enums, unions, tuple structs, generics and lifetimes, `#[diesel(embed)]` and
+/// `#[diesel(serialize_as = …)]`.
+///
+/// <details><summary>What it writes</summary>
+///
+/// ```text
+/// impl Replica for ProductCopy {
+///     const AGGREGATE: &'static str = "product";
+///     const COPY: &'static str = "product_copies";
+///     fn from_image(image: &Image) -> Result<Self> { Ok(Self { id: field(image, "id")?, … }) }
+/// }
+/// // For each database that outbox-core is built with:
+/// impl ReplicaOn<SqliteConnection> for ProductCopy { … }
+/// ```
+///
+/// </details>
+#[proc_macro_derive(Replica, attributes(replica, diesel))]
+pub fn derive_replica(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    replica(&input).into()
+}
+
+fn outbox(input: &DeriveInput) -> proc_macro2::TokenStream {
+    ast::Outbox::new(input)
+        .map_or_else(|error| fallback::outbox(input, &error), |outbox| expand::outbox(&outbox))
+}
+
+fn event(input: &DeriveInput) -> proc_macro2::TokenStream {
+    ast::Event::new(input).map_or_else(|error| fallback::event(input, &error), |event| expand::event(&event))
+}
+
+fn replica(input: &DeriveInput) -> proc_macro2::TokenStream {
+    ast::Replica::new(input)
+        .map_or_else(|error| fallback::replica(input, &error), |replica| expand::replica(&replica))
+}

@@ -1,0 +1,119 @@
+//! Stub impls for a type whose derive failed: the mistake is then the only error, not the first of many
+//! about missing traits.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, parse_quote};
+
+use crate::ast;
+use crate::attr::{self, Container, Derive, Errors};
+
+pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
+    let container = container(input, Derive::Outbox);
+    let krate = ast::krate(&container);
+    let private = quote!(#krate::__private);
+    let query_result = quote!(#private::diesel::QueryResult);
+    let ident = &input.ident;
+    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    let on_generics = on_any_connection(input);
+    let (on_generics, _, _) = on_generics.split_for_impl();
+
+    let as_entity = container.entity.is_none().then(|| {
+        quote! {
+            impl #impl_generics #krate::Entity for #ident #type_generics #where_clause {
+                const AGGREGATE: &'static ::core::primitive::str = "";
+                const SCHEMA: &'static ::core::primitive::str = "";
+                fn key(&self) -> ::std::string::String { ::core::unreachable!() }
+                fn image(&self) -> #private::serde_json::Result<#krate::Image> { ::core::unreachable!() }
+            }
+            impl #on_generics #krate::EntityOn<__C> for #ident #type_generics #where_clause {
+                fn update_on(&self, _: &mut __C) -> #query_result<Self> { ::core::unreachable!() }
+                fn delete_on(&self, _: &mut __C) -> #query_result<Self> { ::core::unreachable!() }
+            }
+        }
+    });
+    let inserted = container.entity.as_ref().map_or_else(|| quote!(Self), |entity| quote!(#entity));
+    with_stub(
+        error,
+        quote! {
+            #as_entity
+            impl #on_generics #krate::InsertOn<__C> for #ident #type_generics #where_clause {
+                type Entity = #inserted;
+                fn insert_on(&self, _: &mut __C) -> #query_result<#inserted> { ::core::unreachable!() }
+            }
+        },
+    )
+}
+
+pub(crate) fn event(input: &DeriveInput, error: &syn::Error) -> TokenStream {
+    let krate = ast::krate(&container(input, Derive::Event));
+    let ident = &input.ident;
+    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    if input.generics.type_params().next().is_some() {
+        // An event is `Serialize`, which the stub would ask of the parameter.
+        return error.to_compile_error();
+    }
+    with_stub(
+        error,
+        quote! {
+            impl #impl_generics #krate::Event for #ident #type_generics #where_clause {
+                const AGGREGATE: &'static ::core::primitive::str = "";
+                const EVENT: &'static ::core::primitive::str = "";
+                fn key(&self) -> ::std::string::String { ::core::unreachable!() }
+            }
+        },
+    )
+}
+
+pub(crate) fn replica(input: &DeriveInput, error: &syn::Error) -> TokenStream {
+    let krate = ast::krate(&container(input, Derive::Replica));
+    let query_result = quote!(#krate::__private::diesel::QueryResult);
+    let version = quote!(#krate::Version);
+    let ident = &input.ident;
+    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    let on_generics = on_any_connection(input);
+    let (on_generics, _, _) = on_generics.split_for_impl();
+    with_stub(
+        error,
+        quote! {
+            impl #impl_generics #krate::Replica for #ident #type_generics #where_clause {
+                const AGGREGATE: &'static ::core::primitive::str = "";
+                const COPY: &'static ::core::primitive::str = "";
+                fn from_image(_: &#krate::Image) -> #krate::Result<Self> { ::core::unreachable!() }
+            }
+            impl #on_generics #krate::ReplicaOn<__C> for #ident #type_generics #where_clause {
+                fn update_older(&self, _: &mut __C, _: #version, _: ::core::primitive::u16) -> #query_result<::core::primitive::usize> {
+                    ::core::unreachable!()
+                }
+                fn exists(&self, _: &mut __C) -> #query_result<::core::primitive::bool> { ::core::unreachable!() }
+                fn insert(&self, _: &mut __C, _: #version, _: ::core::primitive::u16) -> #query_result<()> {
+                    ::core::unreachable!()
+                }
+                fn delete_older(&self, _: &mut __C, _: #version) -> #query_result<::core::primitive::usize> {
+                    ::core::unreachable!()
+                }
+            }
+        },
+    )
+}
+
+/// What can be read of the attributes; their mistakes are reported already.
+fn container(input: &DeriveInput, derive: Derive) -> Container {
+    attr::container(&input.attrs, derive, &mut Errors::default())
+}
+
+fn on_any_connection(input: &DeriveInput) -> syn::Generics {
+    let mut generics = input.generics.clone();
+    generics.params.push(parse_quote!(__C));
+    generics
+}
+
+fn with_stub(error: &syn::Error, stub: TokenStream) -> TokenStream {
+    let error = error.to_compile_error();
+    quote! {
+        #error
+        const _: () = {
+            #stub
+        };
+    }
+}
