@@ -1,1 +1,34 @@
-//! x
+//! The relay of a transactional outbox: it takes committed messages from the outbox table of a database and
+//! publishes them, confirmed and in order per key, to a broker.
+//!
+//! ```no_run
+//! use outbox_core::broker::memory::MemoryBroker;
+//! use outbox_relay::{CancellationToken, OutboxConfig, Relay, Unrouted};
+//!
+//! # async fn run() -> outbox_core::Result<()> {
+//! let outbox = OutboxConfig::new("product", "sqlite:///tmp/product.db");
+//! let relay = Relay::new([outbox], MemoryBroker::new(), Unrouted::Queue)?;
+//! let statuses = relay.statuses();
+//! let shutdown = CancellationToken::new();
+//! relay.run(shutdown).await?;
+//! println!("{} published", statuses[0].snapshot().published);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod check;
+#[doc(hidden)]
+pub mod cli;
+pub mod config;
+pub mod outbox;
+pub mod pipe;
+pub mod publish;
+mod relay;
+pub mod report;
+pub mod retry;
+pub mod status;
+
+pub use config::{Config, OutboxConfig, Unrouted};
+pub use relay::{Left, Relay};
+pub use status::{Snapshot, State, Status};
+pub use tokio_util::sync::CancellationToken;

@@ -1,2 +1,14 @@
-//! x
-fn main() {}
+//! `outbox-relay`: see `outbox-relay help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("outbox-relay: starting threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(outbox_relay::cli::run(std::env::args_os()))
+}

@@ -1,0 +1,300 @@
+//! The verbs of `outbox-relay`. Exit code 0 is done, 1 failed or not healthy, 2 wrong usage or
+//! configuration. Results go to standard output, everything else to standard error.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::check::{self, Finding, Level};
+use crate::config::{self, Config, Environment};
+use crate::outbox::store::{Database, Store};
+use crate::relay::{Left, Relay};
+use crate::report;
+
+/// What is logged without `RUST_LOG`.
+const LOG: &str = "info";
+
+#[derive(Debug, Parser)]
+#[command(name = "outbox-relay", version, about = "Takes committed messages from outbox tables to RabbitMQ.")]
+struct Arguments {
+    /// The configuration
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "outbox-relay.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a commented configuration
+    Init {
+        /// Overwrite the file if it is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Connect to everything and say what is wrong, each with what repairs it
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create or upgrade the outbox tables in the configured databases
+    Migrate,
+    /// Relay until SIGTERM or SIGINT
+    Run {
+        /// End once all that was committed before the start is delivered; exit code 1 if keys are parked
+        #[arg(long)]
+        until_idle: bool,
+    },
+    /// Show backlog, leases, and keys that wait or are parked
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How a verb ended; the text for standard error is in it.
+enum End {
+    Done,
+    Failed(String),
+    Wrong(String),
+}
+
+/// Runs the program with these arguments.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap too, with code 0.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    log_to_stderr();
+    match verb(arguments).await {
+        End::Done => ExitCode::SUCCESS,
+        End::Failed(text) => end(1, &text),
+        End::Wrong(text) => end(2, &text),
+    }
+}
+
+fn end(code: u8, text: &str) -> ExitCode {
+    if !text.is_empty() {
+        eprintln!("outbox-relay: {text}");
+    }
+    ExitCode::from(code)
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
+    // lapin writes the payload of every returned message there.
+    let filter = match "lapin::returned_messages=off".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // In tests it is set already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal)
+        .with_target(false)
+        .try_init();
+}
+
+async fn verb(arguments: Arguments) -> End {
+    if let Verb::Init { force } = arguments.verb {
+        return init(&arguments.config, force);
+    }
+    let config = match config::from_file(&arguments.config, &Environment::of_process()) {
+        Ok(config) => config,
+        Err(problems) => return End::Wrong(format!("the configuration is wrong:\n{problems}")),
+    };
+    match arguments.verb {
+        Verb::Init { .. } => End::Done,
+        Verb::Check { json } => check(&config, json).await,
+        Verb::Migrate => migrate(&config).await,
+        Verb::Run { until_idle } => relay(&config, until_idle).await,
+        Verb::Status { json } => status(&config, json).await,
+    }
+}
+
+fn init(path: &std::path::Path, force: bool) -> End {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true);
+    if force {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let written = options.open(path).and_then(|mut file| file.write_all(config::EXAMPLE.as_bytes()));
+    match written {
+        Ok(()) => {
+            println!(
+                "{} is written; fill in broker and database, then run `outbox-relay check`",
+                path.display()
+            );
+            End::Done
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            End::Wrong(format!("{} is there already; --force overwrites it", path.display()))
+        }
+        Err(error) => End::Failed(format!("writing {}: {error}", path.display())),
+    }
+}
+
+async fn check(config: &Config, json: bool) -> End {
+    let findings = check::all(config).await;
+    if json {
+        print_json(&findings);
+    } else {
+        for finding in &findings {
+            println!("{finding}");
+        }
+    }
+    if findings.iter().any(|finding| finding.level == Level::Bad) {
+        End::Failed(String::new())
+    } else {
+        End::Done
+    }
+}
+
+async fn migrate(config: &Config) -> End {
+    let mut failures = Vec::new();
+    for outbox in &config.outbox {
+        let migrated = async {
+            let mut store = Store::new(Database::parse(&outbox.database)?, "");
+            store.migrate().await
+        };
+        match migrated.await {
+            Ok(versions) if versions.is_empty() => println!("outbox {}: up to date", outbox.name),
+            Ok(versions) => println!("outbox {}: applied {}", outbox.name, versions.join(", ")),
+            Err(error) => failures.push(format!("outbox {}: {error}", outbox.name)),
+        }
+    }
+    if failures.is_empty() { End::Done } else { End::Failed(failures.join("\n")) }
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+async fn relay(_: &Config, _: bool) -> End {
+    End::Wrong("this build has no broker; build it with feature \"rabbitmq\"".into())
+}
+
+#[cfg(feature = "rabbitmq")]
+async fn relay(config: &Config, until_idle: bool) -> End {
+    let relay = match Relay::from_config(config) {
+        Ok(relay) => relay,
+        Err(error) => return End::Wrong(error.to_string()),
+    };
+    let shutdown = CancellationToken::new();
+    if let Err(error) = end_on_signals(shutdown.clone()) {
+        return End::Failed(format!("listening for signals: {error}"));
+    }
+    if !until_idle {
+        return match relay.run(shutdown).await {
+            Ok(()) => End::Done,
+            Err(error) => End::Failed(error.to_string()),
+        };
+    }
+    match relay.run_until_idle(shutdown.clone()).await {
+        Ok(_) if shutdown.is_cancelled() => End::Failed("ended by a signal before all was delivered".into()),
+        Ok(left) if left.is_empty() => End::Done,
+        Ok(left) => End::Failed(name_left(&left)),
+        Err(error) => End::Failed(error.to_string()),
+    }
+}
+
+fn name_left(left: &[Left]) -> String {
+    let mut text = String::from("what is left is parked:");
+    for Left { outbox, keys } in left {
+        for key in keys {
+            text.push_str(&format!(
+                "\noutbox {outbox}: {} {}, row {}, {} attempts: {}",
+                key.aggregate_type, key.aggregate_id, key.head_id, key.attempts, key.last_error
+            ));
+        }
+    }
+    text
+}
+
+/// The first SIGTERM or SIGINT ends in order, a second one at once.
+#[cfg(unix)]
+fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if is_second {
+                std::process::exit(1);
+            }
+            tracing::info!("ending: what is in flight is finished first");
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+async fn status(config: &Config, json: bool) -> End {
+    let reports = report::all(config).await;
+    if json {
+        print_json(&reports);
+    } else {
+        for report in &reports {
+            println!("{report}");
+        }
+    }
+    if reports.iter().all(report::Report::is_healthy) { End::Done } else { End::Failed(String::new()) }
+}
+
+fn print_json<T: serde::Serialize>(value: &T) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("outbox-relay: printing JSON: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verbs_are_well_formed() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+        let arguments =
+            Arguments::try_parse_from(["outbox-relay", "run", "--until-idle", "-c", "x.toml"]).unwrap();
+        assert_eq!(arguments.config, PathBuf::from("x.toml"));
+        assert!(matches!(arguments.verb, Verb::Run { until_idle: true }));
+    }
+
+    #[test]
+    fn init_does_not_overwrite() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.toml");
+        assert!(matches!(init(&path, false), End::Done));
+        assert!(matches!(init(&path, false), End::Wrong(_)));
+        std::fs::write(&path, "x".repeat(100_000)).unwrap();
+        assert!(matches!(init(&path, true), End::Done));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), config::EXAMPLE);
+    }
+}

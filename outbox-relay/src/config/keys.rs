@@ -1,0 +1,73 @@
+//! The keys that a configuration may have, so that a wrong one can be told together with what was meant.
+
+/// What a key's value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Value {
+    Text,
+    /// Text that may also be `file:PATH`.
+    Secret,
+    Bool,
+    Integer,
+    Interval,
+    /// An integer, or text with a unit.
+    Bytes,
+    OneOf(&'static [&'static str]),
+}
+
+/// A key: its section, its name, its value.
+pub(super) type Key = (&'static str, &'static str, Value);
+
+/// Sections that are single tables.
+pub(super) const TABLES: &[&str] = &["admin", "broker"];
+/// Sections that come any number of times.
+pub(super) const LISTS: &[&str] = &["outbox"];
+/// Sections that the design has and this version does not.
+pub(super) const LATER: &[(&str, &str)] = &[
+    ("replication", "replication is not built yet; take the section out"),
+    ("subscriber", "subscribers' databases are not used yet; take the section out"),
+];
+
+pub(super) const KEYS: &[Key] = &[
+    ("admin", "listen", Value::Text),
+    ("admin", "token", Value::Secret),
+    ("broker", "url", Value::Secret),
+    ("broker", "exchange", Value::Text),
+    ("broker", "declare", Value::Bool),
+    ("broker", "unrouted", Value::OneOf(&["queue", "refuse"])),
+    ("outbox", "name", Value::Text),
+    ("outbox", "database", Value::Secret),
+    ("outbox", "mode", Value::OneOf(&["poll", "tail"])),
+    ("outbox", "lease", Value::Interval),
+    ("outbox", "batch_rows", Value::Integer),
+    ("outbox", "batch_bytes", Value::Bytes),
+    ("outbox", "poll_min", Value::Interval),
+    ("outbox", "poll_max", Value::Interval),
+    ("outbox", "attempts", Value::Integer),
+    ("outbox", "retry_initial", Value::Interval),
+    ("outbox", "retry_max", Value::Interval),
+    ("outbox", "in_flight_per_key", Value::Integer),
+];
+
+/// The value of a key of a section.
+pub(super) fn find(section: &str, name: &str) -> Option<Value> {
+    KEYS.iter().find(|(s, n, _)| *s == section && *n == name).map(|(_, _, value)| *value)
+}
+
+/// The known name most like `wrong`, as the end of a sentence; the whole list when none is near.
+pub(super) fn meant<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let nearest = known
+        .clone()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len().max(wrong.len()).div_ceil(2));
+    match nearest {
+        Some((_, name)) => format!("did you mean {name:?}?"),
+        None => format!("known are {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The names of a section's keys.
+pub(super) fn names(section: &str) -> impl Iterator<Item = &'static str> + Clone {
+    let section = section.to_owned();
+    KEYS.iter().filter(move |(s, _, _)| *s == section).map(|(_, name, _)| *name)
+}

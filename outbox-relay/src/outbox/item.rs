@@ -1,0 +1,108 @@
+//! A row of the outbox on its way: where it stands, which key it belongs to, and what travels.
+
+use outbox_core::{Frame, OutboxRow, Recorded, bucket_of};
+
+use super::store::Head;
+
+/// A row that was read under a lease.
+#[derive(Debug)]
+pub struct Item {
+    id: i64,
+    bucket: u16,
+    epoch: i64,
+    key: String,
+    attempts: u32,
+    has_key_row: bool,
+    frame: Option<Result<Frame, String>>,
+}
+
+impl Item {
+    /// The item of a row whose headers and payload are there.
+    pub(super) fn of(source: &str, epoch: i64, bucket: u16, head: Head) -> Self {
+        let key = format!(
+            "{}\0{}",
+            String::from_utf8_lossy(&head.aggregate_type),
+            String::from_utf8_lossy(&head.aggregate_id)
+        );
+        // Attempts belong to the message that was refused; a later one of the key starts afresh.
+        let is_same = head.head_id == Some(head.id);
+        let attempts = head.attempts.filter(|_| is_same).unwrap_or_default();
+        Self {
+            id: head.id,
+            bucket,
+            epoch,
+            key,
+            attempts: u32::try_from(attempts).unwrap_or_default(),
+            has_key_row: head.attempts.is_some(),
+            frame: Some(frame(source, bucket, head)),
+        }
+    }
+
+    /// The row's id.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// The bucket it was read under.
+    pub fn bucket(&self) -> u16 {
+        self.bucket
+    }
+
+    /// The lease it was read under.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Aggregate type and key with a zero byte between them.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The key for people.
+    pub(super) fn label(&self) -> String {
+        self.key.replacen('\0', " ", 1)
+    }
+
+    /// How often this message was refused before.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether the key has a row in `outbox_key`.
+    pub(super) fn has_key_row(&self) -> bool {
+        self.has_key_row
+    }
+
+    /// What travels, once.
+    ///
+    /// # Errors
+    /// Why the row can never be published.
+    pub fn take_frame(&mut self) -> Result<Frame, String> {
+        self.frame.take().unwrap_or_else(|| Err("the message was taken out before".into()))
+    }
+}
+
+fn frame(source: &str, bucket: u16, head: Head) -> Result<Frame, String> {
+    let generation = head.generation;
+    let text = |bytes: Vec<u8>, what: &str| {
+        String::from_utf8(bytes).map_err(|_| format!("row {}: {what} is not UTF-8", head.id))
+    };
+    let row = OutboxRow {
+        id: head.id,
+        message_id: head.message_id,
+        aggregate_type: text(head.aggregate_type, "aggregate_type")?,
+        aggregate_id: text(head.aggregate_id, "aggregate_id")?,
+        event_type: text(head.event_type, "event_type")?,
+        headers: head.headers.unwrap_or_default(),
+        payload: head.payload.unwrap_or_default(),
+        created_at_us: head.created_at_us,
+    };
+    let right = bucket_of(&row.aggregate_type, &row.aggregate_id);
+    if right != bucket {
+        return Err(format!(
+            "row {}: bucket {bucket} is not its key's, which is {right}: it was written by other code than outbox_core's",
+            row.id
+        ));
+    }
+    Recorded::from_row(source, generation, row).map(|recorded| recorded.to_frame()).map_err(|e| e.to_string())
+}

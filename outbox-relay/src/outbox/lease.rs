@@ -1,0 +1,353 @@
+//! Which buckets this relay may publish, and until when.
+//!
+//! A bucket is owned by one relay at a time. The row `outbox_lease(bucket, owner, epoch, expires_at)` says by
+//! whom, on the database's clock; `outbox_relay` says who is alive. One task, the [`Keeper`], with a
+//! connection of its own, talks to both; the pipe only reads what the keeper left in [`Leases`].
+//!
+//! ```text
+//!                 acquire (epoch + 1): free, or expired
+//!        free ───────────────────────────────────────────► held
+//!         ▲                                                │  │ ▲
+//!         │ release: nothing of it is in flight            │  │ └─ renew, every third of a lease
+//!         └──────────────────────────── releasing ◄────────┘  │
+//!                                  more than the fair share   │
+//!                                                             ▼
+//!                              lost: not renewed in time, another relay has taken it
+//! ```
+//!
+//! *Held* buckets are read and published. A *releasing* bucket is not read any more; what is in flight of it
+//! is finished and settled, then the row is freed. A *lost* bucket is noticed at the next renewal; until then
+//! the trust window below keeps the relay from publishing it, and the epoch keeps it from settling it.
+//!
+//! **The trust window.** A renewal sets `expires_at = the database's now + lease`. The relay takes its own
+//! monotonic clock *before* it sends the statement, so in real time
+//!
+//! ```text
+//!    before  ≤  the database's now        ⇒        before + lease  ≤  expires_at
+//! ```
+//!
+//! and until `before + lease` nobody else can take the bucket, whatever the two clocks show, if they run
+//! equally fast. The pipe trusts it only until `before + lease − headroom` with a headroom of a fifth of the
+//! lease: that pays for clocks that differ in speed, and for the time in which a message that was handed to
+//! the socket is still under way. Nothing is published that is not answered by then. What a stopped process
+//! or a blocked broker lets through later is a repetition, and its settling DELETE finds another epoch.
+//!
+//! **Clocks set back.** A dead owner's lease would end hours later if the database's clock was set back; so an
+//! expiry that lies further ahead than the lease is long counts as expired.
+//!
+//! **Fair share.** With n relays alive each may hold ⌊64 ∕ n⌋ buckets, and the first (64 mod n) of them, by
+//! name, one more. A relay that holds more releases the rest; one that holds less takes what is free. Nobody
+//! takes from the living.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use outbox_core::{BUCKETS, Error, ErrorKind, Result};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::store::Store;
+use crate::status::Status;
+
+/// What is held now; the keeper writes it, the pipe reads it.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    lease: Duration,
+    wake: Notify,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    held: BTreeMap<u16, i64>,
+    releasing: BTreeSet<u16>,
+    in_flight: BTreeSet<u16>,
+    valid_until: Option<Instant>,
+    trouble: Option<String>,
+}
+
+impl Now {
+    fn is_valid(&self, now: Instant) -> bool {
+        self.valid_until.is_some_and(|until| now < until)
+    }
+
+    /// Buckets that can be given back at once.
+    fn idle_releasing(&self) -> Vec<u16> {
+        self.releasing.iter().copied().filter(|bucket| !self.in_flight.contains(bucket)).collect()
+    }
+}
+
+impl Leases {
+    pub(crate) fn new(lease: Duration) -> Arc<Self> {
+        Arc::new(Self { lease, wake: Notify::new(), now: Mutex::default() })
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // Nothing panics while it holds this.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The buckets that may be read, with their epochs. None once the window is over.
+    ///
+    /// # Errors
+    /// Why there are none, when the keeper cannot renew.
+    pub(crate) fn readable(&self) -> Result<BTreeMap<u16, i64>> {
+        let now = self.now();
+        if !now.is_valid(Instant::now()) {
+            return match &now.trouble {
+                Some(trouble) => Err(Error::new(ErrorKind::Outage, format!("leases: {trouble}"))),
+                None => Ok(BTreeMap::new()),
+            };
+        }
+        let is_readable = |bucket: &u16| !now.releasing.contains(bucket);
+        Ok(now.held.iter().filter(|(bucket, _)| is_readable(bucket)).map(|(b, e)| (*b, *e)).collect())
+    }
+
+    /// Whether a bucket is still held under this epoch, and may be published.
+    pub(crate) fn may_publish(&self, bucket: u16, epoch: i64) -> bool {
+        let now = self.now();
+        now.held.get(&bucket) == Some(&epoch)
+            && !now.releasing.contains(&bucket)
+            && now.is_valid(Instant::now())
+    }
+
+    /// Until when these buckets may be published; now, if one of them was lost.
+    pub(crate) fn deadline(&self, buckets: &BTreeMap<u16, i64>) -> Instant {
+        let now = self.now();
+        let are_held = buckets.iter().all(|(bucket, epoch)| now.held.get(bucket) == Some(epoch));
+        now.valid_until.filter(|_| are_held).unwrap_or_else(Instant::now)
+    }
+
+    /// Says which buckets have messages that are read and not settled: those are not released.
+    pub(crate) fn set_in_flight(&self, buckets: BTreeSet<u16>) {
+        let mut now = self.now();
+        now.in_flight = buckets;
+        let is_idle = !now.idle_releasing().is_empty();
+        drop(now);
+        if is_idle {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks the keeper to look at once: a settling statement found a lease gone.
+    pub(crate) fn look_again(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Takes over what the database says.
+    fn set_held(&self, held: BTreeMap<u16, i64>, before: Instant) -> BTreeSet<u16> {
+        let mut now = self.now();
+        let lost = now.held.iter().filter(|(b, e)| held.get(b) != Some(e)).map(|(b, _)| *b).collect();
+        now.releasing.retain(|bucket| held.contains_key(bucket));
+        now.held = held;
+        now.valid_until = Some(before + self.lease - self.lease / 5);
+        now.trouble = None;
+        lost
+    }
+
+    /// Marks what is above the share as releasing, idle buckets first, and no more than that.
+    fn set_share(&self, share: u16) {
+        let mut now = self.now();
+        let surplus = now.held.len().saturating_sub(usize::from(share));
+        let (busy, idle): (Vec<u16>, Vec<u16>) =
+            now.held.keys().rev().copied().partition(|bucket| now.in_flight.contains(bucket));
+        let already = now.releasing.clone();
+        let order = already.iter().copied().chain(idle).chain(busy);
+        let mut releasing = BTreeSet::new();
+        for bucket in order {
+            if releasing.len() == surplus {
+                break;
+            }
+            releasing.insert(bucket);
+        }
+        now.releasing = releasing;
+    }
+
+    /// Takes the buckets that can be released out of what is held, before the database is told.
+    fn take_releasable(&self) -> Vec<u16> {
+        let mut now = self.now();
+        let free = now.idle_releasing();
+        for bucket in &free {
+            now.held.remove(bucket);
+            now.releasing.remove(bucket);
+        }
+        free
+    }
+
+    fn set_trouble(&self, trouble: String) {
+        self.now().trouble = Some(trouble);
+    }
+
+    fn held(&self) -> BTreeSet<u16> {
+        self.now().held.keys().copied().collect()
+    }
+
+    fn clear(&self) {
+        *self.now() = Now::default();
+    }
+}
+
+/// The buckets that one of `live` relays may hold, the `rank`-th of them by name.
+pub(crate) fn share(live: u64, rank: u64) -> u16 {
+    let live = live.max(1);
+    let buckets = u64::from(BUCKETS);
+    let share = buckets / live + u64::from(rank < buckets % live);
+    u16::try_from(share).unwrap_or(BUCKETS)
+}
+
+/// The task that keeps leases.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    store: Store,
+    leases: Arc<Leases>,
+    status: Status,
+}
+
+impl Keeper {
+    pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status) -> Self {
+        // A statement that takes longer than this cannot renew in time; a fresh connection may.
+        let store = store.with_timeout(leases.lease / 3);
+        Self { store, leases, status }
+    }
+
+    /// Keeps leases until `stop`, then gives them back.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let lease = self.leases.lease;
+        let mut is_introduced = false;
+        let mut is_troubled = false;
+        while !stop.is_cancelled() {
+            let wait = match self.round(&mut is_introduced).await {
+                Ok(true) => {
+                    is_troubled = false;
+                    lease / 3
+                }
+                // Less than the fair share: somebody is about to release some.
+                Ok(false) => lease / 10,
+                Err(error) => {
+                    if !is_troubled {
+                        warn!(outbox = self.status.name(), "leases: {error}; trying again");
+                    }
+                    is_troubled = true;
+                    self.leases.set_trouble(error.to_string());
+                    lease / 10
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.leases.wake.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.give_back().await;
+    }
+
+    /// One round; whether this relay has its share.
+    async fn round(&mut self, is_introduced: &mut bool) -> Result<bool> {
+        let lease = self.leases.lease;
+        let before = Instant::now();
+        self.store.heartbeat(lease).await?;
+        if !*is_introduced {
+            self.store.forget_dead().await?;
+            *is_introduced = true;
+        }
+        self.store.renew(lease).await?;
+        let mut found = self.store.leases().await?;
+        let share = share(found.live, found.rank);
+        let missing = usize::from(share).saturating_sub(found.held.len());
+        if missing > 0 {
+            let count = u16::try_from(missing).unwrap_or(BUCKETS);
+            if self.store.acquire(lease, count).await? > 0 {
+                found = self.store.leases().await?;
+            }
+        }
+        self.status.set_keys(found.waiting, found.parked);
+        let count = found.held.len();
+        let lost = self.leases.set_held(found.held, before);
+        if !lost.is_empty() {
+            warn!(outbox = self.status.name(), buckets = ?lost, "leases were lost to another relay");
+        }
+        self.leases.set_share(share);
+        let released = self.leases.take_releasable();
+        if !released.is_empty() {
+            self.store.release(&released).await?;
+            debug!(outbox = self.status.name(), buckets = ?released, "released");
+        }
+        self.tell();
+        Ok(count >= usize::from(share))
+    }
+
+    fn tell(&self) {
+        let held = self.leases.held();
+        if held != self.status.snapshot().held {
+            info!(outbox = self.status.name(), count = held.len(), "holding buckets");
+            self.status.set_held(held);
+        }
+    }
+
+    /// Frees all buckets and takes the heartbeat away, so that others need not wait for the lease to end.
+    async fn give_back(&mut self) {
+        let held: Vec<u16> = self.leases.held().into_iter().collect();
+        self.leases.clear();
+        let given = async {
+            if !held.is_empty() {
+                self.store.release(&held).await?;
+            }
+            self.store.leave().await
+        };
+        if let Err(error) = given.await {
+            warn!(outbox = self.status.name(), "leases were not given back, they end by themselves: {error}");
+        }
+        self.status.set_held(BTreeSet::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(buckets: std::ops::Range<u16>) -> BTreeMap<u16, i64> {
+        buckets.map(|bucket| (bucket, 1)).collect()
+    }
+
+    #[test]
+    fn shares_add_up_to_all_buckets_and_differ_by_one_at_most() {
+        for live in 1..=100 {
+            let shares: Vec<u16> = (0..live).map(|rank| share(live, rank)).collect();
+            assert_eq!(shares.iter().sum::<u16>(), BUCKETS, "{live} relays");
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1, "{live} relays");
+        }
+        assert_eq!(share(0, 0), BUCKETS);
+    }
+
+    #[tokio::test]
+    async fn surplus_is_released_when_nothing_of_it_is_in_flight() {
+        let leases = Leases::new(Duration::from_secs(10));
+        leases.set_held(held(0..4), Instant::now());
+        leases.set_in_flight([2, 3].into());
+        leases.set_share(1);
+        assert_eq!(leases.readable().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
+        assert_eq!(leases.take_releasable(), [0, 1]);
+        assert!(!leases.may_publish(3, 1), "releasing");
+        assert!(leases.deadline(&[(3, 1)].into()) > Instant::now(), "but what is in flight may end");
+        leases.set_in_flight(BTreeSet::new());
+        assert_eq!(leases.take_releasable(), [3]);
+        assert_eq!(leases.held(), [2].into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_published_past_the_trust_window() {
+        let leases = Leases::new(Duration::from_secs(10));
+        leases.set_held(held(0..1), Instant::now());
+        assert!(leases.may_publish(0, 1));
+        assert!(!leases.may_publish(0, 2), "another epoch");
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert!(!leases.may_publish(0, 1));
+        assert!(leases.readable().unwrap().is_empty());
+        assert!(leases.deadline(&held(0..1)) <= Instant::now());
+        leases.set_trouble("gone".into());
+        assert!(leases.readable().unwrap_err().is_outage());
+    }
+}

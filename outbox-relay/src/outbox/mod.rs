@@ -1,0 +1,321 @@
+//! The source that reads an outbox table. What it reads is what still exists, from the start of the table,
+//! every time: there is no cursor over ids, so a transaction that commits late is found like any other.
+//!
+//! While a batch is delivered, one task on the source's connection settles the batch before it and reads the
+//! one after it. At any time at most two batches are in memory and one more is waiting for its DELETE.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use outbox_core::{BUCKET_HASH, BUCKETS, Error, ErrorKind, Result};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::config::OutboxConfig;
+use crate::pipe::{Source, Verdict};
+use crate::retry::{self, Attempt};
+use crate::status::Status;
+
+mod item;
+pub(crate) mod lease;
+#[doc(hidden)]
+pub mod store;
+mod work;
+
+pub use self::item::Item;
+pub(crate) use self::lease::Keeper;
+use self::lease::Leases;
+use self::store::{Database, Failure, Store};
+use self::work::{Limits, Outcome, Read, Work};
+
+/// The longest error text kept with a key.
+pub const ERROR_CHARS_MAX: usize = 1000;
+
+/// Reads one outbox for all buckets that its relay holds.
+#[derive(Debug)]
+pub struct OutboxSource {
+    name: Arc<str>,
+    leases: Arc<Leases>,
+    status: Status,
+    limits: Limits,
+    retry: outbox_core::RetryPolicy,
+    /// Missing while a task has it.
+    store: Option<Store>,
+    spare: Opener,
+    task: Option<JoinHandle<Outcome>>,
+    /// Buckets of what the task settles.
+    task_buckets: BTreeSet<u16>,
+    is_verified: bool,
+    /// Read and not handed out.
+    ahead: Read,
+    /// What was handed out.
+    delivering: BTreeMap<u16, i64>,
+    delivering_ids: Vec<i64>,
+    /// Keys that failed since `ahead` was asked for.
+    failed: HashSet<String>,
+    /// Confirmed and refused, not yet written.
+    work: Work,
+}
+
+/// How to make the store anew when a task is lost with it.
+#[derive(Debug)]
+struct Opener {
+    database: Database,
+    owner: String,
+}
+
+impl Opener {
+    fn store(&self, status: &Status) -> Store {
+        Store::new(self.database.clone(), &self.owner).counting(status.queries())
+    }
+}
+
+/// The source for an outbox, and the keeper of its leases, which has to run beside it.
+///
+/// # Errors
+/// `Invalid` when the database's URL is.
+pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSource, Keeper)> {
+    let database = Database::parse(&config.database)?;
+    let owner = owner();
+    let leases = Leases::new(config.lease.get());
+    let spare = Opener { database, owner };
+    let keeper = Keeper::new(spare.store(&status), leases.clone(), status.clone());
+    let source = OutboxSource {
+        name: config.name.as_str().into(),
+        store: Some(spare.store(&status)),
+        leases,
+        limits: Limits { rows: config.batch_rows, bytes: config.batch_bytes.get() },
+        retry: outbox_core::RetryPolicy {
+            initial: config.retry_initial.get(),
+            max: config.retry_max.get(),
+            multiplier: 2.0,
+            max_attempts: config.attempts,
+        },
+        status,
+        spare,
+        task: None,
+        task_buckets: BTreeSet::new(),
+        is_verified: false,
+        ahead: Read::default(),
+        delivering: BTreeMap::new(),
+        delivering_ids: Vec::new(),
+        failed: HashSet::new(),
+        work: Work::default(),
+    };
+    Ok((source, keeper))
+}
+
+/// One relay process's one outbox: host and process for people, a UUID so that it is never used twice.
+fn owner() -> String {
+    let host = std::env::var("HOSTNAME")
+        .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"))
+        .unwrap_or_else(|_| "host".into());
+    let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(40).collect();
+    format!("{host}/{}/{}", std::process::id(), uuid::Uuid::now_v7().simple())
+}
+
+/// Refuses an outbox whose writers do not agree with this relay.
+///
+/// # Errors
+/// `Database` when the table is missing, `Invalid` when it does not fit.
+pub(crate) async fn verify(store: &mut Store) -> Result<i64> {
+    let meta = store.meta().await?;
+    if meta.buckets == i16::try_from(BUCKETS).unwrap_or_default() && meta.bucket_hash == BUCKET_HASH {
+        return Ok(meta.generation);
+    }
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "database {}: outbox_meta says {} buckets by {}, this relay knows {BUCKETS} by {BUCKET_HASH}: its \
+             writers are of another version",
+            store.database().label(),
+            meta.buckets,
+            meta.bucket_hash
+        ),
+    ))
+}
+
+impl OutboxSource {
+    /// Waits for the task and takes over what it came to.
+    async fn join(&mut self) -> Result<()> {
+        let Some(task) = &mut self.task else { return Ok(()) };
+        let joined = task.await;
+        self.task = None;
+        self.task_buckets.clear();
+        match joined {
+            Ok(outcome) => self.take_over(outcome),
+            Err(error) => {
+                // A panic in the task: what it was to settle comes again.
+                self.store = Some(self.spare.store(&self.status));
+                Err(Error::with_source(ErrorKind::Database, "reading an outbox", error))
+            }
+        }
+    }
+
+    fn take_over(&mut self, outcome: Outcome) -> Result<()> {
+        self.store = Some(outcome.store);
+        self.work.put_back(outcome.undone);
+        if outcome.settled > 0 {
+            self.status.add_settled(outcome.settled);
+        }
+        if outcome.missing > 0 {
+            info!(
+                outbox = &*self.name,
+                rows = outcome.missing,
+                "confirmed rows were not there any more to delete: their lease was lost, they may repeat"
+            );
+            self.leases.look_again();
+        }
+        let read = outcome.read?;
+        self.ahead = read;
+        let failed = std::mem::take(&mut self.failed);
+        self.ahead.items.retain(|item| !failed.contains(item.key()));
+        Ok(())
+    }
+
+    /// Starts settling what is open, and reading if `held` has buckets.
+    fn start(&mut self, held: BTreeMap<u16, i64>) {
+        let Some(store) = self.store.take() else { return };
+        let work = std::mem::take(&mut self.work);
+        self.task_buckets = work.buckets();
+        let asked = work::Asked { held, except: self.delivering_ids.clone(), limits: self.limits };
+        self.task = Some(tokio::spawn(work::run(store, work, asked, self.name.clone())));
+    }
+
+    /// Hands out what was read, without what may not be published any more.
+    fn hand_out(&mut self) -> Vec<Item> {
+        let Read { mut items, .. } = std::mem::take(&mut self.ahead);
+        let leases = &self.leases;
+        items.retain(|item| leases.may_publish(item.bucket(), item.epoch()));
+        self.delivering = items.iter().map(|item| (item.bucket(), item.epoch())).collect();
+        self.delivering_ids = items.iter().map(Item::id).collect();
+        items
+    }
+
+    fn tell_in_flight(&self) {
+        let mut buckets = self.work.buckets();
+        buckets.extend(self.delivering.keys().copied());
+        buckets.extend(&self.task_buckets);
+        self.leases.set_in_flight(buckets);
+    }
+
+    fn failure(&self, item: &Item, reason: &str) -> Failure {
+        let attempts = item.attempts().saturating_add(1);
+        let (parked, wait) = match retry::after_refusal(&self.retry, attempts) {
+            Attempt::Park => (true, std::time::Duration::ZERO),
+            Attempt::Wait(wait) => (false, wait),
+        };
+        let error: String = reason.chars().take(ERROR_CHARS_MAX).collect();
+        if parked {
+            warn!(
+                outbox = &*self.name,
+                key = item.label(),
+                row = item.id(),
+                "parked after {attempts} attempts: {error}"
+            );
+        } else {
+            info!(
+                outbox = &*self.name,
+                key = item.label(),
+                row = item.id(),
+                "refused, again in {wait:?}: {error}"
+            );
+        }
+        self.status.set_error(format!("{} (row {}): {error}", item.label(), item.id()));
+        Failure {
+            id: item.id(),
+            bucket: item.bucket(),
+            epoch: item.epoch(),
+            attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
+            parked,
+            wait_ms: i64::try_from(wait.as_millis()).unwrap_or(i64::MAX),
+            error,
+        }
+    }
+}
+
+impl Source for OutboxSource {
+    type Item = Item;
+
+    async fn next(&mut self) -> Result<Option<Vec<Item>>> {
+        self.join().await?;
+        if !self.is_verified {
+            if let Some(store) = &mut self.store {
+                verify(store).await?;
+                self.is_verified = true;
+            }
+        }
+        if self.ahead.items.is_empty() {
+            let (held, trouble) = match self.leases.readable() {
+                Ok(held) => (held, None),
+                Err(trouble) => (BTreeMap::new(), Some(trouble)),
+            };
+            if !self.work.is_empty() || !held.is_empty() {
+                self.start(held);
+                self.join().await?;
+            }
+            if let Some(trouble) = trouble {
+                return Err(trouble);
+            }
+        }
+        let is_more = self.ahead.more;
+        let items = self.hand_out();
+        if !items.is_empty() && (is_more || !self.work.is_empty()) {
+            let held = if is_more { self.leases.readable().unwrap_or_default() } else { BTreeMap::new() };
+            self.start(held);
+        }
+        self.tell_in_flight();
+        Ok(if items.is_empty() { None } else { Some(items) })
+    }
+
+    fn deadline(&self) -> impl Fn() -> Option<Instant> + Send + 'static {
+        let (leases, buckets) = (self.leases.clone(), self.delivering.clone());
+        move || Some(leases.deadline(&buckets))
+    }
+
+    async fn settle(&mut self, items: Vec<Item>, verdicts: Vec<Verdict>) -> Result<()> {
+        for (item, verdict) in items.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Done => self.work.confirm(item),
+                Verdict::Poison { reason } => {
+                    self.status.add_refused(1);
+                    let failure = self.failure(item, &reason);
+                    self.work.refuse(failure);
+                    self.failed.insert(item.key().to_owned());
+                }
+                Verdict::Held => {}
+            }
+        }
+        // Read before the failures were known; a read that is still under way is filtered when it ends.
+        let failed = &self.failed;
+        self.ahead.items.retain(|item| !failed.contains(item.key()));
+        self.delivering.clear();
+        self.delivering_ids.clear();
+        Ok(())
+    }
+
+    async fn abandon(&mut self, _: Vec<Item>) {
+        self.delivering.clear();
+        self.delivering_ids.clear();
+        if let Err(error) = self.join().await {
+            info!(outbox = &*self.name, "after a failed delivery: {error}");
+        }
+        // It was read to follow what was not delivered.
+        self.ahead = Read::default();
+        self.failed.clear();
+        self.tell_in_flight();
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.ahead = Read::default();
+        let joined = self.join().await;
+        self.ahead = Read::default();
+        if !self.work.is_empty() {
+            self.start(BTreeMap::new());
+            self.join().await?;
+        }
+        self.leases.set_in_flight(BTreeSet::new());
+        joined
+    }
+}

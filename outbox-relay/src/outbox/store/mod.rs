@@ -1,0 +1,364 @@
+//! What the relay asks of a database, one function per statement. The SQL stands in one file per database
+//! with the same names; this room connects, gives every wait an end, counts and says in errors which
+//! database was meant. It decides nothing about messages.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use diesel::result::QueryResult;
+use outbox_core::{Error, ErrorKind, Result};
+
+mod connect;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod row;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statement;
+
+use self::connect::Connection;
+pub use self::connect::{Database, Kind};
+pub use self::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting};
+
+/// How long a connection may take to stand. A server that does not answer in this time counts as
+/// unreachable; the next attempt makes a fresh connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a statement may take. Longer than any of ours needs, short enough that a socket whose other end
+/// is gone is noticed the same minute.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Payload and headers of at most this many bytes come with the head of a row; larger ones are fetched for
+/// the rows that are taken, so that a read of many rows is bounded in bytes.
+pub const INLINE_BYTES_MAX: i64 = 4096;
+
+/// One connection to an outbox, opened when it is needed and again after it broke.
+///
+/// Dropping the future of a call is safe: the connection is closed and the next call makes another.
+pub struct Store {
+    database: Database,
+    owner: String,
+    connection: Option<Connection>,
+    timeout: Duration,
+    queries: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("database", &self.database).field("owner", &self.owner).finish()
+    }
+}
+
+/// Runs a function of the database's own file on the connection.
+macro_rules! on {
+    ($store:ident, $doing:literal, $function:ident($($argument:expr),*)) => {{
+        let mut connection = $store.take().await?;
+        $store.queries.fetch_add(1, Ordering::Relaxed);
+        let result = match &mut connection {
+            #[cfg(feature = "mysql")]
+            Connection::Mysql(c) => within($store.timeout, mysql::$function(c, $($argument),*)).await,
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(c) => within($store.timeout, postgres::$function(c, $($argument),*)).await,
+            // Not bounded here: a blocking thread cannot be abandoned, and `busy_timeout` bounds the wait.
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(c) => sqlite::$function(c, $($argument),*).await.map_err(Error::from),
+        };
+        $store.put_back(connection, result, $doing)
+    }};
+}
+
+impl Store {
+    /// A store that connects with the first call. `owner` is who holds leases through it.
+    pub fn new(database: Database, owner: impl Into<String>) -> Self {
+        Self {
+            database,
+            owner: owner.into(),
+            connection: None,
+            timeout: STATEMENT_TIMEOUT,
+            queries: Arc::default(),
+        }
+    }
+
+    /// The same store with its statements counted in `queries`.
+    #[must_use]
+    pub fn counting(mut self, queries: Arc<AtomicU64>) -> Self {
+        self.queries = queries;
+        self
+    }
+
+    /// The same store with another time that a statement may take.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The database it works on.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Who holds leases through it.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// Connects now, if it does not stand already.
+    ///
+    /// # Errors
+    /// `Outage` when the server cannot be reached, `Database` when it refuses us.
+    pub async fn connect(&mut self) -> Result<()> {
+        let connection = self.take().await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn take(&mut self) -> Result<Connection> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.database.connect(CONNECT_TIMEOUT).await,
+        }
+    }
+
+    /// Keeps a connection that worked. One that failed is closed whatever the reason: a fresh one is in a
+    /// known state.
+    fn put_back<T>(&mut self, connection: Connection, result: Result<T>, doing: &str) -> Result<T> {
+        match result {
+            Ok(value) => {
+                self.connection = Some(connection);
+                Ok(value)
+            }
+            Err(error) => Err(self.database.blame(error, doing)),
+        }
+    }
+
+    // What must be agreed on.
+
+    /// The row of `outbox_meta`.
+    ///
+    /// # Errors
+    /// `Database` when the table is missing.
+    pub async fn meta(&mut self) -> Result<Meta> {
+        on!(self, "reading outbox_meta", meta())
+    }
+
+    // Messages.
+
+    /// The first rows in id order that may be published now, from the start of the table: rows of `ask.held`
+    /// that are not in `ask.except` and whose key neither waits nor is parked.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn heads(&mut self, ask: &Ask<'_>) -> Result<Vec<Head>> {
+        on!(self, "reading outbox", heads(ask))
+    }
+
+    /// Headers and payloads by id; rows that vanished are left out.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn bodies(&mut self, ids: &[i64]) -> Result<Vec<Body>> {
+        on!(self, "reading payloads from outbox", bodies(ids))
+    }
+
+    /// Deletes confirmed rows whose lease is still the one they were read under; returns how many.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn settle(&mut self, fence: &[(u16, i64)], ids: &[i64]) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "deleting confirmed rows from outbox", settle(&owner, fence, ids))
+    }
+
+    /// Takes the keys of these rows out of `outbox_key`. To be called before the rows are settled.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn clear_keys(&mut self, fence: &[(u16, i64)], ids: &[i64]) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "clearing outbox_key", clear_keys(&owner, fence, ids))
+    }
+
+    /// Notes the keys of refused rows in `outbox_key`, all or none.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn fail(&mut self, failures: &[Failure]) -> Result<()> {
+        let owner = self.owner.clone();
+        on!(self, "noting refused messages in outbox_key", fail(&owner, failures))
+    }
+
+    // Leases.
+
+    /// Says that this relay lives, and will for `ttl`.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn heartbeat(&mut self, ttl: Duration) -> Result<()> {
+        let owner = self.owner.clone();
+        on!(self, "writing outbox_relay", heartbeat(&owner, millis(ttl))).map(|_| ())
+    }
+
+    /// Deletes relays that were last alive long ago; each start of a relay leaves a row if it is killed.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn forget_dead(&mut self) -> Result<usize> {
+        on!(self, "clearing outbox_relay", forget_dead())
+    }
+
+    /// Takes the relay's own row away.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn leave(&mut self) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "deleting from outbox_relay", leave(&owner))
+    }
+
+    /// Extends all leases that this owner still has, to `ttl` from now.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn renew(&mut self, ttl: Duration) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "renewing leases in outbox_lease", renew(&owner, millis(ttl)))
+    }
+
+    /// Takes up to `count` buckets that are free or whose lease is over; returns how many.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn acquire(&mut self, ttl: Duration, count: u16) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "taking leases in outbox_lease", acquire(&owner, millis(ttl), count))
+    }
+
+    /// What this owner holds, how many relays live, and how many keys wait or are parked.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn leases(&mut self) -> Result<Leases> {
+        let owner = self.owner.clone();
+        let rows: Vec<LeaseRow> = on!(self, "reading outbox_lease", leases(&owner))?;
+        Ok(Leases::from_rows(rows))
+    }
+
+    /// Frees these buckets.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn release(&mut self, buckets: &[u16]) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "releasing leases in outbox_lease", release(&owner, buckets))
+    }
+
+    // For people.
+
+    /// The highest id that is visible.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn top(&mut self) -> Result<Option<i64>> {
+        on!(self, "reading the highest id of outbox", top())
+    }
+
+    /// Whether a row up to `top` is left; with `movable` only one whose key is not parked.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn is_left(&mut self, top: i64, movable: bool) -> Result<bool> {
+        on!(self, "looking for what is left in outbox", is_left(top, movable))
+    }
+
+    /// About how much waits, without counting a hot table.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn backlog(&mut self) -> Result<Backlog> {
+        on!(self, "estimating the backlog of outbox", backlog())
+    }
+
+    /// Who holds how many buckets.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn owners(&mut self) -> Result<Vec<Owner>> {
+        on!(self, "reading outbox_lease", owners())
+    }
+
+    /// Keys that wait or are parked, parked ones first.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn held_keys(&mut self, limit: u32) -> Result<Vec<HeldKey>> {
+        on!(self, "reading outbox_key", held_keys(limit))
+    }
+
+    /// The server's settings that matter to an outbox, by name; `version` is among them.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn settings(&mut self) -> Result<Vec<Setting>> {
+        on!(self, "reading the server's settings", settings())
+    }
+
+    /// Tries one of [`Store::probes`], which changes nothing.
+    ///
+    /// # Errors
+    /// What the database says when a table or a grant is missing.
+    pub async fn probe(&mut self, probe: &Probe) -> Result<()> {
+        on!(self, "trying a statement that changes nothing", probe(probe.text))
+    }
+
+    /// Statements that need each right the relay needs, and change nothing.
+    pub fn probes(&self) -> &'static [Probe] {
+        match self.database.kind() {
+            #[cfg(feature = "mysql")]
+            Kind::Mysql => mysql::PROBES,
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => postgres::PROBES,
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => sqlite::PROBES,
+            #[allow(unreachable_patterns)]
+            _ => &[],
+        }
+    }
+
+    /// Creates or upgrades the tables; returns the versions applied now.
+    ///
+    /// # Errors
+    /// What the database says about the statement that failed.
+    pub async fn migrate(&mut self) -> Result<Vec<String>> {
+        let connection = self.database.clone().creating().connect(CONNECT_TIMEOUT).await?;
+        connect::migrate(connection).map_err(|error| self.database.blame(error, "migrating"))
+    }
+}
+
+/// A statement that needs a right and changes nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// The table.
+    pub table: &'static str,
+    /// The right, as GRANT names it.
+    pub right: &'static str,
+    text: &'static str,
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A statement, given up when the other end does not answer.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+async fn within<T>(limit: Duration, statement: impl Future<Output = QueryResult<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, statement).await {
+        Ok(result) => result.map_err(Error::from),
+        Err(_) => {
+            let text = format!("no answer within {limit:?}; the connection is given up");
+            Err(Error::new(ErrorKind::Outage, text))
+        }
+    }
+}

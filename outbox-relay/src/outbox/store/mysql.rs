@@ -1,0 +1,326 @@
+//! The statements for MySQL and MariaDB. Sessions run READ COMMITTED: under REPEATABLE READ a locking read
+//! that reaches the end of the table stalls every writer. All times are UTC.
+
+use diesel::QueryableByName;
+use diesel::result::QueryResult;
+use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel_async::{AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::Probe;
+use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
+use super::statement::{Statement, list, pairs};
+
+/// What every session sets: a lock wait is given up long before the statement's own limit, so that the
+/// server's words for it reach the log.
+pub(super) const SESSION: &[&str] = &[
+    "set session transaction isolation level read committed",
+    "set session time_zone = '+00:00', session innodb_lock_wait_timeout = 10",
+];
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
+    Probe { table: "outbox", right: "DELETE", text: "delete from outbox where id = -1" },
+    Probe { table: "outbox_lease", right: "SELECT", text: "select bucket from outbox_lease limit 0" },
+    Probe {
+        table: "outbox_lease",
+        right: "UPDATE",
+        text: "update outbox_lease set lease_ms = 0 where bucket = -1",
+    },
+    Probe { table: "outbox_relay", right: "SELECT", text: "select owner from outbox_relay limit 0" },
+    Probe {
+        table: "outbox_relay",
+        right: "INSERT",
+        text: "insert into outbox_relay (owner, lease_ms, expires_at) \
+               select '', 0, utc_timestamp(6) from (select 1 as n) one where n = 0",
+    },
+    Probe {
+        table: "outbox_relay",
+        right: "UPDATE",
+        text: "update outbox_relay set lease_ms = 0 where owner = ''",
+    },
+    Probe { table: "outbox_relay", right: "DELETE", text: "delete from outbox_relay where owner = ''" },
+    Probe { table: "outbox_key", right: "SELECT", text: "select head_id from outbox_key limit 0" },
+    Probe {
+        table: "outbox_key",
+        right: "INSERT",
+        text: "insert into outbox_key \
+               (aggregate_type, aggregate_id, head_id, attempts, parked, next_at, last_error) \
+               select '', '', 0, 0, true, utc_timestamp(6), '' from (select 1 as n) one where n = 0",
+    },
+    Probe {
+        table: "outbox_key",
+        right: "UPDATE",
+        text: "update outbox_key set attempts = 0 where aggregate_type = ''",
+    },
+    Probe { table: "outbox_key", right: "DELETE", text: "delete from outbox_key where aggregate_type = ''" },
+];
+
+pub(super) async fn meta(c: &mut AsyncMysqlConnection) -> QueryResult<Meta> {
+    Statement::fixed("select generation, buckets, bucket_hash from outbox_meta where id = 1")
+        .get_result(c)
+        .await
+}
+
+/// Both indexes are forced: an outbox is empty whenever statistics are taken, and a plan made for an empty
+/// table sorts the whole backlog for each read.
+pub(super) async fn heads(c: &mut AsyncMysqlConnection, ask: &Ask<'_>) -> QueryResult<Vec<Head>> {
+    let text = format!(
+        "select o.id, o.message_id, o.bucket, o.aggregate_type, o.aggregate_id, o.event_type,
+           timestampdiff(microsecond, '1970-01-01 00:00:00', o.created_at) as created_at_us,
+           octet_length(o.headers) + octet_length(o.payload) as bytes,
+           case when octet_length(o.headers) + octet_length(o.payload) <= {inline} then o.headers end as headers,
+           case when octet_length(o.headers) + octet_length(o.payload) <= {inline} then o.payload end as payload,
+           k.attempts, k.head_id,
+           (select generation from outbox_meta where id = 1) as generation
+         from outbox o force index (primary)
+         left join outbox_key k force index (primary)
+           on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
+         where o.bucket in ({held}) {except}
+           and (k.attempts is null or (not k.parked and k.next_at <= utc_timestamp(6)))
+         order by o.id limit {rows}",
+        inline = super::INLINE_BYTES_MAX,
+        held = list(ask.held),
+        except = except(ask.except),
+        rows = ask.rows,
+    );
+    if ask.except.is_empty() { Statement::fixed(text) } else { Statement::once(text) }.load(c).await
+}
+
+fn except(ids: &[i64]) -> String {
+    if ids.is_empty() { String::new() } else { format!("and o.id not in ({})", list(ids)) }
+}
+
+pub(super) async fn bodies(c: &mut AsyncMysqlConnection, ids: &[i64]) -> QueryResult<Vec<Body>> {
+    let text = format!("select id, headers, payload from outbox where id in ({})", list(ids));
+    Statement::once(text).load(c).await
+}
+
+/// The join goes from the rows to their leases, or the server may scan a bucket's rows per lease.
+pub(super) async fn settle(
+    c: &mut AsyncMysqlConnection,
+    owner: &str,
+    fence: &[(u16, i64)],
+    ids: &[i64],
+) -> QueryResult<usize> {
+    let text = format!(
+        "delete o from outbox o force index (primary)
+         straight_join outbox_lease l on l.bucket = o.bucket
+         where o.id in ({}) and l.owner = ? and (l.bucket, l.epoch) in ({})",
+        list(ids),
+        pairs(fence),
+    );
+    Statement::once(text).text(owner).execute(c).await
+}
+
+pub(super) async fn clear_keys(
+    c: &mut AsyncMysqlConnection,
+    owner: &str,
+    fence: &[(u16, i64)],
+    ids: &[i64],
+) -> QueryResult<usize> {
+    let text = format!(
+        "delete k from outbox_key k
+         join outbox o on o.aggregate_type = k.aggregate_type and o.aggregate_id = k.aggregate_id
+         join outbox_lease l on l.bucket = o.bucket
+         where o.id in ({}) and l.owner = ? and (l.bucket, l.epoch) in ({})",
+        list(ids),
+        pairs(fence),
+    );
+    Statement::once(text).text(owner).execute(c).await
+}
+
+pub(super) async fn fail(c: &mut AsyncMysqlConnection, owner: &str, failures: &[Failure]) -> QueryResult<()> {
+    c.batch_execute("start transaction").await?;
+    for failure in failures {
+        Statement::fixed(
+            "insert into outbox_key
+               (aggregate_type, aggregate_id, head_id, attempts, parked, next_at, last_error)
+             select o.aggregate_type, o.aggregate_id, o.id, ?, ?, utc_timestamp(6) + interval ? * 1000 microsecond, ?
+             from outbox o join outbox_lease l on l.bucket = o.bucket
+             where o.id = ? and l.owner = ? and l.bucket = ? and l.epoch = ?
+             on duplicate key update head_id = values(head_id), attempts = values(attempts),
+               parked = values(parked), next_at = values(next_at), last_error = values(last_error)",
+        )
+        .int(failure.attempts)
+        .int(failure.parked)
+        .int(failure.wait_ms)
+        .text(&failure.error)
+        .int(failure.id)
+        .text(owner)
+        .int(failure.bucket)
+        .int(failure.epoch)
+        .execute(c)
+        .await?;
+    }
+    c.batch_execute("commit").await
+}
+
+pub(super) async fn heartbeat(c: &mut AsyncMysqlConnection, owner: &str, ttl_ms: i64) -> QueryResult<usize> {
+    Statement::fixed(
+        "insert into outbox_relay (owner, lease_ms, expires_at)
+         values (?, ?, utc_timestamp(6) + interval ? * 1000 microsecond)
+         on duplicate key update lease_ms = values(lease_ms), expires_at = values(expires_at)",
+    )
+    .text(owner)
+    .int(ttl_ms)
+    .int(ttl_ms)
+    .execute(c)
+    .await
+}
+
+pub(super) async fn forget_dead(c: &mut AsyncMysqlConnection) -> QueryResult<usize> {
+    Statement::fixed("delete from outbox_relay where expires_at < utc_timestamp(6) - interval 1 hour")
+        .execute(c)
+        .await
+}
+
+pub(super) async fn leave(c: &mut AsyncMysqlConnection, owner: &str) -> QueryResult<usize> {
+    Statement::fixed("delete from outbox_relay where owner = ?").text(owner).execute(c).await
+}
+
+pub(super) async fn renew(c: &mut AsyncMysqlConnection, owner: &str, ttl_ms: i64) -> QueryResult<usize> {
+    Statement::fixed(
+        "update outbox_lease
+         set lease_ms = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond
+         where owner = ?",
+    )
+    .int(ttl_ms)
+    .int(ttl_ms)
+    .text(owner)
+    .execute(c)
+    .await
+}
+
+pub(super) async fn acquire(
+    c: &mut AsyncMysqlConnection,
+    owner: &str,
+    ttl_ms: i64,
+    count: u16,
+) -> QueryResult<usize> {
+    // The order of the assignments matters here: the server runs them from left to right.
+    Statement::fixed(format!(
+        "update outbox_lease
+         set epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
+           lease_ms = ?
+         where owner is null or expires_at < utc_timestamp(6)
+           or expires_at > utc_timestamp(6) + interval lease_ms * 1000 microsecond
+         order by bucket limit {count}",
+    ))
+    .text(owner)
+    .int(ttl_ms)
+    .int(ttl_ms)
+    .execute(c)
+    .await
+}
+
+pub(super) async fn leases(c: &mut AsyncMysqlConnection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
+    Statement::fixed(
+        "select l.bucket, l.epoch, n.live, n.rank_, n.waiting, n.parked
+         from (select
+             (select count(*) from outbox_relay
+              where expires_at >= utc_timestamp(6)
+                and expires_at <= utc_timestamp(6) + interval lease_ms * 1000 microsecond) as live,
+             (select count(*) from outbox_relay
+              where expires_at >= utc_timestamp(6)
+                and expires_at <= utc_timestamp(6) + interval lease_ms * 1000 microsecond and owner < ?) as rank_,
+             (select count(*) from outbox_key where not parked) as waiting,
+             (select count(*) from outbox_key where parked) as parked) n
+         left join outbox_lease l on l.owner = ? and l.expires_at >= utc_timestamp(6)",
+    )
+    .text(owner)
+    .text(owner)
+    .load(c)
+    .await
+}
+
+pub(super) async fn release(
+    c: &mut AsyncMysqlConnection,
+    owner: &str,
+    buckets: &[u16],
+) -> QueryResult<usize> {
+    Statement::once(format!(
+        "update outbox_lease set owner = null, expires_at = '1970-01-02 00:00:00'
+         where owner = ? and bucket in ({})",
+        list(buckets),
+    ))
+    .text(owner)
+    .execute(c)
+    .await
+}
+
+#[derive(QueryableByName)]
+struct Top {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    id: Option<i64>,
+}
+
+pub(super) async fn top(c: &mut AsyncMysqlConnection) -> QueryResult<Option<i64>> {
+    let top: Top = Statement::fixed("select max(id) as id from outbox").get_result(c).await?;
+    Ok(top.id)
+}
+
+pub(super) async fn is_left(c: &mut AsyncMysqlConnection, top: i64, movable: bool) -> QueryResult<bool> {
+    let rows: Vec<Top> = Statement::fixed(format!(
+        "select o.id from outbox o force index (primary)
+         left join outbox_key k force index (primary)
+           on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
+         where o.id <= ? {} order by o.id limit 1",
+        if movable { "and (k.parked is null or not k.parked)" } else { "" },
+    ))
+    .int(top)
+    .load(c)
+    .await?;
+    Ok(!rows.is_empty())
+}
+
+pub(super) async fn backlog(c: &mut AsyncMysqlConnection) -> QueryResult<Backlog> {
+    Statement::fixed(
+        "select (select min(id) from outbox) as first_id, (select max(id) from outbox) as last_id,
+           (select timestampdiff(microsecond, created_at, utc_timestamp(6)) div 1000
+            from outbox order by id limit 1) as oldest_ms",
+    )
+    .get_result(c)
+    .await
+}
+
+pub(super) async fn owners(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Owner>> {
+    Statement::fixed(
+        "select owner, count(*) as buckets,
+           min(timestampdiff(microsecond, utc_timestamp(6), expires_at) div 1000) as expires_in_ms
+         from outbox_lease group by owner order by owner",
+    )
+    .load(c)
+    .await
+}
+
+pub(super) async fn held_keys(c: &mut AsyncMysqlConnection, limit: u32) -> QueryResult<Vec<HeldKey>> {
+    Statement::fixed(format!(
+        "select aggregate_type, convert(aggregate_id using utf8mb4) as aggregate_id, head_id, attempts, parked,
+           timestampdiff(microsecond, utc_timestamp(6), next_at) div 1000 as next_in_ms, last_error
+         from outbox_key order by parked desc, next_at limit {limit}",
+    ))
+    .load(c)
+    .await
+}
+
+#[derive(QueryableByName)]
+struct Variable {
+    #[diesel(sql_type = Text, column_name = "Variable_name")]
+    name: String,
+    #[diesel(sql_type = Text, column_name = "Value")]
+    value: String,
+}
+
+pub(super) async fn settings(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Setting>> {
+    let variables: Vec<Variable> = Statement::fixed(
+        "show session variables where variable_name in ('version', 'tx_isolation', 'transaction_isolation',
+           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only')",
+    )
+    .load(c)
+    .await?;
+    Ok(variables.into_iter().map(|v| Setting { name: v.name, value: v.value }).collect())
+}
+
+pub(super) async fn probe(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<()> {
+    c.batch_execute(text).await
+}

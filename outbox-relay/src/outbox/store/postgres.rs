@@ -1,0 +1,316 @@
+//! The statements for PostgreSQL. Sessions run READ COMMITTED and are told to use indexes: an outbox is
+//! empty whenever ANALYZE looks at it, and a plan made for an empty table reads the whole backlog.
+
+use diesel::QueryableByName;
+use diesel::result::QueryResult;
+use diesel::sql_types::{BigInt, Nullable};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::Probe;
+use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
+use super::statement::{Statement, list, pairs};
+
+/// What every session sets: a lock wait is given up long before the statement's own limit, so that the
+/// server's words for it reach the log.
+pub(super) const SESSION: &[&str] = &["set default_transaction_isolation = 'read committed'; \
+     set lock_timeout = '10s'; set statement_timeout = '30s'; \
+     set enable_seqscan = off; set enable_sort = off; set enable_bitmapscan = off; \
+     set application_name = 'outbox-relay'"];
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
+    Probe { table: "outbox", right: "DELETE", text: "delete from outbox where id = -1" },
+    Probe { table: "outbox_lease", right: "SELECT", text: "select bucket from outbox_lease limit 0" },
+    Probe {
+        table: "outbox_lease",
+        right: "UPDATE",
+        text: "update outbox_lease set lease_ms = 0 where bucket = -1",
+    },
+    Probe { table: "outbox_relay", right: "SELECT", text: "select owner from outbox_relay limit 0" },
+    Probe {
+        table: "outbox_relay",
+        right: "INSERT",
+        text: "insert into outbox_relay (owner, lease_ms, expires_at) select '', 0, now() where false",
+    },
+    Probe {
+        table: "outbox_relay",
+        right: "UPDATE",
+        text: "update outbox_relay set lease_ms = 0 where owner = ''",
+    },
+    Probe { table: "outbox_relay", right: "DELETE", text: "delete from outbox_relay where owner = ''" },
+    Probe { table: "outbox_key", right: "SELECT", text: "select head_id from outbox_key limit 0" },
+    Probe {
+        table: "outbox_key",
+        right: "INSERT",
+        text: "insert into outbox_key \
+               (aggregate_type, aggregate_id, head_id, attempts, parked, next_at, last_error) \
+               select '', '', 0, 0, true, now(), '' where false",
+    },
+    Probe {
+        table: "outbox_key",
+        right: "UPDATE",
+        text: "update outbox_key set attempts = 0 where aggregate_type = ''",
+    },
+    Probe { table: "outbox_key", right: "DELETE", text: "delete from outbox_key where aggregate_type = ''" },
+];
+
+pub(super) async fn meta(c: &mut AsyncPgConnection) -> QueryResult<Meta> {
+    Statement::fixed("select generation, buckets, bucket_hash from outbox_meta where id = 1")
+        .get_result(c)
+        .await
+}
+
+pub(super) async fn heads(c: &mut AsyncPgConnection, ask: &Ask<'_>) -> QueryResult<Vec<Head>> {
+    let text = format!(
+        "select o.id, o.message_id, o.bucket, convert_to(o.aggregate_type, 'UTF8') as aggregate_type,
+           convert_to(o.aggregate_id, 'UTF8') as aggregate_id, convert_to(o.event_type, 'UTF8') as event_type,
+           (extract(epoch from o.created_at) * 1000000)::bigint as created_at_us,
+           (octet_length(o.headers) + octet_length(o.payload))::bigint as bytes,
+           case when octet_length(o.headers) + octet_length(o.payload) <= {inline} then o.headers end as headers,
+           case when octet_length(o.headers) + octet_length(o.payload) <= {inline} then o.payload end as payload,
+           k.attempts, k.head_id,
+           (select generation from outbox_meta where id = 1) as generation
+         from outbox o
+         left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
+         where o.bucket in ({held}) {except}
+           and (k.attempts is null or (not k.parked and k.next_at <= statement_timestamp()))
+         order by o.id limit {rows}",
+        inline = super::INLINE_BYTES_MAX,
+        held = list(ask.held),
+        except = except(ask.except),
+        rows = ask.rows,
+    );
+    if ask.except.is_empty() { Statement::fixed(text) } else { Statement::once(text) }.load(c).await
+}
+
+fn except(ids: &[i64]) -> String {
+    if ids.is_empty() { String::new() } else { format!("and o.id not in ({})", list(ids)) }
+}
+
+/// Ids as one value, an array in its text form, so that the text of the statement stays the same.
+fn array(ids: &[i64]) -> String {
+    format!("{{{}}}", list(ids))
+}
+
+pub(super) async fn bodies(c: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<Vec<Body>> {
+    Statement::fixed("select id, headers, payload from outbox where id = any((?)::bigint[])")
+        .text(array(ids))
+        .load(c)
+        .await
+}
+
+pub(super) async fn settle(
+    c: &mut AsyncPgConnection,
+    owner: &str,
+    fence: &[(u16, i64)],
+    ids: &[i64],
+) -> QueryResult<usize> {
+    let text = format!(
+        "delete from outbox o using outbox_lease l
+         where o.id = any((?)::bigint[]) and l.bucket = o.bucket and l.owner = ? and (l.bucket, l.epoch) in ({})",
+        pairs(fence),
+    );
+    Statement::once(text).text(array(ids)).text(owner).execute(c).await
+}
+
+pub(super) async fn clear_keys(
+    c: &mut AsyncPgConnection,
+    owner: &str,
+    fence: &[(u16, i64)],
+    ids: &[i64],
+) -> QueryResult<usize> {
+    let text = format!(
+        "delete from outbox_key k using outbox o, outbox_lease l
+         where o.id = any((?)::bigint[]) and k.aggregate_type = o.aggregate_type
+           and k.aggregate_id = o.aggregate_id
+           and l.bucket = o.bucket and l.owner = ? and (l.bucket, l.epoch) in ({})",
+        pairs(fence),
+    );
+    Statement::once(text).text(array(ids)).text(owner).execute(c).await
+}
+
+pub(super) async fn fail(c: &mut AsyncPgConnection, owner: &str, failures: &[Failure]) -> QueryResult<()> {
+    c.batch_execute("begin").await?;
+    for failure in failures {
+        Statement::fixed(
+            "insert into outbox_key
+               (aggregate_type, aggregate_id, head_id, attempts, parked, next_at, last_error)
+             select o.aggregate_type, o.aggregate_id, o.id, (?)::integer, (?)::integer = 1,
+               clock_timestamp() + ? * interval '1 millisecond', ?
+             from outbox o join outbox_lease l on l.bucket = o.bucket
+             where o.id = ? and l.owner = ? and l.bucket = ? and l.epoch = ?
+             on conflict (aggregate_type, aggregate_id) do update
+             set head_id = excluded.head_id, attempts = excluded.attempts, parked = excluded.parked,
+               next_at = excluded.next_at, last_error = excluded.last_error",
+        )
+        .int(failure.attempts)
+        .int(failure.parked)
+        .int(failure.wait_ms)
+        .text(failure.error.replace('\0', " "))
+        .int(failure.id)
+        .text(owner)
+        .int(failure.bucket)
+        .int(failure.epoch)
+        .execute(c)
+        .await?;
+    }
+    c.batch_execute("commit").await
+}
+
+pub(super) async fn heartbeat(c: &mut AsyncPgConnection, owner: &str, ttl_ms: i64) -> QueryResult<usize> {
+    Statement::fixed(
+        "insert into outbox_relay (owner, lease_ms, expires_at)
+         values (?, ?, clock_timestamp() + ? * interval '1 millisecond')
+         on conflict (owner) do update set lease_ms = excluded.lease_ms, expires_at = excluded.expires_at",
+    )
+    .text(owner)
+    .int(ttl_ms)
+    .int(ttl_ms)
+    .execute(c)
+    .await
+}
+
+pub(super) async fn forget_dead(c: &mut AsyncPgConnection) -> QueryResult<usize> {
+    Statement::fixed("delete from outbox_relay where expires_at < clock_timestamp() - interval '1 hour'")
+        .execute(c)
+        .await
+}
+
+pub(super) async fn leave(c: &mut AsyncPgConnection, owner: &str) -> QueryResult<usize> {
+    Statement::fixed("delete from outbox_relay where owner = ?").text(owner).execute(c).await
+}
+
+pub(super) async fn renew(c: &mut AsyncPgConnection, owner: &str, ttl_ms: i64) -> QueryResult<usize> {
+    Statement::fixed(
+        "update outbox_lease
+         set lease_ms = ?, expires_at = clock_timestamp() + ? * interval '1 millisecond'
+         where owner = ?",
+    )
+    .int(ttl_ms)
+    .int(ttl_ms)
+    .text(owner)
+    .execute(c)
+    .await
+}
+
+pub(super) async fn acquire(
+    c: &mut AsyncPgConnection,
+    owner: &str,
+    ttl_ms: i64,
+    count: u16,
+) -> QueryResult<usize> {
+    Statement::fixed(format!(
+        "update outbox_lease
+         set epoch = epoch + 1, owner = ?, expires_at = clock_timestamp() + ? * interval '1 millisecond',
+           lease_ms = ?
+         where bucket in (
+           select bucket from outbox_lease
+           where owner is null or expires_at < clock_timestamp()
+             or expires_at > clock_timestamp() + lease_ms * interval '1 millisecond'
+           order by bucket limit {count} for update skip locked)",
+    ))
+    .text(owner)
+    .int(ttl_ms)
+    .int(ttl_ms)
+    .execute(c)
+    .await
+}
+
+pub(super) async fn leases(c: &mut AsyncPgConnection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
+    Statement::fixed(
+        "select l.bucket, l.epoch, n.live, n.rank_, n.waiting, n.parked
+         from (select
+             (select count(*) from outbox_relay
+              where expires_at >= clock_timestamp()
+                and expires_at <= clock_timestamp() + lease_ms * interval '1 millisecond') as live,
+             (select count(*) from outbox_relay
+              where expires_at >= clock_timestamp()
+                and expires_at <= clock_timestamp() + lease_ms * interval '1 millisecond' and owner < ?) as rank_,
+             (select count(*) from outbox_key where not parked) as waiting,
+             (select count(*) from outbox_key where parked) as parked) n
+         left join outbox_lease l on l.owner = ? and l.expires_at >= clock_timestamp()",
+    )
+    .text(owner)
+    .text(owner)
+    .load(c)
+    .await
+}
+
+pub(super) async fn release(c: &mut AsyncPgConnection, owner: &str, buckets: &[u16]) -> QueryResult<usize> {
+    Statement::once(format!(
+        "update outbox_lease set owner = null, expires_at = '1970-01-02 00:00:00+00'
+         where owner = ? and bucket in ({})",
+        list(buckets),
+    ))
+    .text(owner)
+    .execute(c)
+    .await
+}
+
+#[derive(QueryableByName)]
+struct Top {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    id: Option<i64>,
+}
+
+pub(super) async fn top(c: &mut AsyncPgConnection) -> QueryResult<Option<i64>> {
+    let top: Top = Statement::fixed("select max(id) as id from outbox").get_result(c).await?;
+    Ok(top.id)
+}
+
+pub(super) async fn is_left(c: &mut AsyncPgConnection, top: i64, movable: bool) -> QueryResult<bool> {
+    let rows: Vec<Top> = Statement::fixed(format!(
+        "select o.id from outbox o
+         left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
+         where o.id <= ? {} order by o.id limit 1",
+        if movable { "and (k.parked is null or not k.parked)" } else { "" },
+    ))
+    .int(top)
+    .load(c)
+    .await?;
+    Ok(!rows.is_empty())
+}
+
+pub(super) async fn backlog(c: &mut AsyncPgConnection) -> QueryResult<Backlog> {
+    Statement::fixed(
+        "select (select min(id) from outbox) as first_id, (select max(id) from outbox) as last_id,
+           (select (extract(epoch from clock_timestamp() - created_at) * 1000)::bigint
+            from outbox order by id limit 1) as oldest_ms",
+    )
+    .get_result(c)
+    .await
+}
+
+pub(super) async fn owners(c: &mut AsyncPgConnection) -> QueryResult<Vec<Owner>> {
+    Statement::fixed(
+        "select owner, count(*) as buckets,
+           min((extract(epoch from expires_at - clock_timestamp()) * 1000)::bigint) as expires_in_ms
+         from outbox_lease group by owner order by owner",
+    )
+    .load(c)
+    .await
+}
+
+pub(super) async fn held_keys(c: &mut AsyncPgConnection, limit: u32) -> QueryResult<Vec<HeldKey>> {
+    Statement::fixed(format!(
+        "select aggregate_type, aggregate_id, head_id, attempts, parked,
+           (extract(epoch from next_at - clock_timestamp()) * 1000)::bigint as next_in_ms, last_error
+         from outbox_key order by parked desc, next_at limit {limit}",
+    ))
+    .load(c)
+    .await
+}
+
+pub(super) async fn settings(c: &mut AsyncPgConnection) -> QueryResult<Vec<Setting>> {
+    Statement::fixed(
+        "select 'version' as name, current_setting('server_version') as value
+         union all select 'transaction_isolation', current_setting('transaction_isolation')
+         union all select 'in_recovery', pg_is_in_recovery()::text",
+    )
+    .load(c)
+    .await
+}
+
+pub(super) async fn probe(c: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
+    c.batch_execute(text).await
+}

@@ -1,0 +1,265 @@
+//! The only loop: *next → deliver → settle*. It owns waiting, pausing and the end; what a batch is, how it
+//! travels and what "settled" means belong to the two sides.
+//!
+//! ```text
+//!            ┌──────────── idle: wait, longer each time ───────────┐
+//!            ▼                                                     │
+//!   source.next() ──► batch ──► sink.deliver() ──► verdicts ──► source.settle()
+//!        │ Err                       │ Err, or the batch's time is over
+//!        ▼                           ▼
+//!      pause                  source.abandon(), pause: nothing settled, no attempt counted
+//! ```
+
+use std::future::Future;
+use std::time::Duration;
+
+use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::retry::{self, Side};
+use crate::status::{State, Status};
+
+/// What became of one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It arrived, safely.
+    Done,
+    /// It cannot arrive as it is: this counts as an attempt.
+    Poison {
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// It was not tried, because an earlier one of its key did not arrive. Nothing is counted.
+    Held,
+}
+
+/// Where items come from. It remembers what it handed out until that is settled or abandoned, and hands out
+/// nothing twice meanwhile.
+pub trait Source: Send {
+    /// What it gives.
+    type Item: Send;
+
+    /// The next batch, never empty, in the order in which its items have to arrive per key; `None` when
+    /// there is nothing to do now.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The source is at fault: the pipe pauses and asks again.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Vec<Self::Item>>>> + Send;
+
+    /// Until when the batch that was handed out last may be delivered; asked again when that time is there,
+    /// since it may have moved. `None` is without end.
+    fn deadline(&self) -> impl Fn() -> Option<Instant> + Send + 'static;
+
+    /// Settles a batch by its verdicts, one per item and in their order.
+    ///
+    /// # Errors
+    /// The source is at fault. What could not be settled is kept and settled by a later call of `next`, or
+    /// comes again: never lost.
+    fn settle(
+        &mut self,
+        items: Vec<Self::Item>,
+        verdicts: Vec<Verdict>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Takes a batch back whose delivery is unknown: its items come again.
+    fn abandon(&mut self, items: Vec<Self::Item>) -> impl Future<Output = ()> + Send;
+
+    /// Settles what is still open; nothing is asked of the source afterwards.
+    ///
+    /// # Errors
+    /// What could not be settled comes again after the next start.
+    fn close(&mut self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Where items go.
+pub trait Sink<I>: Send {
+    /// Delivers the items and answers with one verdict each, in their order. It may take what it needs out
+    /// of them.
+    ///
+    /// Dropping the future gives the delivery up: the sink then counts on nothing that it had open.
+    ///
+    /// # Errors
+    /// The target is at fault: which items arrived is not known, nothing is settled, no attempt is counted.
+    fn deliver(&mut self, items: &mut [I]) -> impl Future<Output = Result<Vec<Verdict>>> + Send;
+}
+
+/// How a pipe waits.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// The first wait when there is nothing to do.
+    pub idle_min: Duration,
+    /// The longest wait when there is nothing to do.
+    pub idle_max: Duration,
+    /// Waits while a side is at fault.
+    pub outage: RetryPolicy,
+    /// How long the delivery in flight may go on after the end was asked for.
+    pub grace: Duration,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A batch was delivered; the next step follows at once.
+    Worked,
+    /// There was nothing to do.
+    Idle,
+    /// The end was asked for.
+    Ended,
+}
+
+/// An error with the side that it came from.
+#[derive(Debug)]
+pub struct Fault {
+    /// Whose fault it is.
+    pub side: Side,
+    /// The error.
+    pub error: Error,
+}
+
+/// One round: next, deliver, settle.
+///
+/// # Errors
+/// The side at fault; whatever was handed out is back with the source.
+pub async fn step<S, K>(
+    source: &mut S,
+    sink: &mut K,
+    pace: &Pace,
+    shutdown: &CancellationToken,
+) -> Result<Step, Fault>
+where
+    S: Source,
+    K: Sink<S::Item>,
+{
+    let at = |side| move |error| Fault { side, error };
+    let next = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(Step::Ended),
+        next = source.next() => next.map_err(at(Side::Source))?,
+    };
+    let Some(mut items) = next else { return Ok(Step::Idle) };
+    match deliver(sink, &mut items, source.deadline(), pace, shutdown).await {
+        Ok(verdicts) => {
+            source.settle(items, verdicts).await.map_err(at(Side::Source))?;
+            Ok(Step::Worked)
+        }
+        Err(error) => {
+            source.abandon(items).await;
+            Err(Fault { side: Side::Target, error })
+        }
+    }
+}
+
+/// Delivers within the batch's time, and within the grace once the end was asked for.
+async fn deliver<I: Send, K: Sink<I>>(
+    sink: &mut K,
+    items: &mut [I],
+    lease: impl Fn() -> Option<Instant>,
+    pace: &Pace,
+    shutdown: &CancellationToken,
+) -> Result<Vec<Verdict>> {
+    let count = items.len();
+    let delivery = sink.deliver(items);
+    tokio::pin!(delivery);
+    let mut end = None;
+    let verdicts = loop {
+        let deadline = [lease(), end].into_iter().flatten().min();
+        let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if is_over {
+            let why = if end.is_some() { "the relay ends" } else { "the lease would not last" };
+            return Err(Error::new(
+                ErrorKind::Outage,
+                format!("no answer for {count} messages in time ({why}); they are published again"),
+            ));
+        }
+        tokio::select! {
+            biased;
+            verdicts = &mut delivery => break verdicts?,
+            () = shutdown.cancelled(), if end.is_none() => end = Some(Instant::now() + pace.grace),
+            () = sleep_until(deadline) => {}
+        }
+    };
+    if verdicts.len() != count {
+        let text = format!("{} verdicts for {count} items: a mistake in the sink", verdicts.len());
+        return Err(Error::new(ErrorKind::Broker, text));
+    }
+    Ok(verdicts)
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Steps until the end is asked for, then closes the source.
+pub async fn run<S, K>(
+    source: &mut S,
+    sink: &mut K,
+    pace: &Pace,
+    status: &Status,
+    shutdown: &CancellationToken,
+) where
+    S: Source,
+    K: Sink<S::Item>,
+{
+    let name = status.name().to_owned();
+    let mut idle = pace.idle_min;
+    let mut outage = pace.outage.waits();
+    loop {
+        let wait = match step(source, sink, pace, shutdown).await {
+            Ok(Step::Ended) => break,
+            Ok(Step::Worked) => {
+                idle = pace.idle_min;
+                outage.reset();
+                resume(&name, status);
+                Duration::ZERO
+            }
+            Ok(Step::Idle) => {
+                outage.reset();
+                resume(&name, status);
+                let wait = idle;
+                idle = (idle * 2).min(pace.idle_max);
+                wait
+            }
+            Err(fault) => {
+                pause(&name, status, &fault);
+                outage.next_wait()
+            }
+        };
+        if wait.is_zero() {
+            // A busy pipe lets others on its thread run too.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    match tokio::time::timeout(pace.grace, source.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(outbox = name, "closing: {error}; confirmed messages are published again"),
+        Err(_) => warn!(outbox = name, "closing took too long; confirmed messages are published again"),
+    }
+    status.set_state(State::Stopped);
+}
+
+/// Logged once per change, not per attempt: an outage of an hour is two lines.
+fn resume(name: &str, status: &Status) {
+    if status.set_state(State::Running) {
+        info!(outbox = name, "running");
+    }
+}
+
+fn pause(name: &str, status: &Status, fault: &Fault) {
+    let remedy = retry::decide(&fault.error, fault.side).remedy();
+    let why = format!("{}; {remedy}", fault.error);
+    if status.set_state(State::Paused { why: why.clone() }) {
+        warn!(outbox = name, "paused: {why}");
+    }
+}

@@ -1,0 +1,279 @@
+//! Builds a pipe per outbox and keeps it running: the only place that knows both a source and a sink.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use outbox_core::broker::Broker;
+use outbox_core::{Error, ErrorKind, Frame, Result, RetryPolicy};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::{OutboxConfig, Unrouted};
+use crate::outbox::store::{Database, HeldKey, Store};
+use crate::outbox::{self, Item};
+use crate::pipe::{self, Pace};
+use crate::publish::{Outgoing, Publish};
+use crate::retry::{self, Decision, Side};
+use crate::status::{State, Status};
+
+/// How long a delivery in flight, and then the last DELETE, may take once the end was asked for: within the
+/// thirty seconds that orchestrators give by default.
+const GRACE: Duration = Duration::from_secs(8);
+/// The wait before a pipe that crashed is started again.
+const RESTART: Duration = Duration::from_secs(1);
+/// How long [`Relay::run_until_idle`] bears a paused pipe: its caller waits for an end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often [`Relay::run_until_idle`] looks, at most.
+const LOOK: Duration = Duration::from_millis(200);
+/// How many parked keys are named.
+const KEYS_NAMED: u32 = 100;
+
+impl Outgoing for Item {
+    fn key(&self) -> &str {
+        self.key()
+    }
+
+    fn take_frame(&mut self) -> Result<Frame, String> {
+        self.take_frame()
+    }
+}
+
+/// Relays outboxes to one broker.
+///
+/// With SQLite it needs a runtime of several threads.
+#[derive(Debug)]
+pub struct Relay<B> {
+    outboxes: Vec<(OutboxConfig, Status)>,
+    broker: B,
+    unrouted: Unrouted,
+}
+
+/// What [`Relay::run_until_idle`] could not deliver.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// The outbox.
+    pub outbox: String,
+    /// Its parked keys, a hundred at most.
+    pub keys: Vec<HeldKey>,
+}
+
+impl<B: Broker> Relay<B> {
+    /// A relay for these outboxes.
+    ///
+    /// `unrouted` says what the broker was set up to do with a message that no queue wants: with
+    /// [`Unrouted::Queue`] a message that comes back means that the broker's topology is broken, and pauses;
+    /// with [`Unrouted::Refuse`] it makes its key wait and parks it in the end.
+    ///
+    /// # Errors
+    /// `Invalid`, with everything that is wrong in the outboxes' configurations.
+    pub fn new(
+        outboxes: impl IntoIterator<Item = OutboxConfig>,
+        broker: B,
+        unrouted: Unrouted,
+    ) -> Result<Self> {
+        let outboxes: Vec<_> = outboxes.into_iter().map(|o| (o.clone(), Status::new(&o.name))).collect();
+        let problems: Vec<String> = outboxes
+            .iter()
+            .flat_map(|(outbox, _)| {
+                outbox
+                    .problems()
+                    .into_iter()
+                    .map(move |problem| format!("outbox {:?}: {problem}", outbox.name))
+            })
+            .collect();
+        if problems.is_empty() {
+            Ok(Self { outboxes, broker, unrouted })
+        } else {
+            Err(Error::new(ErrorKind::Invalid, problems.join("\n")))
+        }
+    }
+
+    /// Where each outbox's pipe reports, in the order of the outboxes.
+    pub fn statuses(&self) -> Vec<Status> {
+        self.outboxes.iter().map(|(_, status)| status.clone()).collect()
+    }
+
+    /// Runs until `shutdown`, then finishes what is in flight and gives the leases back.
+    ///
+    /// A database or a broker that is away is waited for; so is one that is away at the start.
+    ///
+    /// # Errors
+    /// Only at the start: an outbox whose tables are missing or do not fit.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let all = shutdown.child_token();
+        let mut pipes: JoinSet<Result<()>> = JoinSet::new();
+        let mut numbers: HashMap<Id, usize> = HashMap::new();
+        for number in 0..self.outboxes.len() {
+            numbers.insert(self.spawn(&mut pipes, number, Duration::ZERO, &all), number);
+        }
+        let mut result = Ok(());
+        while let Some(ended) = pipes.join_next_with_id().await {
+            let id = match &ended {
+                Ok((id, _)) => *id,
+                Err(error) => error.id(),
+            };
+            let number = numbers.remove(&id);
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((_, Err(error))) => {
+                    result = Err(error);
+                    all.cancel();
+                }
+                Err(error) => error!("a pipe crashed, this is a mistake in the relay: {error}"),
+            }
+            if let (false, Some(number)) = (all.is_cancelled(), number) {
+                numbers.insert(self.spawn(&mut pipes, number, RESTART, &all), number);
+            }
+        }
+        result
+    }
+
+    fn spawn(
+        &self,
+        pipes: &mut JoinSet<Result<()>>,
+        number: usize,
+        wait: Duration,
+        shutdown: &CancellationToken,
+    ) -> Id {
+        let (outbox, status) = self.outboxes[number].clone();
+        let sink = Publish::new(self.broker.clone(), self.unrouted, outbox.in_flight_per_key, status.clone());
+        pipes.spawn(tend(outbox, sink, status, wait, shutdown.clone())).id()
+    }
+
+    /// Runs until all that stood in the outboxes at the start is gone; later messages are relayed too but
+    /// not waited for. What is left is parked: nothing more would happen to it.
+    ///
+    /// # Errors
+    /// As [`Relay::run`]; also when a database cannot be reached at the start, or a pipe was paused for half
+    /// a minute.
+    pub async fn run_until_idle(self, shutdown: CancellationToken) -> Result<Vec<Left>> {
+        let mut goals = Vec::new();
+        for (outbox, status) in &self.outboxes {
+            let mut store = Store::new(Database::parse(&outbox.database)?, "");
+            outbox::verify(&mut store).await?;
+            if let Some(top) = store.top().await? {
+                goals.push(Goal { store, top, status: status.clone() });
+            }
+        }
+        let inner = shutdown.child_token();
+        let running = self.run(inner.clone());
+        let waiting = async {
+            let left = wait_for(&mut goals, &inner).await;
+            inner.cancel();
+            left
+        };
+        let (ran, left) = tokio::join!(running, waiting);
+        ran?;
+        left
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+impl Relay<outbox_core::broker::rabbitmq::RabbitMq> {
+    /// The relay that a configuration describes.
+    ///
+    /// # Errors
+    /// `Invalid`, with everything that is wrong.
+    pub fn from_config(config: &crate::config::Config) -> Result<Self> {
+        Self::new(config.outbox.clone(), config.broker.rabbitmq()?, config.broker.unrouted)
+    }
+}
+
+/// Runs one outbox's pipe and, beside it, the keeper of its leases; each ends when the other does.
+async fn tend<B: Broker>(
+    outbox: OutboxConfig,
+    mut sink: Publish<B>,
+    status: Status,
+    wait: Duration,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    tokio::time::sleep(wait).await;
+    let (mut source, keeper) = outbox::open(&outbox, status.clone())?;
+    if wait.is_zero() {
+        refuse_misfit(&outbox).await?;
+    }
+    let pace = Pace {
+        idle_min: outbox.poll_min.get(),
+        idle_max: outbox.poll_max.get(),
+        outage: RetryPolicy { initial: Duration::from_millis(100), ..RetryPolicy::default() },
+        grace: GRACE,
+    };
+    let end = shutdown.child_token();
+    let stop_keeper = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn({
+        let (stop, guard) = (stop_keeper.clone(), end.clone().drop_guard());
+        async move {
+            let _guard = guard;
+            keeper.run(stop).await;
+        }
+    });
+    {
+        let _guard = stop_keeper.drop_guard();
+        pipe::run(&mut source, &mut sink, &pace, &status, &end).await;
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            error!(
+                outbox = outbox.name,
+                "the keeper of leases crashed, this is a mistake in the relay: {error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the tables once before anything runs, so that a mistake of the set-up ends the relay at once. A
+/// database that is away is no mistake.
+async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
+    let mut store = Store::new(Database::parse(&outbox.database)?, "");
+    let Err(error) = outbox::verify(&mut store).await else { return Ok(()) };
+    match retry::decide(&error, Side::Source) {
+        Decision::Stop { remedy } => {
+            let kind = error.kind();
+            Err(Error::new(kind, format!("outbox {:?}: {error}; {remedy}", outbox.name)))
+        }
+        Decision::Wait { .. } => Ok(()),
+    }
+}
+
+/// What has to be gone from an outbox.
+struct Goal {
+    store: Store,
+    top: i64,
+    status: Status,
+}
+
+/// Looks until every goal is reached or what is left of it is parked.
+async fn wait_for(goals: &mut Vec<Goal>, end: &CancellationToken) -> Result<Vec<Left>> {
+    let mut left = Vec::new();
+    let mut wait = Duration::from_millis(10);
+    while !goals.is_empty() {
+        tokio::select! {
+            () = end.cancelled() => break,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(LOOK);
+        let mut open = Vec::new();
+        for mut goal in std::mem::take(goals) {
+            let snapshot = goal.status.snapshot();
+            if let (State::Paused { why }, true) =
+                (&snapshot.state, snapshot.state_seconds >= PATIENCE.as_secs())
+            {
+                return Err(Error::new(ErrorKind::Outage, format!("outbox {:?}: {why}", snapshot.name)));
+            }
+            if !goal.store.is_left(goal.top, false).await? {
+                info!(outbox = snapshot.name, "all that was there is delivered");
+            } else if goal.store.is_left(goal.top, true).await? {
+                open.push(goal);
+            } else {
+                let mut keys = goal.store.held_keys(KEYS_NAMED).await?;
+                keys.retain(|key| key.parked);
+                left.push(Left { outbox: snapshot.name, keys });
+            }
+        }
+        *goals = open;
+    }
+    Ok(left)
+}

@@ -1,0 +1,190 @@
+//! `outbox-relay status`: what the databases say of outboxes, whether or not a relay runs.
+
+use std::fmt;
+
+use outbox_core::Result;
+use serde::Serialize;
+
+use crate::config::{Config, OutboxConfig};
+use crate::outbox::store::{Backlog, Database, HeldKey, Owner, Store};
+
+/// How many keys are shown; parked ones come first.
+const KEYS_SHOWN: u32 = 100;
+
+/// An outbox as its database shows it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The outbox.
+    pub outbox: String,
+    /// Its database, without the password.
+    pub database: String,
+    /// Why nothing could be read.
+    pub error: Option<String>,
+    /// What waits.
+    pub backlog: Option<BacklogReport>,
+    /// Who holds how many buckets; free ones have no owner.
+    pub leases: Vec<OwnerReport>,
+    /// Keys that wait or are parked, a hundred at most.
+    pub keys: Vec<KeyReport>,
+}
+
+/// What waits in an outbox.
+#[derive(Debug, Serialize)]
+pub struct BacklogReport {
+    /// At most so many rows, by first and last id: a hot table is not counted.
+    pub rows_at_most: i64,
+    /// The lowest id.
+    pub first_id: Option<i64>,
+    /// The highest id.
+    pub last_id: Option<i64>,
+    /// The age of the first row.
+    pub oldest_seconds: Option<f64>,
+}
+
+/// Who holds buckets.
+#[derive(Debug, Serialize)]
+pub struct OwnerReport {
+    /// The relay process; none for free buckets.
+    pub owner: Option<String>,
+    /// How many buckets.
+    pub buckets: i64,
+    /// Until the first of these leases ends; negative when it is over.
+    pub expires_in_seconds: f64,
+}
+
+/// A key that waits or is parked.
+#[derive(Debug, Serialize)]
+pub struct KeyReport {
+    /// The aggregate type.
+    pub aggregate: String,
+    /// The key.
+    pub key: String,
+    /// The row that was refused.
+    pub row: i64,
+    /// How often.
+    pub attempts: i32,
+    /// `parked` or `waiting`.
+    pub state: &'static str,
+    /// Until the next attempt.
+    pub next_in_seconds: Option<f64>,
+    /// Why it was refused.
+    pub error: String,
+}
+
+impl Report {
+    /// Whether it could be read and no key is parked.
+    pub fn is_healthy(&self) -> bool {
+        self.error.is_none() && self.keys.iter().all(|key| key.state != "parked")
+    }
+
+    async fn of(outbox: &OutboxConfig) -> Self {
+        let mut report = Self {
+            outbox: outbox.name.clone(),
+            database: outbox.database.to_string(),
+            error: None,
+            backlog: None,
+            leases: Vec::new(),
+            keys: Vec::new(),
+        };
+        if let Err(error) = report.read(outbox).await {
+            report.error = Some(error.to_string());
+        }
+        report
+    }
+
+    async fn read(&mut self, outbox: &OutboxConfig) -> Result<()> {
+        let mut store = Store::new(Database::parse(&outbox.database)?, "");
+        self.backlog = Some(store.backlog().await?.into());
+        self.leases = store.owners().await?.into_iter().map(Into::into).collect();
+        self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();
+        Ok(())
+    }
+}
+
+/// Reads all outboxes of a configuration.
+pub async fn all(config: &Config) -> Vec<Report> {
+    let mut reports = Vec::new();
+    for outbox in &config.outbox {
+        reports.push(Report::of(outbox).await);
+    }
+    reports
+}
+
+impl From<Backlog> for BacklogReport {
+    fn from(backlog: Backlog) -> Self {
+        Self {
+            rows_at_most: backlog.rows_max(),
+            first_id: backlog.first_id,
+            last_id: backlog.last_id,
+            oldest_seconds: backlog.oldest_ms.map(seconds),
+        }
+    }
+}
+
+impl From<Owner> for OwnerReport {
+    fn from(owner: Owner) -> Self {
+        Self { owner: owner.owner, buckets: owner.buckets, expires_in_seconds: seconds(owner.expires_in_ms) }
+    }
+}
+
+impl From<HeldKey> for KeyReport {
+    fn from(key: HeldKey) -> Self {
+        Self {
+            aggregate: key.aggregate_type,
+            key: key.aggregate_id,
+            row: key.head_id,
+            attempts: key.attempts,
+            state: if key.parked { "parked" } else { "waiting" },
+            next_in_seconds: (!key.parked).then(|| seconds(key.next_in_ms.max(0))),
+            error: key.last_error,
+        }
+    }
+}
+
+/// Milliseconds as seconds; exact for anything shorter than ten thousand years.
+#[allow(clippy::cast_precision_loss)]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "outbox {} ({})", self.outbox, self.database)?;
+        if let Some(error) = &self.error {
+            return write!(f, "\n  cannot be read: {error}");
+        }
+        match &self.backlog {
+            Some(BacklogReport {
+                rows_at_most, oldest_seconds: Some(age), first_id: Some(first), ..
+            }) => {
+                write!(
+                    f,
+                    "\n  backlog: at most {rows_at_most} rows, the oldest (id {first}) is {age:.1} s old"
+                )?;
+            }
+            _ => write!(f, "\n  backlog: empty")?,
+        }
+        for lease in &self.leases {
+            match &lease.owner {
+                Some(owner) => write!(
+                    f,
+                    "\n  leases: {:>2} buckets held by {owner}, renewed or free in {:.1} s",
+                    lease.buckets, lease.expires_in_seconds
+                )?,
+                None => write!(f, "\n  leases: {:>2} buckets free", lease.buckets)?,
+            }
+        }
+        for key in &self.keys {
+            write!(
+                f,
+                "\n  {}: {} {}, row {}, {} attempts",
+                key.state, key.aggregate, key.key, key.row, key.attempts
+            )?;
+            if let Some(next) = key.next_in_seconds {
+                write!(f, ", again in {next:.1} s")?;
+            }
+            write!(f, ": {}", key.error)?;
+        }
+        Ok(())
+    }
+}

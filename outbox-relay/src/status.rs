@@ -1,0 +1,203 @@
+//! What a running relay says of itself: counters and a state, to be read at any time. Metrics and console
+//! read this and nothing else.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+/// Where one outbox's pipe reports, and where others read. Clones share their content.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    counters: Counters,
+    queries: Arc<AtomicU64>,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    published: AtomicU64,
+    returned: AtomicU64,
+    refused: AtomicU64,
+    settled: AtomicU64,
+    batches: AtomicU64,
+    waiting: AtomicU64,
+    parked: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Now {
+    state: State,
+    since: Instant,
+    last_error: Option<String>,
+    held: BTreeSet<u16>,
+}
+
+/// What a pipe is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum State {
+    /// Not yet connected.
+    Starting,
+    /// Reading and publishing, or waiting for something to publish.
+    Running,
+    /// The database or the broker is at fault; the pipe tries again by itself.
+    Paused {
+        /// What is wrong and what helps.
+        why: String,
+    },
+    /// It has ended.
+    Stopped,
+}
+
+/// A picture of one outbox's pipe.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// The outbox.
+    pub name: String,
+    /// What it is doing.
+    #[serde(flatten)]
+    pub state: State,
+    /// For how long.
+    pub state_seconds: u64,
+    /// Messages that the broker confirmed.
+    pub published: u64,
+    /// Messages that no queue wanted, and that were therefore refused.
+    pub returned: u64,
+    /// Messages that were refused, those included that could not be decoded.
+    pub refused: u64,
+    /// Rows deleted after their confirmation.
+    pub settled: u64,
+    /// Batches delivered.
+    pub batches: u64,
+    /// Statements run.
+    pub queries: u64,
+    /// The last trouble, also when it is over.
+    pub last_error: Option<String>,
+    /// Buckets held now.
+    pub held: BTreeSet<u16>,
+    /// Keys of the outbox that wait for another attempt.
+    pub waiting_keys: u64,
+    /// Keys of the outbox that are parked.
+    pub parked_keys: u64,
+}
+
+impl Status {
+    /// For the outbox of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        let now =
+            Now { state: State::Starting, since: Instant::now(), last_error: None, held: BTreeSet::new() };
+        Self(Arc::new(Shared {
+            name: name.into(),
+            counters: Counters::default(),
+            queries: Arc::default(),
+            now: Mutex::new(now),
+        }))
+    }
+
+    /// The outbox's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// A picture of now.
+    pub fn snapshot(&self) -> Snapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.0.counters;
+        let now = self.now();
+        Snapshot {
+            name: self.0.name.clone(),
+            state: now.state.clone(),
+            state_seconds: now.since.elapsed().as_secs(),
+            published: read(&counters.published),
+            returned: read(&counters.returned),
+            refused: read(&counters.refused),
+            settled: read(&counters.settled),
+            batches: read(&counters.batches),
+            queries: read(&self.0.queries),
+            last_error: now.last_error.clone(),
+            held: now.held.clone(),
+            waiting_keys: read(&counters.waiting),
+            parked_keys: read(&counters.parked),
+        }
+    }
+
+    /// Sets the state; returns whether that was a change, so that it is logged once.
+    pub(crate) fn set_state(&self, state: State) -> bool {
+        let mut now = self.now();
+        if let State::Paused { why } = &state {
+            now.last_error = Some(why.clone());
+        }
+        let is_change = std::mem::discriminant(&now.state) != std::mem::discriminant(&state);
+        if is_change {
+            now.since = Instant::now();
+        }
+        let is_new = now.state != state;
+        now.state = state;
+        is_change || is_new
+    }
+
+    pub(crate) fn set_error(&self, error: impl Into<String>) {
+        self.now().last_error = Some(error.into());
+    }
+
+    pub(crate) fn set_held(&self, held: BTreeSet<u16>) {
+        self.now().held = held;
+    }
+
+    pub(crate) fn set_keys(&self, waiting: u64, parked: u64) {
+        self.0.counters.waiting.store(waiting, Ordering::Relaxed);
+        self.0.counters.parked.store(parked, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_published(&self, count: u64) {
+        self.0.counters.published.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_returned(&self, count: u64) {
+        self.0.counters.returned.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_refused(&self, count: u64) {
+        self.0.counters.refused.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_settled(&self, count: u64) {
+        self.0.counters.settled.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_batch(&self) {
+        self.0.counters.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counter of statements, for those who run them.
+    pub(crate) fn queries(&self) -> Arc<AtomicU64> {
+        self.0.queries.clone()
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // Nothing panics while it holds this; a poisoned picture is still a picture.
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_news_once() {
+        let status = Status::new("product");
+        let paused = || State::Paused { why: "broker: gone".into() };
+        assert!(status.set_state(paused()));
+        assert!(!status.set_state(paused()));
+        assert!(status.set_state(State::Running));
+        assert_eq!(status.snapshot().last_error.as_deref(), Some("broker: gone"));
+    }
+}
