@@ -1,0 +1,14 @@
+CREATE TABLE order_line (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, product_id BIGINT NOT NULL, quantity INTEGER NOT NULL);
+CREATE TABLE price_alert (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, product_id BIGINT NOT NULL, raised_cents BIGINT NOT NULL);
+CREATE TABLE product_copy (
+  id BIGINT NOT NULL PRIMARY KEY,
+  sku TEXT NOT NULL,
+  name TEXT NOT NULL,
+  category TEXT NOT NULL,
+  warranty_months INTEGER NOT NULL,
+  unit_price_cents BIGINT NOT NULL,
+  favourite BOOLEAN NOT NULL DEFAULT 0,
+  outbox_generation BIGINT NOT NULL,
+  outbox_id BIGINT NOT NULL,
+  outbox_bucket SMALLINT NOT NULL
+);

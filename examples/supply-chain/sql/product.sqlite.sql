@@ -1,0 +1,11 @@
+CREATE TABLE product (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  sku TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  category TEXT NOT NULL,
+  batch TEXT NOT NULL,
+  warranty_months INTEGER NOT NULL,
+  price_cents BIGINT NOT NULL,
+  cost_cents BIGINT NOT NULL,
+  status TEXT NOT NULL DEFAULT 'active'
+);
