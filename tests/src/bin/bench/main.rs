@@ -1,0 +1,75 @@
+//! Numbers as ratios: ours against the bare optimum, side by side in one run on one machine.
+//!
+//! `cargo lab bench` starts the servers and runs this in release mode.
+
+mod database;
+mod drain;
+mod raw;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use table::Measure;
+
+/// What a benchmark may fail with: shown, and the process ends with 1.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures the relay against raw lapin and bare SQL.
+#[derive(Debug, Clone, Parser)]
+struct Options {
+    /// Fewer rows and one run: to see that it works, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// Only the measures whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    rows: usize,
+    payload_bytes: usize,
+    runs: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<(), Failure> {
+    let size = if options.quick {
+        Size { rows: 20_000, payload_bytes: 500, runs: 1 }
+    } else {
+        Size { rows: 200_000, payload_bytes: 500, runs: 3 }
+    };
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
+    if !options.json {
+        println!(
+            "{} rows of {} bytes, {} runs, median (spread: highest ÷ lowest)",
+            size.rows, size.payload_bytes, size.runs
+        );
+        println!("{}", Measure::HEADING);
+    }
+    for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("drain {}", server.name)) {
+            for measure in drain::measure(&server, size).await? {
+                println!("{}", if options.json { measure.json() } else { measure.row() });
+            }
+        }
+    }
+    Ok(())
+}

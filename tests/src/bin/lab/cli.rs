@@ -1,0 +1,62 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that needs servers: installs them, runs them, tests against them.
+///
+/// Servers are thrown away at the end. One that runs already is used instead of a new one if it is named:
+/// OUTBOX_TEST_MARIADB_URL and OUTBOX_TEST_MYSQL_URL (mysql://USER:PASSWORD@HOST:PORT),
+/// OUTBOX_TEST_POSTGRES_URL (postgres://USER:PASSWORD@HOST:PORT/postgres), OUTBOX_TEST_AMQP_URL
+/// (amqp://USER:PASSWORD@HOST:PORT/%2f) together with OUTBOX_TEST_RABBITMQ_MANAGEMENT_URL
+/// (http://USER:PASSWORD@HOST:PORT). Each account must be a superuser.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", bin_name = "cargo lab", version = None, subcommand_required = true)]
+pub(crate) struct Lab {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What the lab does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Install the servers and client libraries that are missing (Debian packages; MySQL from Debian unstable)
+    Install {
+        /// Only print the commands that would run
+        #[arg(long)]
+        print: bool,
+    },
+    /// Start the servers, print their URLs as shell exports, stop them at Ctrl-C
+    Serve,
+    /// Install, start the servers, run every test
+    Test {
+        /// Passed on to `cargo nextest run`, or `cargo test` where nextest is missing: filters, flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// The fault tests: crashes, restarts, killed connections, in many rounds
+    Faults {
+        /// 100 rounds instead of 5
+        #[arg(long)]
+        full: bool,
+        /// Passed on as for `test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run the benchmarks
+    Bench {
+        /// Small sizes: shows that the benchmarks work, not how fast anything is
+        #[arg(long)]
+        quick: bool,
+        /// Only this benchmark
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Waits for the end of its standard input, then ends what the lab of that folder has left
+    #[command(hide = true)]
+    Watch { folder: PathBuf },
+}

@@ -1,0 +1,247 @@
+//! All servers of one lab: the shared ones, started together, and those that tests have spawned.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::Instant;
+
+use outbox_tests::lab_client;
+
+use crate::failure::{Failure, Result};
+use crate::folder::{Folder, Record};
+use crate::mysql_sid::Mysql;
+use crate::server::{Kind, Server, probe};
+use crate::signals::Stop;
+
+/// By name; a server's own lock is held while it is started or stopped.
+type Servers = BTreeMap<String, Arc<Mutex<Server>>>;
+
+/// The servers, and who is not among them.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    folder: Folder,
+    servers: Mutex<Servers>,
+    /// Named by the environment, with their versions.
+    named: Vec<(Kind, String)>,
+    left_out: Option<String>,
+    spawned: AtomicU32,
+    stop: Stop,
+    /// Read by each command from a test, written by the end: none may start a server behind it.
+    ending: RwLock<bool>,
+}
+
+impl Fleet {
+    /// Starts every server that the environment does not name, all at the same time.
+    pub(crate) fn start(mysql: Mysql, stop: &Stop) -> Result<Self> {
+        let begin = Instant::now();
+        let left_out = if let Mysql::LeftOut(reason) = mysql { Some(reason) } else { None };
+        let (named, own): (Vec<Kind>, Vec<Kind>) = Kind::ALL
+            .into_iter()
+            .filter(|kind| *kind != Kind::Mysql || left_out.is_none())
+            .partition(|kind| kind.named().is_some());
+        let named: Vec<(Kind, String)> =
+            named.into_iter().map(|kind| Ok((kind, version_of_named(kind)?))).collect::<Result<_>>()?;
+        let folder = Folder::create()?;
+        let servers = start_all(&own, &folder, stop).inspect_err(|_| folder.remove())?;
+        eprintln!("lab: {} servers started in {:.1} s", servers.len(), begin.elapsed().as_secs_f64());
+        Ok(Self {
+            folder,
+            servers: Mutex::new(servers),
+            named,
+            left_out,
+            spawned: AtomicU32::new(1),
+            stop: stop.clone(),
+            ending: RwLock::new(false),
+        })
+    }
+
+    /// What the tests are told by environment variables.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = Vec::new();
+        for server in self.list() {
+            let server = locked(&server);
+            let place = server.place();
+            if place.name == place.kind.name() {
+                variables.push((place.kind.variable(), place.url()));
+                let management = place.management_url();
+                variables.extend(management.map(|url| (lab_client::RABBITMQ_MANAGEMENT_URL, url)));
+            }
+        }
+        for (kind, _) in &self.named {
+            variables.extend(kind.named().map(|url| (kind.variable(), url)));
+            if *kind == Kind::Rabbitmq {
+                let management = env::var(lab_client::RABBITMQ_MANAGEMENT_URL).ok();
+                variables.extend(management.map(|url| (lab_client::RABBITMQ_MANAGEMENT_URL, url)));
+            }
+        }
+        variables.push((lab_client::CONTROL, self.control_socket().display().to_string()));
+        let left_out = if self.left_out.is_some() { Kind::Mysql.name() } else { "" };
+        variables.push((lab_client::LEFT_OUT, left_out.to_owned()));
+        variables
+    }
+
+    /// Where tests reach the lab.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
+    /// Where to write down processes that must not outlive the lab.
+    pub(crate) fn record(&self) -> Record {
+        self.folder.record()
+    }
+
+    /// Which servers the run had, for its last line.
+    pub(crate) fn summary(&self) -> String {
+        let mut used: Vec<String> = Vec::new();
+        for server in self.list() {
+            let server = locked(&server);
+            if server.place().name == server.place().kind.name() {
+                used.push(format!("{} {}", server.place().kind, server.version()));
+            }
+        }
+        used.extend(self.named.iter().map(|(kind, version)| format!("{kind} {version} (named)")));
+        let left_out = self
+            .left_out
+            .as_ref()
+            .map_or_else(|| "0 left out".to_owned(), |why| format!("1 left out: MySQL ({why})"));
+        format!("{} servers used: {}; {left_out}", used.len(), used.join(", "))
+    }
+
+    /// One failure for each server that ended by itself.
+    pub(crate) fn crashed(&self) -> Vec<Failure> {
+        self.list().iter().filter_map(|server| locked(server).crashed()).collect()
+    }
+
+    /// Carries out a command of a test: the answer behind `ok`.
+    pub(crate) fn command(&self, line: &str) -> Result<String> {
+        let ending = self.ending.read().unwrap_or_else(PoisonError::into_inner);
+        if *ending {
+            return Err(Failure::new("the lab is ending"));
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["list"] => return Ok(self.all().keys().cloned().collect::<Vec<_>>().join(" ")),
+            ["spawn", kind] => return self.spawn(kind),
+            ["remove", name] => return self.remove(name),
+            [verb @ ("start" | "stop" | "kill" | "restart"), name] => {
+                let server = self.find(name)?;
+                let mut server = locked(&server);
+                match verb {
+                    "stop" | "restart" => server.stop(),
+                    "kill" => server.kill(),
+                    _ => {}
+                }
+                if matches!(verb, "start" | "restart") {
+                    server.start(&self.stop)?;
+                }
+            }
+            _ => {
+                return Err(Failure::new(format!(
+                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, list"
+                )));
+            }
+        }
+        Ok(String::new())
+    }
+
+    /// Ends every server and removes the folder. Commands of tests that are being carried out end first.
+    pub(crate) fn end(&self) {
+        self.stop.ask();
+        let mut ending = self.ending.write().unwrap_or_else(PoisonError::into_inner);
+        *ending = true;
+        self.all().clear();
+        self.folder.remove();
+    }
+
+    fn spawn(&self, kind: &str) -> Result<String> {
+        let kind: Kind = kind.parse().map_err(Failure::new)?;
+        if let (Kind::Mysql, Some(reason)) = (kind, &self.left_out) {
+            return Err(Failure::new(format!("MySQL is left out of this run: {reason}")));
+        }
+        let number = self.spawned.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("{}-{number}", kind.name());
+        let server = Server::create(kind, &name, self.folder.path(), self.record(), &self.stop)?;
+        let place = server.place();
+        let answer = [Some(name.clone()), Some(place.url()), place.management_url()];
+        let answer = answer.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        self.all().insert(name, Arc::new(Mutex::new(server)));
+        Ok(answer)
+    }
+
+    fn remove(&self, name: &str) -> Result<String> {
+        if name.parse::<Kind>().is_ok() {
+            return Err(Failure::new(format!(
+                "{name} is shared by all tests; only a spawned one can be removed"
+            )));
+        }
+        let server = self.find(name)?;
+        self.all().remove(name);
+        locked(&server).discard();
+        Ok(String::new())
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Mutex<Server>>> {
+        let servers = self.all();
+        servers.get(name).cloned().ok_or_else(|| match name.parse::<Kind>() {
+            Ok(kind) if kind.named().is_some() => {
+                Failure::new(format!("{name} is not the lab's: {} names it", kind.variable()))
+            }
+            _ => {
+                let there = servers.keys().cloned().collect::<Vec<_>>().join(", ");
+                Failure::new(format!("no server {name:?}; there are {there}"))
+            }
+        })
+    }
+
+    fn list(&self) -> Vec<Arc<Mutex<Server>>> {
+        self.all().values().cloned().collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Servers> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn locked(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
+    server.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A failure is told once all have started or failed; those that did start end with it.
+fn start_all(kinds: &[Kind], folder: &Folder, stop: &Stop) -> Result<Servers> {
+    let start = |kind: Kind| {
+        let begin = Instant::now();
+        let server = Server::create(kind, kind.name(), folder.path(), folder.record(), stop)?;
+        eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
+        Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = kinds.iter().map(|kind| scope.spawn(|| start(*kind))).collect();
+        let results: Vec<Result<_>> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(Failure::new("a thread of the lab panicked"))))
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
+/// A server that the environment names must be there.
+fn version_of_named(kind: Kind) -> Result<String> {
+    let url = kind.named().unwrap_or_default();
+    let variable = kind.variable();
+    let address = probe::address(&url)
+        .ok_or_else(|| Failure::new(format!("{variable} must be SCHEME://USER:PASSWORD@HOST:PORT")))?;
+    if kind == Kind::Rabbitmq && env::var_os(lab_client::RABBITMQ_MANAGEMENT_URL).is_none() {
+        return Err(Failure::new(format!(
+            "{variable} is set without {}",
+            lab_client::RABBITMQ_MANAGEMENT_URL
+        ))
+        .remedy("set both, or neither"));
+    }
+    probe::ready(kind, address).ok_or_else(|| {
+        Failure::new(format!("no {kind} answers at {address}, which {variable} names"))
+            .remedy(format!("start it, or unset {variable}: then the lab starts one of its own"))
+    })
+}

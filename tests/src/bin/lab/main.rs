@@ -1,0 +1,51 @@
+//! `cargo lab`: everything that a developer or CI does with servers.
+//!
+//! It installs what is missing, runs throw-away servers on free loopback ports below the temporary folder, and
+//! runs the tests, the fault tests or the benchmarks against them. This room only reads the command line; it
+//! links no database's client library, because it is what installs them.
+
+mod cli;
+mod control;
+mod failure;
+mod fleet;
+mod folder;
+mod install;
+mod mysql_sid;
+mod ports;
+mod process;
+mod programs;
+mod server;
+mod signals;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Lab, Verb};
+use crate::failure::Result;
+use crate::signals::Stop;
+
+fn main() -> ExitCode {
+    let verb = Lab::parse().verb;
+    run(verb).unwrap_or_else(|failure| {
+        eprintln!("lab: {failure}");
+        ExitCode::from(failure.exit_code())
+    })
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    // The watchdog outlives the lab that a signal ends: it must not be ended by the same one.
+    if let Verb::Watch { folder } = verb {
+        return folder::watch(&folder).map(|()| ExitCode::SUCCESS);
+    }
+    let stop = Stop::on_signals()?;
+    match verb {
+        Verb::Install { print } => install::run(print),
+        Verb::Serve => suite::serve(&stop),
+        Verb::Test { args } => suite::test(&stop, &args),
+        Verb::Faults { full, args } => suite::faults(&stop, full, &args),
+        Verb::Bench { quick, only, json } => suite::bench(&stop, quick, only.as_deref(), json),
+        Verb::Watch { .. } => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,293 @@
+//! One server: its data folder, its ports, its process.
+//!
+//! What differs between the servers stands in one file for each, with the same three functions: `prepare` makes
+//! the data folder once, `command` starts the server on it, `url` says how it is reached. How each is asked
+//! whether it is ready stands in `probe`.
+
+pub(crate) mod mariadb;
+pub(crate) mod mysql;
+pub(crate) mod postgres;
+pub(crate) mod probe;
+pub(crate) mod rabbitmq;
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use outbox_tests::lab_client;
+use rustix::process::Signal;
+
+use crate::failure::{Doing as _, Failure, Result};
+use crate::folder::Record;
+use crate::ports;
+use crate::process::Running;
+use crate::signals::Stop;
+
+/// The password of every account that the lab makes.
+pub(crate) const PASSWORD: &str = "outbox";
+
+/// Far above the usual (2 to 5 seconds): another build may have the processors.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// A throw-away server is not worth waiting for.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The servers that the tests need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Mariadb,
+    Mysql,
+    Postgres,
+    Rabbitmq,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Mariadb, Self::Mysql, Self::Postgres, Self::Rabbitmq];
+
+    /// Its name on the control socket and in the lab's folder.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mariadb => "mariadb",
+            Self::Mysql => "mysql",
+            Self::Postgres => "postgres",
+            Self::Rabbitmq => "rabbitmq",
+        }
+    }
+
+    /// The environment variable with its URL.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Self::Mariadb => lab_client::MARIADB_URL,
+            Self::Mysql => lab_client::MYSQL_URL,
+            Self::Postgres => lab_client::POSTGRES_URL,
+            Self::Rabbitmq => lab_client::AMQP_URL,
+        }
+    }
+
+    /// The URL by which the environment names a server that runs already.
+    pub(crate) fn named(self) -> Option<String> {
+        env::var(self.variable()).ok().filter(|url| !url.is_empty())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mariadb => "MariaDB",
+            Self::Mysql => "MySQL",
+            Self::Postgres => "PostgreSQL",
+            Self::Rabbitmq => "RabbitMQ",
+        })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            format!("no such server: {name:?}; there are {}", Self::ALL.map(Self::name).join(", "))
+        })
+    }
+}
+
+/// Where a server lives: the same for all its starts.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    /// Holds its data and whatever else is its own.
+    pub(crate) folder: PathBuf,
+    /// What it prints.
+    pub(crate) log: PathBuf,
+    pub(crate) port: u16,
+    /// RabbitMQ: the management API, the distribution's listener, and its name server.
+    pub(crate) more_ports: [u16; 3],
+}
+
+impl Place {
+    fn new(kind: Kind, name: &str, lab: &Path) -> Result<Self> {
+        let folder = lab.join(name);
+        fs::create_dir(&folder).doing(|| format!("creating {}", folder.display()))?;
+        Ok(Self {
+            kind,
+            name: name.to_owned(),
+            log: lab.join(format!("{name}.log")),
+            folder,
+            port: ports::free()?,
+            more_ports: [ports::free()?, ports::free()?, ports::free()?],
+        })
+    }
+
+    fn prepare(&self) -> Result<()> {
+        match self.kind {
+            Kind::Mariadb => mariadb::prepare(self),
+            Kind::Mysql => mysql::prepare(self),
+            Kind::Postgres => postgres::prepare(self),
+            Kind::Rabbitmq => rabbitmq::prepare(self),
+        }
+    }
+
+    fn command(&self) -> Result<Command> {
+        match self.kind {
+            Kind::Mariadb => mariadb::command(self),
+            Kind::Mysql => mysql::command(self),
+            Kind::Postgres => postgres::command(self),
+            Kind::Rabbitmq => rabbitmq::command(self),
+        }
+    }
+
+    /// How tests reach it.
+    pub(crate) fn url(&self) -> String {
+        match self.kind {
+            Kind::Mariadb | Kind::Mysql => format!("mysql://root:{PASSWORD}@127.0.0.1:{}", self.port),
+            Kind::Postgres => postgres::url(self),
+            Kind::Rabbitmq => rabbitmq::url(self),
+        }
+    }
+
+    /// RabbitMQ's management API.
+    pub(crate) fn management_url(&self) -> Option<String> {
+        (self.kind == Kind::Rabbitmq).then(|| rabbitmq::management_url(self))
+    }
+
+    /// PostgreSQL waits for its clients on SIGTERM, and disconnects them on SIGINT.
+    fn stop_signal(&self) -> Signal {
+        if self.kind == Kind::Postgres { Signal::INT } else { Signal::TERM }
+    }
+
+    /// PostgreSQL leaves a shared memory segment behind when killed; SIGQUIT is its quickest way that does not.
+    fn last_signal(&self) -> Signal {
+        if self.kind == Kind::Postgres { Signal::QUIT } else { Signal::KILL }
+    }
+}
+
+/// A server of the lab's own; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    place: Place,
+    record: Record,
+    version: String,
+    running: Option<Running>,
+}
+
+impl Server {
+    /// Makes a fresh one in the lab's folder and starts it.
+    pub(crate) fn create(kind: Kind, name: &str, lab: &Path, record: Record, stop: &Stop) -> Result<Self> {
+        let place = Place::new(kind, name, lab)?;
+        place.prepare().map_err(|failure| {
+            failure.remedy(format!("check that {kind} is installed whole: cargo lab install"))
+        })?;
+        let mut server = Self { place, record, version: String::new(), running: None };
+        server.start(stop)?;
+        Ok(server)
+    }
+
+    /// Where it lives and how it is reached.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// As it names it itself.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Starts it on the ports and the data that it has, and waits until it takes connections. Nothing is done
+    /// if it runs.
+    pub(crate) fn start(&mut self, stop: &Stop) -> Result<()> {
+        if self.running.as_mut().is_some_and(|running| running.ended().is_none()) {
+            return Ok(());
+        }
+        let place = &self.place;
+        let deadline = Instant::now() + START_PATIENCE;
+        let mut running = Running::start(place.command()?, &place.log, &self.record, place.last_signal())?;
+        loop {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
+            if let Some(version) = probe::ready(place.kind, address)
+                && place.management_url().is_none_or(|_| probe::http(place.more_ports[0]))
+            {
+                self.version = if place.kind == Kind::Postgres { postgres::version() } else { version };
+                self.running = Some(running);
+                return Ok(());
+            }
+            let what = match running.ended() {
+                Some(status) => format!("{} did not start: it ended with {status}", place.kind),
+                None if Instant::now() > deadline => {
+                    format!("{} takes no connections after {} s", place.kind, START_PATIENCE.as_secs())
+                }
+                None => match stop.pause() {
+                    Ok(()) => continue,
+                    Err(interrupted) => {
+                        running.stop(place.last_signal(), END_PATIENCE);
+                        return Err(interrupted);
+                    }
+                },
+            };
+            running.stop(place.last_signal(), END_PATIENCE);
+            return Err(Failure::new(what).log(&place.log).remedy(format!(
+                "see what its log says; or name a server that runs: {}=URL cargo lab ...",
+                place.kind.variable()
+            )));
+        }
+    }
+
+    /// Stops it in good order; its data stay.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop(self.place.stop_signal(), STOP_PATIENCE);
+        }
+    }
+
+    /// Kills it; its data stay as they are.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop(Signal::KILL, END_PATIENCE);
+        }
+    }
+
+    /// Ends it and deletes its data. The log stays, for who looks into a failure.
+    pub(crate) fn discard(&mut self) {
+        self.end();
+        // What is left over goes with the lab's folder.
+        let _ = fs::remove_dir_all(&self.place.folder);
+    }
+
+    fn end(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop(self.place.last_signal(), END_PATIENCE);
+        }
+    }
+
+    /// Why it no longer runs, if nobody stopped it.
+    pub(crate) fn crashed(&mut self) -> Option<Failure> {
+        let status = self.running.as_mut()?.ended()?;
+        let what = format!("{} ({}) ended by itself with {status}", self.place.kind, self.place.name);
+        Some(Failure::new(what).log(&self.place.log))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_by_its_name() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        assert!("oracle".parse::<Kind>().is_err_and(|e| e.contains("mariadb, mysql, postgres, rabbitmq")));
+    }
+}

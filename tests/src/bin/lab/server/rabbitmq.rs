@@ -1,0 +1,87 @@
+//! RabbitMQ with its management API, Debian's.
+
+use std::env;
+use std::fs;
+use std::process::Command;
+
+use super::Place;
+use crate::failure::{Doing as _, Failure, Result};
+use crate::programs;
+
+/// Erlang's name server is started here, in the server's process group: the one that Erlang would start by
+/// itself leaves the group and lives on. The listener for other nodes is kept on loopback too.
+const START: &str = r#"
+epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" &
+exec "$0"
+"#;
+
+/// Writes its configuration.
+pub(crate) fn prepare(place: &Place) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let path = place.folder.join(name);
+        fs::write(&path, text).doing(|| format!("writing {}", path.display()))
+    };
+    let [management, ..] = place.more_ports;
+    write("enabled_plugins", "[rabbitmq_management].\n")?;
+    // No settings of the machine's own RabbitMQ.
+    write("env.conf", "")?;
+    write("advanced.config", "[].\n")?;
+    write(
+        "rabbitmq.conf",
+        &format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\n\
+             management.tcp.ip = 127.0.0.1\n\
+             management.tcp.port = {management}\n\
+             disk_free_limit.absolute = 50MB\n",
+            place.port
+        ),
+    )
+}
+
+/// Its environment names each file and port, so that nothing is shared with another node.
+pub(crate) fn command(place: &Place) -> Result<Command> {
+    let script = programs::rabbitmq_server()
+        .ok_or_else(|| Failure::new("RabbitMQ is not installed").remedy("run: cargo lab install"))?;
+    let folder = &place.folder;
+    let [_, distribution, names] = place.more_ports;
+    let mut command = Command::new("sh");
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("RABBITMQ_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["-c", START])
+        .arg(script)
+        .env("HOME", folder)
+        .env("ERL_EPMD_PORT", names.to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        // The script becomes the broker instead of waiting for it.
+        .env("RUNNING_UNDER_SYSTEMD", "true")
+        .env_remove("NOTIFY_SOCKET")
+        .env("RABBITMQ_NODENAME", format!("{}@localhost", place.name))
+        .env("RABBITMQ_NODE_PORT", place.port.to_string())
+        .env("RABBITMQ_DIST_PORT", distribution.to_string())
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
+        .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
+        .env("RABBITMQ_LOG_BASE", folder.join("log"))
+        // What it prints before it can log goes there too.
+        .env("RABBITMQ_LOGS", &place.log)
+        .env("RABBITMQ_PID_FILE", folder.join("pid"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
+        .env("RABBITMQ_CONF_ENV_FILE", folder.join("env.conf"))
+        .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
+        .current_dir(folder);
+    Ok(command)
+}
+
+/// The account `guest` is RabbitMQ's own administrator, for connections from loopback.
+pub(crate) fn url(place: &Place) -> String {
+    format!("amqp://guest:guest@127.0.0.1:{}/%2f", place.port)
+}
+
+/// The management API's.
+pub(crate) fn management_url(place: &Place) -> String {
+    format!("http://guest:guest@127.0.0.1:{}", place.more_ports[0])
+}

@@ -1,0 +1,193 @@
+//! The verbs that run something against the servers.
+
+use std::env;
+use std::io::Write as _;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use outbox_tests::lab_client;
+use rustix::process::{Pid, Signal};
+
+use crate::control;
+use crate::failure::{Doing as _, Failure, Result};
+use crate::fleet::Fleet;
+use crate::install;
+use crate::process::descendants;
+use crate::programs;
+use crate::signals::{POLL, Stop};
+
+const FAULT_ROUNDS: u32 = 5;
+const FAULT_ROUNDS_FULL: u32 = 100;
+
+/// How long the tests may take to end after a signal.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
+const TERMINATE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The verb `serve`.
+pub(crate) fn serve(stop: &Stop) -> Result<ExitCode> {
+    with_servers(stop, |fleet| {
+        let mut exports = String::new();
+        for (name, value) in fleet.variables() {
+            exports.push_str(&format!("export {name}='{value}'\n"));
+        }
+        let mut output = std::io::stdout();
+        output
+            .write_all(exports.as_bytes())
+            .and_then(|()| output.flush())
+            .doing(|| "printing the URLs".to_owned())?;
+        eprintln!("lab: {}; Ctrl-C stops them", fleet.summary());
+        while !stop.asked() {
+            thread::sleep(POLL);
+            if let Some(crashed) = fleet.crashed().pop() {
+                return Err(crashed);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The verb `test`.
+pub(crate) fn test(stop: &Stop, args: &[String]) -> Result<ExitCode> {
+    with_servers(stop, |fleet| {
+        let nextest = has_nextest();
+        let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
+        let mut tests = cargo();
+        tests.args(runner).args(["--workspace", "--all-features"]).args(args);
+        let mut status = run(fleet, stop, tests)?;
+        // nextest leaves the examples in the documentation out; a filter is not meant for them.
+        if nextest && args.is_empty() && status.success() {
+            let mut examples = cargo();
+            examples.args(["test", "--doc", "--workspace", "--all-features"]);
+            status = run(fleet, stop, examples)?;
+        }
+        Ok(exit_code(status))
+    })
+}
+
+/// The verb `faults`.
+pub(crate) fn faults(stop: &Stop, full: bool, args: &[String]) -> Result<ExitCode> {
+    with_servers(stop, |fleet| {
+        let rounds = if full { FAULT_ROUNDS_FULL } else { FAULT_ROUNDS };
+        let mut tests = cargo();
+        tests.env(lab_client::FAULT_ROUNDS, rounds.to_string());
+        if has_nextest() {
+            tests.args(["nextest", "run", "--workspace", "--all-features"]);
+            tests.args(["--run-ignored", "all", "-E", "test(/^faults::/)"]).args(args);
+        } else {
+            tests.args(["test", "--workspace", "--all-features", "faults::", "--", "--include-ignored"]);
+            tests.args(args);
+        }
+        run(fleet, stop, tests).map(exit_code)
+    })
+}
+
+/// The verb `bench`.
+pub(crate) fn bench(stop: &Stop, quick: bool, only: Option<&str>, json: bool) -> Result<ExitCode> {
+    with_servers(stop, |fleet| {
+        let mut bench = cargo();
+        bench.args([
+            "run",
+            "--release",
+            "--package",
+            "outbox-tests",
+            "--features",
+            "servers",
+            "--bin",
+            "bench",
+            "--",
+        ]);
+        bench.args(quick.then_some("--quick")).args(json.then_some("--json"));
+        if let Some(name) = only {
+            bench.args(["--only", name]);
+        }
+        run(fleet, stop, bench).map(exit_code)
+    })
+}
+
+/// Installs, starts the servers, does it, ends the servers. A server that crashed meanwhile fails the run even
+/// if what ran did not notice.
+fn with_servers(stop: &Stop, then: impl FnOnce(&Fleet) -> Result<ExitCode>) -> Result<ExitCode> {
+    let mysql = install::everything()?;
+    let fleet = Arc::new(Fleet::start(mysql, stop)?);
+    let result = control::listen(&fleet).and_then(|()| then(&fleet));
+    let crashed = fleet.crashed();
+    let summary = fleet.summary();
+    fleet.end();
+    for failure in &crashed {
+        eprintln!("lab: {failure}");
+    }
+    let code = result?;
+    eprintln!("lab: {summary}");
+    Ok(if crashed.is_empty() { code } else { ExitCode::FAILURE })
+}
+
+fn has_nextest() -> bool {
+    programs::find("cargo-nextest").is_some()
+        || programs::output("cargo", &["nextest", "--version"]).is_some()
+}
+
+/// cargo, without what the cargo that runs the lab has set for the lab's own package: a build script that reads
+/// it would run again.
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|p| text.starts_with(p))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs it to its end, or to the user's.
+fn run(fleet: &Fleet, stop: &Stop, mut command: Command) -> Result<ExitStatus> {
+    let mut child = command
+        .envs(fleet.variables())
+        .spawn()
+        .doing(|| format!("starting {}", command.get_program().to_string_lossy()))?;
+    // In the lab's own group: the terminal stays its, and Ctrl-C reaches it as it does without the lab.
+    fleet.record().process(Pid::from_child(&child), Signal::TERM)?;
+    loop {
+        if let Some(status) = child.try_wait().doing(|| "waiting for cargo".to_owned())? {
+            return Ok(status);
+        }
+        if stop.asked() {
+            end(&mut child, stop);
+            return Err(Failure::interrupted());
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Gives the tests time to end by themselves. After Ctrl-C they have the signal already, and a second one would
+/// make them drop everything; it is only sent if they seem not to have heard.
+fn end(child: &mut Child, stop: &Stop) {
+    let pid = Pid::from_child(child);
+    let tree = descendants(pid);
+    let ends_within = |patience: Duration, child: &mut Child| {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+            thread::sleep(POLL);
+        }
+        !matches!(child.try_wait(), Ok(None))
+    };
+    if !(stop.by_interrupt() && ends_within(INTERRUPT_PATIENCE, child)) {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        ends_within(TERMINATE_PATIENCE, child);
+    }
+    for pid in tree.into_iter().chain(descendants(pid)) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Ended by a signal: as a shell says it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

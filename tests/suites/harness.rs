@@ -1,0 +1,104 @@
+//! A database of its own for each test, on the servers that `cargo lab` started.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use diesel::Connection as _;
+use diesel::connection::SimpleConnection as _;
+use outbox_tests::lab_client;
+
+/// The databases that every suite runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    Sqlite,
+    Mariadb,
+    Mysql,
+    Postgres,
+}
+
+/// A fresh database; dropped with this.
+#[derive(Debug)]
+pub(crate) struct TestDatabase {
+    pub(crate) url: String,
+    server: Server,
+    name: String,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// The URL in an environment variable that `cargo lab` sets.
+pub(crate) fn server_url(variable: &str) -> String {
+    let url = lab_client::url(variable).unwrap_or_else(|error| panic!("{error}"));
+    url.unwrap_or_else(|| panic!("{variable}: this run does without that server"))
+}
+
+/// A name that no other test of this run has.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{prefix}_{}_{}_{count}", now.as_millis() % 1_000_000_000, std::process::id())
+}
+
+impl Server {
+    fn admin_url(self) -> String {
+        match self {
+            Self::Sqlite => String::new(),
+            Self::Mariadb => server_url(lab_client::MARIADB_URL),
+            Self::Mysql => server_url(lab_client::MYSQL_URL),
+            Self::Postgres => server_url(lab_client::POSTGRES_URL),
+        }
+    }
+
+    fn execute(self, statement: &str) {
+        let url = self.admin_url();
+        match self {
+            Self::Sqlite => {}
+            Self::Mariadb | Self::Mysql => {
+                diesel::MysqlConnection::establish(&url).unwrap().batch_execute(statement).unwrap();
+            }
+            Self::Postgres => {
+                diesel::PgConnection::establish(&url).unwrap().batch_execute(statement).unwrap();
+            }
+        }
+    }
+
+    /// A fresh database, empty.
+    pub(crate) fn empty(self) -> TestDatabase {
+        let name = unique("t");
+        if self == Self::Sqlite {
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("sqlite://{}/test.db", folder.path().display());
+            return TestDatabase { url, server: self, name, _folder: Some(folder) };
+        }
+        self.execute(&format!("create database {name}"));
+        let mut url = url::Url::parse(&self.admin_url()).unwrap();
+        url.set_path(&name);
+        TestDatabase { url: url.to_string(), server: self, name, _folder: None }
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let force = if self.server == Server::Postgres { " with (force)" } else { "" };
+        let (server, name) = (self.server, self.name.clone());
+        // A server that a test has stopped takes its databases along.
+        let _ = std::panic::catch_unwind(|| server.execute(&format!("drop database {name}{force}")));
+    }
+}
+
+/// Waits until a condition holds; fails after 60 seconds with what is being waited for.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < Duration::from_secs(60), "still waiting: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A program of this workspace, as `cargo lab` has built it beside the tests.
+pub(crate) fn program(name: &str) -> std::path::PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.ancestors().nth(2).unwrap().join(name);
+    assert!(path.exists(), "{} is not built: run `cargo lab test`", path.display());
+    path
+}

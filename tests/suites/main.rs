@@ -1,0 +1,34 @@
+//! The tests of the promises, on every database and on both brokers. `cargo lab test` starts the servers.
+
+#![cfg_attr(
+    feature = "servers",
+    allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")
+)]
+
+#[cfg(feature = "servers")]
+mod brokers;
+#[cfg(feature = "servers")]
+mod derive_ui;
+#[cfg(feature = "servers")]
+mod harness;
+#[cfg(feature = "servers")]
+mod items;
+#[cfg(feature = "servers")]
+mod mariadb;
+#[cfg(feature = "servers")]
+mod mysql;
+#[cfg(feature = "servers")]
+mod postgres;
+//WAIT #[cfg(feature = "servers")]
+//WAIT mod programs;
+#[cfg(feature = "servers")]
+mod rabbitmq_broker;
+#[cfg(feature = "servers")]
+mod sqlite;
+
+/// Without the feature nothing here would run, and that must not look like a success.
+#[cfg(not(feature = "servers"))]
+#[test]
+fn the_suites_need_servers() {
+    panic!("these tests need servers: run `cargo lab test`");
+}

@@ -1,0 +1,24 @@
+//! Every suite, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::MysqlConnection;
+pub(crate) const SERVER: Server = Server::Mysql;
+pub(crate) const TABLES: &str = crate::items::MYSQL;
+
+#[path = "database.rs"]
+mod database;
+//WAIT #[path = "end_to_end.rs"]
+//WAIT mod end_to_end;
+//WAIT #[path = "faults.rs"]
+//WAIT mod faults;
+//WAIT #[path = "late_commit.rs"]
+//WAIT mod late_commit;
+#[path = "migrations.rs"]
+mod migrations;
+//WAIT #[path = "store.rs"]
+//WAIT mod store;
+#[path = "subscribers.rs"]
+mod subscribers;
+#[path = "write_side.rs"]
+mod write_side;

@@ -1,0 +1,477 @@
+//! `outbox_core::broker::rabbitmq` against a running RabbitMQ. Each test has an exchange and queues of its
+//! own and removes them at the end.
+
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use outbox_core::broker::rabbitmq::{RabbitMq, RabbitMqPublisher, Unrouted};
+use outbox_core::broker::{Broker, Confirm, Consumer, Delivery, Publisher, Queue};
+use outbox_core::{ErrorKind, Frame, Headers, MessageId};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+const NOTHING_COMES: Duration = Duration::from_millis(400);
+
+fn url() -> String {
+    std::env::var("OUTBOX_TEST_AMQP_URL").expect("OUTBOX_TEST_AMQP_URL is not set; run `cargo lab test`")
+}
+
+/// One test's exchange and queues.
+struct Place {
+    exchange: String,
+    broker: RabbitMq,
+}
+
+impl Place {
+    fn new(test: &str) -> Self {
+        let exchange = format!("test-{test}-{}", MessageId::now());
+        let broker = RabbitMq::new(&url()).unwrap().exchange(&exchange).timeout(SOON);
+        Self { exchange, broker }
+    }
+
+    fn refusing(test: &str) -> Self {
+        let place = Self::new(test);
+        Self { broker: place.broker.unrouted(Unrouted::Refuse), ..place }
+    }
+
+    fn queue(&self, binding: &str) -> Queue {
+        Queue { name: format!("{}.0", self.exchange), bindings: vec![binding.to_owned()], prefetch: 300 }
+    }
+
+    /// A channel of another client's.
+    async fn channel(&self) -> (Connection, Channel) {
+        let connection = Connection::connect(&url(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        (connection, channel)
+    }
+
+    async fn waiting(&self, queue: &str) -> u32 {
+        let (_connection, channel) = self.channel().await;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap().message_count()
+    }
+
+    async fn remove(self) {
+        let (connection, channel) = self.channel().await;
+        for suffix in ["", ".unrouted", ".dead"] {
+            let name = format!("{}{suffix}", self.exchange);
+            channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+        }
+        for suffix in [".0", ".unrouted", ".dead"] {
+            let name = format!("{}{suffix}", self.exchange);
+            channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        }
+        connection.close(200, "OK".into()).await.unwrap();
+    }
+}
+
+fn frame(routing_key: &str, body: impl Into<Vec<u8>>) -> Frame {
+    Frame {
+        routing_key: routing_key.to_owned(),
+        message_id: MessageId::now().to_string(),
+        kind: "product.updated".to_owned(),
+        headers: [("outbox-time", "1700000000123456"), ("outbox-key", "käse"), ("tenant", "")]
+            .into_iter()
+            .collect(),
+        body: body.into(),
+    }
+}
+
+fn frames(count: usize) -> Vec<Frame> {
+    (0..count).map(|n| frame("product.updated.07", n.to_string())).collect()
+}
+
+async fn take(consumer: &mut impl Consumer, count: usize) -> Vec<Delivery> {
+    let mut all: Vec<Delivery> = Vec::new();
+    while all.len() < count {
+        all.extend(timeout(SOON, consumer.next(count - all.len())).await.expect("a delivery").unwrap());
+    }
+    all
+}
+
+fn bodies(deliveries: &[Delivery]) -> Vec<String> {
+    deliveries.iter().map(|d| String::from_utf8(d.frame.body.clone()).unwrap()).collect()
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+#[tokio::test]
+async fn frames_arrive_as_they_were_and_in_order() {
+    let place = Place::new("order");
+    // The subscriber first: it has to make all that it needs.
+    let mut consumer = place.broker.consumer(&place.queue("product.*.07")).await.unwrap();
+    let mut publisher = place.broker.publisher().await.unwrap();
+    let sent = frames(3000);
+    let confirms = publisher.publish(&sent).await.unwrap();
+    assert_eq!(confirms, vec![Confirm::Confirmed; 3000]);
+    assert_eq!(publisher.publish(&[]).await.unwrap(), vec![]);
+    let mut got = Vec::new();
+    while got.len() < sent.len() {
+        let some = timeout(SOON, consumer.next(100)).await.unwrap().unwrap();
+        assert!((1..=100).contains(&some.len()));
+        consumer.ack_through(some.last().unwrap().tag).await.unwrap();
+        got.extend(some);
+    }
+    assert!(got.iter().all(|delivery| !delivery.redelivered));
+    assert!(got.windows(2).all(|pair| pair[0].tag < pair[1].tag));
+    assert!(got.iter().map(|delivery| &delivery.frame).eq(&sent));
+    drop(consumer);
+    assert_eq!(place.waiting(&place.queue("").name).await, 0);
+    assert_eq!(place.broker.check().await.unwrap(), Vec::<String>::new());
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn the_unroutable_one_among_many_is_returned() {
+    let place = Place::refusing("returned");
+    let mut consumer = place.broker.consumer(&place.queue("product.#")).await.unwrap();
+    let mut publisher = place.broker.publisher().await.unwrap();
+    let mut sent = frames(500);
+    sent[250].routing_key = "nobody.wants.00".into();
+    // Twice: nothing of the first call may be taken for the second's.
+    for _ in 0..2 {
+        let confirms = publisher.publish(&sent).await.unwrap();
+        for (n, confirm) in confirms.iter().enumerate() {
+            match confirm {
+                Confirm::Confirmed => assert_ne!(n, 250),
+                Confirm::Returned(text) => {
+                    assert_eq!(n, 250);
+                    assert!(text.contains("NO_ROUTE") && text.contains("nobody.wants.00"), "{text}");
+                }
+                Confirm::Refused(text) => panic!("{n}: {text}"),
+            }
+        }
+    }
+    let got = take(&mut consumer, 300).await;
+    consumer.ack_through(got[299].tag).await.unwrap();
+    assert_eq!(take(&mut consumer, 199).await.len(), 199);
+    drop((consumer, publisher));
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn what_no_queue_wants_is_kept() {
+    let place = Place::new("unrouted");
+    let mut publisher = place.broker.publisher().await.unwrap();
+    let confirms = publisher.publish(&frames(3)).await.unwrap();
+    assert_eq!(confirms, vec![Confirm::Confirmed; 3]);
+    let unrouted = format!("{}.unrouted", place.exchange);
+    assert_eq!(place.waiting(&unrouted).await, 3);
+    let findings = place.broker.check().await.unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].contains(&format!("{unrouted} holds 3 messages")), "{findings:?}");
+    drop(publisher);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_frame_that_cannot_be_sent_is_refused_alone() {
+    let place = Place::new("refused");
+    let mut consumer = place.broker.consumer(&place.queue("#")).await.unwrap();
+    let mut publisher = place.broker.publisher().await.unwrap();
+    let mut sent = frames(10);
+    sent[1].body = vec![b' '; 16 * 1024 * 1024 + 1];
+    // Larger than a window, but not too large.
+    sent[2].body = vec![b' '; 9 * 1024 * 1024];
+    sent[3].routing_key = "k".repeat(256);
+    sent[4].message_id = String::new();
+    sent[5].headers = Headers::from_json(br#"{"CC":"elsewhere"}"#).unwrap();
+    sent[6].headers = [("big", "h".repeat(200_000))].into_iter().collect();
+    sent[7].headers =
+        [("big", "h".repeat(64 * 1024)), ("x-death", "not ours".to_owned())].into_iter().collect();
+    let confirms = publisher.publish(&sent).await.unwrap();
+    for (n, confirm) in confirms.iter().enumerate() {
+        let refused = matches!(n, 1 | 3 | 4 | 5 | 6);
+        assert_eq!(matches!(confirm, Confirm::Refused(_)), refused, "{n}: {confirm:?}");
+    }
+    let got = take(&mut consumer, 5).await;
+    let whole: Vec<&str> = got.iter().map(|d| d.frame.message_id.as_str()).collect();
+    assert_eq!(whole, [0, 2, 7, 8, 9].map(|n: usize| sent[n].message_id.as_str()));
+    assert_eq!(got[1].frame.body.len(), 9 * 1024 * 1024);
+    assert_eq!(got[2].frame.headers.get("x-death"), None);
+    drop((consumer, publisher));
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_comes_again_in_order() {
+    let place = Place::new("again");
+    let queue = place.queue("#");
+    let mut consumer = place.broker.consumer(&queue).await.unwrap();
+    let mut publisher = place.broker.publisher().await.unwrap();
+    publisher.publish(&frames(20)).await.unwrap();
+    let got = take(&mut consumer, 10).await;
+    consumer.ack_through(got[3].tag).await.unwrap();
+    drop(consumer);
+    let mut consumer = place.broker.consumer(&queue).await.unwrap();
+    let got = take(&mut consumer, 16).await;
+    assert_eq!(bodies(&got), numbers(4..20));
+    assert!(got[..6].iter().all(|delivery| delivery.redelivered));
+    drop((consumer, publisher));
+    place.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_consumer_is_active_and_the_next_takes_over_in_order() {
+    let place = Place::new("single");
+    let queue = place.queue("#");
+    let mut first = place.broker.consumer(&queue).await.unwrap();
+    let mut second = place.broker.consumer(&queue).await.unwrap();
+    let mut publisher = place.broker.publisher().await.unwrap();
+    publisher.publish(&frames(30)).await.unwrap();
+    let got = take(&mut first, 10).await;
+    assert_eq!(bodies(&got), numbers(0..10));
+    assert!(timeout(NOTHING_COMES, second.next(10)).await.is_err());
+    first.ack_through(got[4].tag).await.unwrap();
+    drop(first);
+    assert_eq!(bodies(&take(&mut second, 25).await), numbers(5..30));
+    drop((second, publisher));
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    let place = Place::new("cancel");
+    let mut consumer = place.broker.consumer(&place.queue("#")).await.unwrap();
+    let mut publisher = place.broker.publisher().await.unwrap();
+    let publishing = tokio::spawn(async move {
+        for frame in frames(200) {
+            publisher.publish(&[frame]).await.unwrap();
+        }
+    });
+    let mut got = Vec::new();
+    while got.len() < 200 {
+        if let Ok(some) = timeout(Duration::from_micros(300), consumer.next(3)).await {
+            got.extend(some.unwrap());
+        }
+    }
+    assert_eq!(bodies(&got), numbers(0..200));
+    publishing.await.unwrap();
+    drop(consumer);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn messages_of_others_are_delivered_as_they_are() {
+    let place = Place::new("foreign");
+    let mut consumer = place.broker.consumer(&place.queue("#")).await.unwrap();
+    let (_connection, channel) = place.channel().await;
+    let mut headers = FieldTable::default();
+    headers.insert("number".into(), AMQPValue::LongInt(-5));
+    headers.insert("nothing".into(), AMQPValue::Void);
+    headers.insert("list".into(), AMQPValue::FieldArray(vec![AMQPValue::Boolean(true)].into()));
+    let properties = BasicProperties::default().with_headers(headers);
+    for properties in [BasicProperties::default(), properties] {
+        let options = BasicPublishOptions::default();
+        let exchange = place.exchange.as_str().into();
+        let _ = channel.basic_publish(exchange, "a".into(), options, &[0xff], properties).await.unwrap();
+    }
+    let got = take(&mut consumer, 2).await;
+    assert_eq!(got[0].frame.message_id, "");
+    assert_eq!(got[0].frame.headers, Headers::default());
+    assert_eq!(got[1].frame.headers.get("number"), Some("-5"));
+    assert!(got[1].frame.headers.get("list").is_some_and(|list| list.contains("true")));
+    assert_eq!(got[1].frame.body, [0xff]);
+    drop(consumer);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn other_arguments_are_told_with_the_remedy() {
+    let place = Place::new("arguments");
+    let refusing = place.broker.clone().unrouted(Unrouted::Refuse);
+    let publisher = place.broker.publisher().await.unwrap();
+    let error = refusing.publisher().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker);
+    for part in [
+        "declaring exchange",
+        &place.exchange,
+        "inequivalent arg 'alternate-exchange'",
+        "same settings",
+        "delete it",
+    ] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let findings = refusing.check().await.unwrap();
+    assert!(findings.len() == 1 && findings[0].contains("inequivalent arg"), "{findings:?}");
+
+    let queue = place.queue("#");
+    let (_connection, channel) = place.channel().await;
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(queue.name.as_str().into(), durable, FieldTable::default()).await.unwrap();
+    let error = place.broker.consumer(&queue).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker);
+    assert!(error.to_string().contains(&format!("declaring queue {}", queue.name)), "{error}");
+    drop(publisher);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn without_declaring_what_is_missing_is_told() {
+    let place = Place::new("missing");
+    let looking = place.broker.clone().declare(false);
+    for error in
+        [looking.publisher().await.unwrap_err(), looking.consumer(&place.queue("#")).await.unwrap_err()]
+    {
+        assert_eq!(error.kind(), ErrorKind::Broker);
+        assert!(error.to_string().contains("create it"), "{error}");
+    }
+    assert_eq!(place.broker.check().await.unwrap(), Vec::<String>::new());
+    let findings = looking.check().await.unwrap();
+    assert_eq!(findings.len(), 5, "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.contains("NOT_FOUND")), "{findings:?}");
+
+    drop(place.broker.publisher().await.unwrap());
+    drop(place.broker.consumer(&place.queue("#")).await.unwrap());
+    assert_eq!(looking.check().await.unwrap(), Vec::<String>::new());
+    let mut publisher = looking.publisher().await.unwrap();
+    let mut consumer = looking.consumer(&place.queue("#")).await.unwrap();
+    assert_eq!(publisher.publish(&frames(2)).await.unwrap(), vec![Confirm::Confirmed; 2]);
+    assert_eq!(take(&mut consumer, 2).await.len(), 2);
+    drop((consumer, publisher));
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_deleted_exchange_ends_the_publisher() {
+    let place = Place::new("deleted");
+    let mut publisher = place.broker.publisher().await.unwrap();
+    publisher.publish(&frames(2)).await.unwrap();
+    let (_connection, channel) = place.channel().await;
+    channel.exchange_delete(place.exchange.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    let error = publisher.publish(&frames(50)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker);
+    assert!(error.to_string().contains(&place.exchange) && error.to_string().contains("deleted"), "{error}");
+    assert!(publisher.publish(&frames(1)).await.unwrap_err().is_outage());
+    // The next one declares it again.
+    let mut publisher = place.broker.publisher().await.unwrap();
+    assert_eq!(publisher.publish(&frames(1)).await.unwrap(), vec![Confirm::Confirmed]);
+    drop(publisher);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_deleted_queue_ends_the_consumer() {
+    let place = Place::new("cancelled");
+    let queue = place.queue("#");
+    let mut consumer = place.broker.consumer(&queue).await.unwrap();
+    let (_connection, channel) = place.channel().await;
+    channel.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    for _ in 0..2 {
+        let error = timeout(SOON, consumer.next(10)).await.unwrap().unwrap_err();
+        assert!(error.is_outage() && error.to_string().contains(&queue.name), "{error}");
+    }
+    assert!(consumer.ack_through(1).await.unwrap_err().is_outage());
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn refused_connections_say_why() {
+    let (_, rest) = url().split_once("://").map(|(s, r)| (s.to_owned(), r.to_owned())).unwrap();
+    let host = rest.rsplit('@').next().unwrap().split('/').next().unwrap().to_owned();
+
+    let wrong = RabbitMq::new(&format!("amqp://guest:hunter2@{host}/%2f")).unwrap();
+    let error = wrong.publisher().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker);
+    assert!(
+        error.to_string().contains(&format!("user or password refused by RabbitMQ at {host}")),
+        "{error}"
+    );
+    assert!(!format!("{error} {error:?} {wrong:?}").contains("hunter2"));
+
+    let nowhere = url().rsplit_once('/').unwrap().0.to_owned() + "/no-such-vhost";
+    let error = RabbitMq::new(&nowhere).unwrap().check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker);
+    assert!(error.to_string().contains("create virtual host no-such-vhost"), "{error}");
+
+    // A port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = RabbitMq::new(&format!("amqp://{free}")).unwrap().publisher().await.unwrap_err();
+    assert!(error.is_outage(), "{error}");
+    assert!(error.to_string().contains(&format!("RabbitMQ at {free} cannot be reached")), "{error}");
+
+    for scheme in ["amqps", "http"] {
+        let error = RabbitMq::new(&format!("{scheme}://guest:hunter2@{host}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(scheme) && !error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let broker = RabbitMq::new(&format!("amqp://{address}")).unwrap().timeout(Duration::from_millis(300));
+    let (error, accepted) = tokio::join!(broker.publisher(), silent.accept());
+    let error = error.unwrap_err();
+    assert!(error.is_outage() && error.to_string().contains("no answer"), "{error}");
+    // And its connection is not left behind.
+    let mut sent = Vec::new();
+    timeout(SOON, accepted.unwrap().0.read_to_end(&mut sent)).await.expect("closed").unwrap();
+}
+
+/// Passes bytes on until told not to, then keeps both connections open and silent.
+async fn freezing_proxy() -> (String, tokio::sync::watch::Sender<bool>) {
+    let (sender, frozen) = tokio::sync::watch::channel(false);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (user, rest) = url().split_once('@').map(|(u, r)| (u.to_owned(), r.to_owned())).unwrap();
+    let (host, vhost) = rest.split_once('/').unwrap();
+    let proxied = format!("{user}@{}/{vhost}", listener.local_addr().unwrap());
+    let host = host.to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&host).await.unwrap();
+            let mut frozen = frozen.clone();
+            tokio::spawn(async move {
+                let freeze = async {
+                    let _ = frozen.wait_for(|frozen| *frozen).await.is_ok();
+                };
+                let until_frozen = tokio::io::copy_bidirectional(&mut client, &mut server);
+                tokio::select! {
+                    _ = until_frozen => return,
+                    () = freeze => {}
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    (proxied, sender)
+}
+
+async fn publisher_behind(proxy: &str, place: &Place, limit: Duration) -> RabbitMqPublisher {
+    let broker = RabbitMq::new(proxy).unwrap().exchange(&place.exchange).timeout(limit);
+    let mut publisher = broker.publisher().await.unwrap();
+    publisher.publish(&frames(1)).await.unwrap();
+    publisher
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_is_an_outage() {
+    let place = Place::new("silent");
+    let (proxy, freeze) = freezing_proxy().await;
+    let mut publisher = publisher_behind(&proxy, &place, Duration::from_secs(2)).await;
+    freeze.send_replace(true);
+    let error = timeout(SOON, publisher.publish(&frames(100))).await.unwrap().unwrap_err();
+    assert!(error.is_outage() && error.to_string().contains("no answer"), "{error}");
+    let error = publisher.publish(&frames(1)).await.unwrap_err();
+    assert!(error.is_outage() && error.to_string().contains("has ended"), "{error}");
+    place.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_publish_ends_the_publisher() {
+    let place = Place::new("half");
+    let (proxy, freeze) = freezing_proxy().await;
+    let mut publisher = publisher_behind(&proxy, &place, SOON).await;
+    freeze.send_replace(true);
+    assert!(timeout(NOTHING_COMES, publisher.publish(&frames(100))).await.is_err());
+    let error = publisher.publish(&frames(1)).await.unwrap_err();
+    assert!(error.is_outage() && error.to_string().contains("half way"), "{error}");
+    place.remove().await;
+}

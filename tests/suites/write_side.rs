@@ -1,0 +1,238 @@
+//! P1 and P2 where they begin: a message exists exactly if its change does, and says what the row is.
+
+use diesel::prelude::*;
+use outbox_core::{Error, ErrorKind, Message, OutboxConnection as _};
+use serde_json::json;
+
+use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
+use crate::items::{Item, NewItem, Stepped, item};
+
+fn new(name: &str) -> NewItem<'_> {
+    NewItem { name, amount: 5 }
+}
+
+#[test]
+fn a_write_and_its_message_commit_together() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let written = connection.outbox_transaction(|tx| tx.insert(&new("ä 'quoted' \"name\""))).unwrap();
+    assert_eq!(items(&mut connection), [written.clone()]);
+    assert_eq!(written.secret, "hush", "the default of the database is read back");
+
+    let pending = outbox(&mut connection);
+    assert_eq!(pending.len(), 1);
+    assert_eq!(pending[0].kind, "item.created");
+    assert_eq!(pending[0].key, written.id.to_string());
+    let image = json!({"id": written.id, "name": "ä 'quoted' \"name\"", "amount": 5, "note": null});
+    assert_eq!(pending[0].payload, json!({ "after": image }), "no skipped field is recorded");
+    assert!(pending[0].headers["outbox-schema"].as_str().is_some_and(|schema| schema.len() == 16));
+}
+
+#[test]
+fn an_entity_with_its_key_is_inserted_as_it_is() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let whole = Item { id: 77, name: "n".into(), amount: 1, note: Some("x".into()), secret: "s".into() };
+    assert_eq!(connection.outbox_transaction(|tx| tx.insert(&whole)).unwrap(), whole);
+    assert_eq!(outbox(&mut connection)[0].key, "77");
+}
+
+#[test]
+fn a_rollback_leaves_neither() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let result = connection.outbox_transaction(|tx| {
+        tx.insert(&new("gone"))?;
+        tx.record(&Stepped { account: "a".into(), sequence: 1 })?;
+        Err::<(), _>(Error::application("changed my mind"))
+    });
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Application);
+    assert!(items(&mut connection).is_empty());
+    assert!(outbox_is_empty(&mut connection));
+}
+
+#[test]
+fn an_update_records_the_row_as_it_is_then() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let first = connection.outbox_transaction(|tx| tx.insert(&new("a"))).unwrap();
+    let changed = Item { amount: 9, note: Some("n".into()), ..first.clone() };
+    connection.outbox_transaction(|tx| tx.update_from(&first, &changed)).unwrap();
+    connection.outbox_transaction(|tx| tx.update(&changed)).unwrap();
+
+    let pending = outbox(&mut connection);
+    assert_eq!(pending[1].kind, "item.updated");
+    assert_eq!(pending[1].payload["after"]["amount"], 9);
+    assert_eq!(pending[1].payload["changed"], json!(["amount", "note"]));
+    assert_eq!(pending[2].payload.get("changed"), None, "without a before nobody knows");
+    assert_eq!(items(&mut connection), [changed]);
+}
+
+#[test]
+fn a_delete_records_the_last_row() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let written = connection.outbox_transaction(|tx| tx.insert(&new("a"))).unwrap();
+    let asked = Item { name: "what the caller thinks".into(), ..written.clone() };
+    let last = connection.outbox_transaction(|tx| tx.delete(&asked)).unwrap();
+    assert_eq!(last, written);
+    let pending = outbox(&mut connection);
+    assert_eq!(pending[1].kind, "item.deleted");
+    assert_eq!(pending[1].payload["before"]["name"], "a");
+    assert_eq!(pending[1].payload.get("after"), None);
+    assert!(items(&mut connection).is_empty());
+}
+
+#[test]
+fn writing_a_row_that_is_not_there_says_so_and_records_nothing() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let ghost = Item { id: 404, name: "g".into(), amount: 1, note: None, secret: "s".into() };
+    for result in [
+        connection.outbox_transaction(|tx| tx.update(&ghost)),
+        connection.outbox_transaction(|tx| tx.delete(&ghost)),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("item of key 404"), "{error}");
+    }
+    assert!(outbox_is_empty(&mut connection));
+}
+
+#[test]
+fn a_savepoint_that_rolls_back_takes_its_messages_along() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    connection
+        .outbox_transaction(|tx| {
+            tx.insert(&new("outer"))?;
+            let inner = tx.savepoint(|tx| {
+                tx.insert(&new("inner"))?;
+                Err::<(), _>(Error::application("no"))
+            });
+            assert!(inner.is_err());
+            tx.savepoint(|tx| tx.insert(&new("kept")))?;
+            Ok(())
+        })
+        .unwrap();
+    let names: Vec<_> = items(&mut connection).into_iter().map(|item| item.name).collect();
+    assert_eq!(names, ["outer", "kept"]);
+    let recorded: Vec<_> =
+        outbox(&mut connection).into_iter().map(|row| row.payload["after"]["name"].clone()).collect();
+    assert_eq!(recorded, ["outer", "kept"]);
+}
+
+#[test]
+fn recording_needs_an_open_transaction_or_opens_one() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let error = connection.record_in_open_transaction(|tx| tx.insert(&new("x"))).unwrap_err();
+    assert!(error.to_string().contains("no transaction is open"), "{error}");
+    assert!(items(&mut connection).is_empty());
+
+    let rolled_back = connection.transaction(|connection| {
+        connection.record_in_open_transaction(|tx| tx.insert(&new("x")))?;
+        Err::<(), _>(Error::application("outer rolls back"))
+    });
+    assert!(rolled_back.is_err());
+    assert!(outbox_is_empty(&mut connection));
+
+    connection
+        .transaction(|connection| {
+            connection.record_in_open_transaction(|tx| tx.insert(&new("y"))).map(|_| ())
+        })
+        .unwrap();
+    assert_eq!(outbox(&mut connection).len(), 1);
+}
+
+#[test]
+fn no_message_is_seen_before_commit() {
+    let database = fresh();
+    let (mut writer, mut reader) = (connect(&database), connect(&database));
+    writer
+        .outbox_transaction(|tx| {
+            tx.insert(&new("a"))?;
+            tx.record(&Stepped { account: "a".into(), sequence: 1 })?;
+            // Not even this transaction has them in the table yet: they go in last.
+            let count: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("select count(*) from outbox")
+                .get_result(tx.conn())?;
+            assert_eq!(count, 0);
+            assert!(outbox_is_empty(&mut reader));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(outbox(&mut reader).len(), 2);
+}
+
+#[test]
+fn a_large_batch_keeps_its_order() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    connection
+        .outbox_transaction(|tx| {
+            (0..1100).for_each(|n| tx.record_message(message("k", &format!("e{n}"))));
+            tx.record_message(Message::new("thing", "k", "large", vec![b' '; 3 * 1024 * 1024])?);
+            tx.record_message(message("k", "last"));
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+    #[derive(diesel::QueryableByName)]
+    struct Kind {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        event_type: String,
+    }
+    let kinds: Vec<Kind> =
+        diesel::sql_query("select event_type from outbox order by id").load(&mut connection).unwrap();
+    let kinds: Vec<_> = kinds.into_iter().map(|kind| kind.event_type).collect();
+    let expected: Vec<_> =
+        (0..1100).map(|n| format!("e{n}")).chain(["large".into(), "last".into()]).collect();
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn a_missing_outbox_table_is_named_with_the_remedy() {
+    let database = super::SERVER.empty();
+    let mut connection = connect(&database);
+    let error = connection
+        .outbox_transaction(|tx| {
+            tx.record_message(message("k", "e"));
+            Ok(())
+        })
+        .unwrap_err();
+    assert!(error.to_string().contains("outbox-relay migrate"), "{error}");
+}
+
+#[test]
+fn concurrent_writers_of_one_key_get_ids_in_commit_order() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let written = connection.outbox_transaction(|tx| tx.insert(&new("hot"))).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut connection = connect(&database);
+                let mut done = 0;
+                while done < 25 {
+                    // The increment tells the commit order; deadlocks and lock waits are tried again.
+                    let result = connection.outbox_transaction(|tx| {
+                        diesel::update(item::table.find(written.id))
+                            .set(item::amount.eq(item::amount + 1))
+                            .execute(tx.conn())?;
+                        let now: Item =
+                            item::table.find(written.id).select(Item::as_select()).first(tx.conn())?;
+                        tx.update(&now)
+                    });
+                    match result {
+                        Ok(_) => done += 1,
+                        Err(error) => assert!(error.is_outage(), "{error}"),
+                    }
+                }
+            });
+        }
+    });
+    let amounts: Vec<_> = outbox(&mut connection)
+        .into_iter()
+        .map(|row| row.payload["after"]["amount"].as_i64().unwrap())
+        .collect();
+    assert_eq!(amounts, (5..=105).collect::<Vec<_>>());
+}

@@ -1,0 +1,13 @@
+use diesel::prelude::*;
+use outbox_core::Outbox;
+
+diesel::table! { products (id) { id -> BigInt, name -> Text, price -> BigInt } }
+
+#[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+#[diesel(table_name = products)]
+struct Product {
+    id: i64,
+    name: String,
+}
+
+fn main() {}

@@ -1,0 +1,16 @@
+use outbox_core::Replica;
+
+diesel::table! { product_copies (id) { id -> BigInt, name -> Text } }
+
+#[derive(Replica)]
+#[diesel(table_name = product_copies)]
+#[replica(of = "product")]
+struct ProductCopy {
+    id: i64,
+    name: String,
+    #[diesel(column_name = name)]
+    title: String,
+    outbox_id: i64,
+}
+
+fn main() {}
