@@ -8,8 +8,6 @@
 #[cfg(feature = "servers")]
 mod brokers;
 #[cfg(feature = "servers")]
-mod derive_ui;
-#[cfg(feature = "servers")]
 mod harness;
 #[cfg(feature = "servers")]
 mod items;
@@ -19,8 +17,8 @@ mod mariadb;
 mod mysql;
 #[cfg(feature = "servers")]
 mod postgres;
-//WAIT #[cfg(feature = "servers")]
-//WAIT mod programs;
+#[cfg(feature = "servers")]
+mod programs;
 #[cfg(feature = "servers")]
 mod rabbitmq_broker;
 #[cfg(feature = "servers")]

@@ -8,16 +8,14 @@ pub(crate) const TABLES: &str = crate::items::MYSQL;
 
 #[path = "database.rs"]
 mod database;
-//WAIT #[path = "end_to_end.rs"]
-//WAIT mod end_to_end;
-//WAIT #[path = "faults.rs"]
-//WAIT mod faults;
-//WAIT #[path = "late_commit.rs"]
-//WAIT mod late_commit;
+#[path = "end_to_end.rs"]
+mod end_to_end;
+#[path = "faults.rs"]
+mod faults;
+#[path = "late_commit.rs"]
+mod late_commit;
 #[path = "migrations.rs"]
 mod migrations;
-//WAIT #[path = "store.rs"]
-//WAIT mod store;
 #[path = "subscribers.rs"]
 mod subscribers;
 #[path = "write_side.rs"]

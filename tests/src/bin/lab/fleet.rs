@@ -46,7 +46,7 @@ impl Fleet {
             named.into_iter().map(|kind| Ok((kind, version_of_named(kind)?))).collect::<Result<_>>()?;
         let folder = Folder::create()?;
         let servers = start_all(&own, &folder, stop).inspect_err(|_| folder.remove())?;
-        eprintln!("lab: {} servers started in {:.1} s", servers.len(), begin.elapsed().as_secs_f64());
+        eprintln!("lab: servers started: {}, in {:.1} s", servers.len(), begin.elapsed().as_secs_f64());
         Ok(Self {
             folder,
             servers: Mutex::new(servers),
@@ -102,12 +102,14 @@ impl Fleet {
                 used.push(format!("{} {}", server.place().kind, server.version()));
             }
         }
-        used.extend(self.named.iter().map(|(kind, version)| format!("{kind} {version} (named)")));
-        let left_out = self
-            .left_out
-            .as_ref()
-            .map_or_else(|| "0 left out".to_owned(), |why| format!("1 left out: MySQL ({why})"));
-        format!("{} servers used: {}; {left_out}", used.len(), used.join(", "))
+        used.extend(
+            self.named.iter().map(|(kind, version)| {
+                format!("{kind} {version} named by the environment").replace("  ", " ")
+            }),
+        );
+        let left_out =
+            self.left_out.as_ref().map_or_else(|| "0".to_owned(), |why| format!("1 (MySQL: {why})"));
+        format!("servers used: {} ({}); left out: {left_out}", used.len(), used.join(", "))
     }
 
     /// One failure for each server that ended by itself.

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_stopped_process_takes_its_descendants_along_even_those_that_left_the_group() {
-        let folder = std::env::temp_dir().join(format!("outbox-lab-test-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("outbox-test-of-lab-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "setsid sleep 1000 & sleep 1000 & echo started; wait"]);
