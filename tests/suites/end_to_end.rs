@@ -165,24 +165,38 @@ async fn a_copy_becomes_equal_through_rabbitmq() {
     copies_become_equal(own.broker, &own.subscriber).await;
 }
 
-/// Writes steps of accounts from several threads; each account's sequence is counted under its row lock.
-pub(super) fn step_accounts(url: &str, accounts: &[i64], writers: usize, steps: i64) {
-    std::thread::scope(|scope| {
-        for writer in 0..writers {
-            scope.spawn(move || {
-                let mut connection = super::database::connect_url(url);
-                let mut random = StdRng::seed_from_u64(writer as u64);
-                let mut done = 0;
-                while done < steps {
-                    let account = accounts[random.random_range(0..accounts.len())];
-                    match step_account(&mut connection, account) {
-                        Ok(()) => done += 1,
-                        Err(error) => assert!(error.is_outage(), "{error}"),
-                    }
-                }
-            });
+/// Writes steps of accounts from several threads as long as `goes_on` says so of a writer's count, with a
+/// pause between; each account's sequence is counted under its row lock. Returns how many steps there are.
+pub(super) fn step_accounts(
+    url: &str,
+    accounts: &[i64],
+    writers: u64,
+    pause: Duration,
+    goes_on: impl Fn(usize) -> bool + Sync,
+) -> usize {
+    let write = |writer| {
+        let mut connection = super::database::connect_url(url);
+        let mut random = StdRng::seed_from_u64(writer);
+        let mut done = 0;
+        while goes_on(done) {
+            let account = accounts[random.random_range(0..accounts.len())];
+            match step_account(&mut connection, account) {
+                Ok(()) => done += 1,
+                Err(error) => assert!(error.is_outage(), "{error}"),
+            }
+            std::thread::sleep(pause);
         }
-    });
+        done
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..writers)
+            .map(|writer| {
+                let write = &write;
+                scope.spawn(move || write(writer))
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+    })
 }
 
 fn step_account(connection: &mut Connection, account: i64) -> outbox_core::Result<()> {
@@ -224,7 +238,9 @@ async fn order_per_key_holds_with_concurrent_writers_and_two_relays() {
     let mut connection = connect(&source);
     let accounts = make_accounts(&mut connection, 6);
     let url = source.url.clone();
-    let writing = tokio::task::spawn_blocking(move || step_accounts(&url, &accounts, 3, 60));
+    let writing = tokio::task::spawn_blocking(move || {
+        step_accounts(&url, &accounts, 3, Duration::ZERO, |done| done < 60)
+    });
     // One relay dies with its leases and comes back, in the middle of it.
     tokio::time::sleep(Duration::from_millis(400)).await;
     first.abort().await;

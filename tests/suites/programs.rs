@@ -112,10 +112,9 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 
 #[test]
 fn a_wrong_scheme_is_refused_with_the_right_ones() {
-    for (amqp, database, named) in [
-        ("http://127.0.0.1", "sqlite:///x.db", "amqp"),
-        ("amqp://127.0.0.1", "oracle://h/d", "postgres://"),
-    ] {
+    for (amqp, database, named) in
+        [("http://127.0.0.1", "sqlite:///x.db", "amqp"), ("amqp://127.0.0.1", "oracle://h/d", "postgres://")]
+    {
         let ended = Relay::with(&config(amqp, database)).run(&["check"]);
         assert_eq!(ended.code, 2, "{ended:?}");
         assert!(ended.err.contains(named), "{ended:?}");
@@ -219,7 +218,10 @@ fn the_story_ends_equal_with_crashes() {
 #[test]
 fn the_story_on_mariadb_and_rabbitmq_with_processes() {
     let (database, broker) = (server_url(MARIADB_URL), server_url(AMQP_URL));
-    assert_equal(&story(&["--changes", "400", "--database", &database, "--broker", &broker, "--processes"]), 400);
+    assert_equal(
+        &story(&["--changes", "400", "--database", &database, "--broker", &broker, "--processes"]),
+        400,
+    );
 }
 
 #[test]
