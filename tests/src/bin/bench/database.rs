@@ -83,7 +83,7 @@ macro_rules! connection {
             pub(crate) fn left(url: &str) -> Result<i64, Failure> {
                 let mut connection = <$connection>::establish(url)?;
                 let count = diesel::dsl::sql::<diesel::sql_types::BigInt>("select count(*) from outbox");
-                Ok(diesel::select(count).get_result(&mut connection)?)
+                Ok(count.get_result(&mut connection)?)
             }
 
             /// Drops the database.

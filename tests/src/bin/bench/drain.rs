@@ -94,8 +94,10 @@ async fn drain(database: &str, amqp: &str, size: Size) -> Result<Drained, Failur
         ),
     )?;
     let queue = Queue::declare(amqp).await?;
+    // Built before the clock runs.
+    let program = relay_program()?;
     let started = Instant::now();
-    let mut relay = Command::new(relay_program()?)
+    let mut relay = Command::new(program)
         .arg("-c")
         .arg(&config)
         .args(["run", "--until-idle"])
