@@ -10,14 +10,14 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::check::{self, Finding, Level};
+use crate::check::{self, Level};
 use crate::config::{self, Config, Environment};
 use crate::outbox::store::{Database, Store};
 use crate::relay::{Left, Relay};
 use crate::report;
 
-/// What is logged without `RUST_LOG`.
-const LOG: &str = "info";
+/// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
+const LOG: &str = "info,lapin=off";
 
 #[derive(Debug, Parser)]
 #[command(name = "outbox-relay", version, about = "Takes committed messages from outbox tables to RabbitMQ.")]

@@ -1,5 +1,5 @@
 //! `outbox-relay.toml`: what can be set, its defaults with their reasons, and what is wrong with a file, all
-//! at once. [`load`](load) reads it; nothing here connects to anything.
+//! at once. `load` reads it; nothing here connects to anything.
 //!
 //! Every key can be overridden by an environment variable: `OUTBOX_`, then the path in capitals with two
 //! underscores between its words, for example `OUTBOX_BROKER__URL` or, for the first `[[outbox]]`,

@@ -2,12 +2,12 @@
 //! travels and what "settled" means belong to the two sides.
 //!
 //! ```text
-//!            ┌──────────── idle: wait, longer each time ───────────┐
-//!            ▼                                                     │
-//!   source.next() ──► batch ──► sink.deliver() ──► verdicts ──► source.settle()
-//!        │ Err                       │ Err, or the batch's time is over
-//!        ▼                           ▼
-//!      pause                  source.abandon(), pause: nothing settled, no attempt counted
+//!        ┌─────────────── nothing to do: wait, longer each time; a batch settled: at once ───────────────┐
+//!        ▼                                                                                               │
+//!   sink.ready() ──► source.next() ──► batch ──► sink.deliver() ──► verdicts ──► source.settle() ────────┘
+//!        │ Err            │ Err                       │ Err, or the batch's time is over
+//!        ▼                ▼                           ▼
+//!      pause            pause                  source.abandon(), pause: nothing settled, no attempt counted
 //! ```
 
 use std::future::Future;
@@ -77,6 +77,13 @@ pub trait Source: Send {
 
 /// Where items go.
 pub trait Sink<I>: Send {
+    /// Makes sure that the target can be reached; called before each batch is read, so that an outage of the
+    /// target does not read the same batch again and again. Immediate when it could be reached before.
+    ///
+    /// # Errors
+    /// The target is at fault.
+    fn ready(&mut self) -> impl Future<Output = Result<()>> + Send;
+
     /// Delivers the items and answers with one verdict each, in their order. It may take what it needs out
     /// of them.
     ///
@@ -135,10 +142,14 @@ where
     K: Sink<S::Item>,
 {
     let at = |side| move |error| Fault { side, error };
+    let next = async {
+        sink.ready().await.map_err(at(Side::Target))?;
+        source.next().await.map_err(at(Side::Source))
+    };
     let next = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(Step::Ended),
-        next = source.next() => next.map_err(at(Side::Source))?,
+        next = next => next?,
     };
     let Some(mut items) = next else { return Ok(Step::Idle) };
     match deliver(sink, &mut items, source.deadline(), pace, shutdown).await {

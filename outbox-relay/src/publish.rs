@@ -41,13 +41,18 @@ impl<B: Broker> Publish<B> {
         Self { broker, publisher: None, unrouted, in_flight_per_key, status }
     }
 
+    async fn connect(&mut self) -> Result<()> {
+        if self.publisher.is_none() {
+            self.publisher = Some(self.broker.publisher().await?);
+        }
+        Ok(())
+    }
+
     /// Publishes one wave. The publisher is put back only after an answer: neither after an error nor when
     /// this future was dropped is it known what the broker has.
     async fn publish(&mut self, frames: &[Frame]) -> Result<Vec<Confirm>> {
-        let mut publisher = match self.publisher.take() {
-            Some(publisher) => publisher,
-            None => self.broker.publisher().await?,
-        };
+        self.connect().await?;
+        let Some(mut publisher) = self.publisher.take() else { return Ok(Vec::new()) };
         let confirms = publisher.publish(frames).await?;
         if confirms.len() != frames.len() {
             let text = format!("{} answers for {} messages", confirms.len(), frames.len());
@@ -102,6 +107,10 @@ fn waves<'a>(keys: impl Iterator<Item = &'a str>, width: usize) -> Vec<Vec<usize
 }
 
 impl<B: Broker, I: Outgoing> Sink<I> for Publish<B> {
+    async fn ready(&mut self) -> Result<()> {
+        self.connect().await
+    }
+
     fn deliver(&mut self, items: &mut [I]) -> impl Future<Output = Result<Vec<Verdict>>> + Send {
         deliver(self, items)
     }

@@ -48,8 +48,8 @@ pub struct OwnerReport {
     pub owner: Option<String>,
     /// How many buckets.
     pub buckets: i64,
-    /// Until the first of these leases ends; negative when it is over.
-    pub expires_in_seconds: f64,
+    /// Until the first of these leases ends; negative when it is over, none for free buckets.
+    pub expires_in_seconds: Option<f64>,
 }
 
 /// A key that waits or is parked.
@@ -123,7 +123,8 @@ impl From<Backlog> for BacklogReport {
 
 impl From<Owner> for OwnerReport {
     fn from(owner: Owner) -> Self {
-        Self { owner: owner.owner, buckets: owner.buckets, expires_in_seconds: seconds(owner.expires_in_ms) }
+        let expires_in_seconds = owner.owner.as_ref().map(|_| seconds(owner.expires_in_ms));
+        Self { owner: owner.owner, buckets: owner.buckets, expires_in_seconds }
     }
 }
 
@@ -169,7 +170,8 @@ impl fmt::Display for Report {
                 Some(owner) => write!(
                     f,
                     "\n  leases: {:>2} buckets held by {owner}, renewed or free in {:.1} s",
-                    lease.buckets, lease.expires_in_seconds
+                    lease.buckets,
+                    lease.expires_in_seconds.unwrap_or_default()
                 )?,
                 None => write!(f, "\n  leases: {:>2} buckets free", lease.buckets)?,
             }

@@ -59,9 +59,16 @@ const REFUSED: &[&str] = &[
 pub fn decide(error: &Error, side: Side) -> Decision {
     let text = error.to_string().to_ascii_lowercase();
     let is_refused = REFUSED.iter().any(|words| text.contains(words));
+    let is_missing = DATABASE.iter().find(|(words, _)| text.contains(words));
+    if let (Side::Source, Some((_, remedy))) = (side, is_missing) {
+        return Decision::Stop { remedy };
+    }
     match (side, error.kind()) {
         (Side::Source, ErrorKind::Outage) => {
             Decision::Wait { remedy: "the relay goes on by itself once the database answers" }
+        }
+        (Side::Source, ErrorKind::Invalid) if text.contains(": connecting: ") => {
+            Decision::Stop { remedy: "correct the outbox's database in the configuration" }
         }
         (Side::Source, ErrorKind::Invalid) => {
             Decision::Stop { remedy: "writers and relay must agree; `outbox-relay check` says more" }
@@ -70,10 +77,7 @@ pub fn decide(error: &Error, side: Side) -> Decision {
         (Side::Source, _) if is_refused => Decision::Wait {
             remedy: "check user, password and grants; `outbox-relay check` names the missing ones",
         },
-        (Side::Source, _) => match DATABASE.iter().find(|(words, _)| text.contains(words)) {
-            Some((_, remedy)) => Decision::Stop { remedy },
-            None => Decision::Wait { remedy: "`outbox-relay check` looks at the database's side" },
-        },
+        (Side::Source, _) => Decision::Wait { remedy: "`outbox-relay check` looks at the database's side" },
         (Side::Target, ErrorKind::Outage) => {
             Decision::Wait { remedy: "nothing is lost; the relay goes on by itself once the broker answers" }
         }

@@ -1,5 +1,7 @@
 //! The relay on an SQLite file with a broker in the process.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use diesel::prelude::*;

@@ -1,9 +1,7 @@
 //! The tests of the promises, on every database and on both brokers. `cargo lab test` starts the servers.
 
-#![cfg_attr(
-    feature = "servers",
-    allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
+#![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
 mod brokers;

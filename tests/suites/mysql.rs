@@ -16,6 +16,8 @@ mod faults;
 mod late_commit;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "store.rs"]
+mod store;
 #[path = "subscribers.rs"]
 mod subscribers;
 #[path = "write_side.rs"]

@@ -270,7 +270,8 @@ async fn messages_of_others_are_delivered_as_they_are() {
     for properties in [BasicProperties::default(), properties] {
         let options = BasicPublishOptions::default();
         let exchange = place.exchange.as_str().into();
-        let _ = channel.basic_publish(exchange, "a".into(), options, &[0xff], properties).await.unwrap();
+        let _confirm =
+            channel.basic_publish(exchange, "a".into(), options, &[0xff], properties).await.unwrap();
     }
     let got = take(&mut consumer, 2).await;
     assert_eq!(got[0].frame.message_id, "");

@@ -141,8 +141,7 @@ async fn relay(options: &Options, shutdown: CancellationToken) -> Result<Counts>
     let path = options.config.as_deref().ok_or_else(|| Error::application("--config is missing"))?;
     let config =
         outbox_relay::config::from_file(path, &Environment::of_process()).map_err(Error::application)?;
-    let broker = RabbitMq::new(config.broker.url.expose())?.exchange(config.broker.exchange);
-    let relay = Relay::new(config.outbox, broker, config.broker.unrouted)?;
+    let relay = Relay::from_config(&config)?;
     let statuses = relay.statuses();
     println!("ready");
     relay.run(shutdown).await?;

@@ -86,8 +86,8 @@ impl<C: Database, B: Broker> Parts for Tasks<C, B> {
         for task in self.running.iter_mut().filter_map(Option::take) {
             task.await.unwrap_or_else(|e| Err(Error::application(e)))?;
         }
-        let mut counts = Counts::default();
-        counts.published = self.relays.iter().map(|relay| relay.snapshot().published).sum();
+        let published = self.relays.iter().map(|relay| relay.snapshot().published).sum();
+        let mut counts = Counts { published, ..Counts::default() };
         for stats in &self.stats {
             counts += subscriber_counts(stats);
         }

@@ -68,7 +68,10 @@ pub fn from_text(text: &str, environment: &Environment) -> Result<Config, Proble
             return Err(Problems(problems));
         }
     };
-    problems.extend(config.validate());
+    // A key that was taken out as wrong is not missing too.
+    let path = |problem: &str| problem.split(": ").next().map(str::to_owned);
+    let told: Vec<_> = problems.iter().map(|problem| path(problem)).collect();
+    problems.extend(config.validate().into_iter().filter(|problem| !told.contains(&path(problem))));
     if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
 }
 

@@ -217,20 +217,14 @@ impl Keeper {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let lease = self.leases.lease;
         let mut is_introduced = false;
-        let mut is_troubled = false;
         while !stop.is_cancelled() {
             let wait = match self.round(&mut is_introduced).await {
-                Ok(true) => {
-                    is_troubled = false;
-                    lease / 3
-                }
+                Ok(true) => lease / 3,
                 // Less than the fair share: somebody is about to release some.
                 Ok(false) => lease / 10,
                 Err(error) => {
-                    if !is_troubled {
-                        warn!(outbox = self.status.name(), "leases: {error}; trying again");
-                    }
-                    is_troubled = true;
+                    // The pipe pauses and says why once it has no lease left; this is for the curious.
+                    debug!(outbox = self.status.name(), "leases: {error}; trying again");
                     self.leases.set_trouble(error.to_string());
                     lease / 10
                 }
@@ -241,7 +235,9 @@ impl Keeper {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        self.give_back().await;
+        if is_introduced {
+            self.give_back().await;
+        }
     }
 
     /// One round; whether this relay has its share.

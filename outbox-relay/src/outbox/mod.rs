@@ -240,11 +240,9 @@ impl Source for OutboxSource {
 
     async fn next(&mut self) -> Result<Option<Vec<Item>>> {
         self.join().await?;
-        if !self.is_verified {
-            if let Some(store) = &mut self.store {
-                verify(store).await?;
-                self.is_verified = true;
-            }
+        if let (false, Some(store)) = (self.is_verified, &mut self.store) {
+            verify(store).await?;
+            self.is_verified = true;
         }
         if self.ahead.items.is_empty() {
             let (held, trouble) = match self.leases.readable() {

@@ -38,6 +38,8 @@ pub struct Database {
 }
 
 /// An open connection of one of the databases that are compiled in.
+// There are a few of these in a process; boxing them would only add a step.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Connection {
     #[cfg(feature = "mysql")]
     Mysql(AsyncMysqlConnection),

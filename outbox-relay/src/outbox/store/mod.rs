@@ -55,6 +55,7 @@ impl std::fmt::Debug for Store {
 macro_rules! on {
     ($store:ident, $doing:literal, $function:ident($($argument:expr),*)) => {{
         let mut connection = $store.take().await?;
+        let began = std::time::Instant::now();
         $store.queries.fetch_add(1, Ordering::Relaxed);
         let result = match &mut connection {
             #[cfg(feature = "mysql")]
@@ -65,6 +66,7 @@ macro_rules! on {
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(c) => sqlite::$function(c, $($argument),*).await.map_err(Error::from),
         };
+        tracing::trace!(elapsed = ?began.elapsed(), $doing);
         $store.put_back(connection, result, $doing)
     }};
 }
@@ -152,6 +154,9 @@ impl Store {
     /// # Errors
     /// As every statement.
     pub async fn heads(&mut self, ask: &Ask<'_>) -> Result<Vec<Head>> {
+        if ask.held.is_empty() {
+            return Ok(Vec::new());
+        }
         on!(self, "reading outbox", heads(ask))
     }
 

@@ -1,0 +1,255 @@
+//! The relay's store, one contract for every database: leases, reads without a cursor, fenced settling.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use outbox_core::{BUCKETS, Message, OutboxConnection as _};
+use outbox_relay::config::Secret;
+use outbox_relay::outbox::store::{Ask, Database, Failure, Head, INLINE_BYTES_MAX, Store};
+
+use super::Connection;
+use super::database::{connect, fresh};
+use crate::harness::TestDatabase;
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(300);
+
+fn store(database: &TestDatabase, owner: &str) -> Store {
+    Store::new(Database::parse(&Secret::new(&database.url)).unwrap(), owner)
+}
+
+fn record(connection: &mut Connection, key: &str, payload_bytes: usize) {
+    connection
+        .outbox_transaction(|tx| {
+            tx.record_message(Message::new("thing", key, "made", vec![b' '; payload_bytes])?);
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn all_buckets() -> Vec<u16> {
+    (0..BUCKETS).collect()
+}
+
+async fn read(store: &mut Store, except: &[i64]) -> Vec<Head> {
+    store.heads(&Ask { held: &all_buckets(), except, rows: 100 }).await.unwrap()
+}
+
+/// Takes everything and returns bucket and epoch of each.
+async fn take_all(store: &mut Store, ttl: Duration) -> Vec<(u16, i64)> {
+    store.heartbeat(ttl).await.unwrap();
+    store.acquire(ttl, BUCKETS).await.unwrap();
+    store.leases().await.unwrap().held.into_iter().collect()
+}
+
+fn failure(head: &Head, lease: &[(u16, i64)], parked: bool, wait_ms: i64) -> Failure {
+    let bucket = head.bucket as u16;
+    let epoch = lease.iter().find(|(held, _)| *held == bucket).unwrap().1;
+    Failure { id: head.id, bucket, epoch, attempts: 1, parked, wait_ms, error: "no ö thanks".into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn meta_says_what_writers_and_relays_agree_on() {
+    let database = fresh();
+    let meta = store(&database, "a").meta().await.unwrap();
+    assert_eq!((meta.generation, meta.buckets, meta.bucket_hash.as_str()), (1, 64, "fnv1a64"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_held_until_it_expires_and_a_takeover_raises_the_epoch() {
+    let database = fresh();
+    let (mut first, mut second) = (store(&database, "first"), store(&database, "second"));
+    let held = take_all(&mut first, SHORT).await;
+    assert_eq!(held.len(), usize::from(BUCKETS));
+    assert!(take_all(&mut second, LONG).await.is_empty(), "nothing is free");
+    assert_eq!(second.leases().await.unwrap().live, 2);
+
+    assert_eq!(first.renew(SHORT).await.unwrap(), usize::from(BUCKETS), "renewing keeps the epoch");
+    assert_eq!(take_all(&mut first, SHORT).await, held);
+    tokio::time::sleep(SHORT * 2).await;
+    let taken = take_all(&mut second, LONG).await;
+    assert_eq!(taken.len(), held.len());
+    assert!(taken.iter().zip(&held).all(|(now, before)| now.0 == before.0 && now.1 > before.1));
+    assert_eq!(first.renew(LONG).await.unwrap(), 0, "too late");
+    assert!(first.leases().await.unwrap().held.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_at_once_each_bucket_goes_to_one() {
+    let database = fresh();
+    let mut races = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let mut store = store(&database, &format!("relay {number}"));
+        races.spawn(async move {
+            store.heartbeat(LONG).await.unwrap();
+            // A deadlock or a busy database is an outage: the relay tries again.
+            while let Err(error) = store.acquire(LONG, 20).await {
+                assert!(error.is_outage(), "{error}");
+            }
+            store.leases().await.unwrap().held.into_keys().collect::<Vec<_>>()
+        });
+    }
+    let held = races.join_all().await;
+    let mut all: Vec<_> = held.iter().flatten().copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), held.iter().map(Vec::len).sum::<usize>(), "no bucket twice");
+    assert!(held.iter().all(|one| one.len() <= 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ends_impossibly_late_counts_as_over() {
+    let database = fresh();
+    let (mut dead, mut living) = (store(&database, "dead"), store(&database, "living"));
+    take_all(&mut dead, Duration::from_secs(3600)).await;
+    // As if the clock had been set back after the lease was taken: it ends further ahead than it is long.
+    diesel::sql_query("update outbox_lease set lease_ms = 1000").execute(&mut connect(&database)).unwrap();
+    assert_eq!(take_all(&mut living, LONG).await.len(), usize::from(BUCKETS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn released_buckets_are_free_at_once() {
+    let database = fresh();
+    let (mut first, mut second) = (store(&database, "first"), store(&database, "second"));
+    take_all(&mut first, LONG).await;
+    assert_eq!(first.release(&[3, 5]).await.unwrap(), 2);
+    let held: Vec<_> = take_all(&mut second, LONG).await.into_iter().map(|(bucket, _)| bucket).collect();
+    assert_eq!(held, [3, 5]);
+    first.leave().await.unwrap();
+    assert_eq!(second.leases().await.unwrap().live, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_in_order_without_those_on_their_way_and_of_held_buckets_only() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    (0..10).for_each(|number| record(&mut connection, &number.to_string(), 10));
+    let heads = read(&mut store, &[]).await;
+    assert_eq!(heads.len(), 10);
+    assert!(heads.is_sorted_by_key(|head| head.id));
+    assert!(heads.iter().all(|head| head.payload.as_deref() == Some(b"          ")));
+
+    let except = [heads[0].id, heads[4].id];
+    let rest: Vec<_> = read(&mut store, &except).await.into_iter().map(|head| head.id).collect();
+    assert!(rest.len() == 8 && !rest.contains(&except[0]) && !rest.contains(&except[1]));
+
+    let bucket = heads[0].bucket as u16;
+    let one = store.heads(&Ask { held: &[bucket], except: &[], rows: 100 }).await.unwrap();
+    assert!(one.iter().all(|head| head.bucket as u16 == bucket) && !one.is_empty());
+    let few = store.heads(&Ask { held: &all_buckets(), except: &[], rows: 3 }).await.unwrap();
+    assert_eq!(few.len(), 3);
+    assert!(store.heads(&Ask { held: &[], except: &[], rows: 3 }).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_payload_is_fetched_by_itself() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    let large = INLINE_BYTES_MAX as usize + 1;
+    record(&mut connection, "small", 10);
+    record(&mut connection, "large", large);
+    let heads = read(&mut store, &[]).await;
+    assert!(heads[0].payload.is_some() && heads[1].payload.is_none());
+    assert!(heads[1].bytes as usize >= large);
+    let bodies = store.bodies(&[heads[1].id, 9_999_999]).await.unwrap();
+    assert_eq!(bodies.len(), 1, "a row that is gone is left out");
+    assert_eq!(bodies[0].payload.len(), large);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settling_is_fenced_by_owner_and_epoch() {
+    let database = fresh();
+    let (mut old, mut new) = (store(&database, "old"), store(&database, "new"));
+    let mut connection = connect(&database);
+    (0..6).for_each(|number| record(&mut connection, &number.to_string(), 10));
+    let stale = take_all(&mut old, SHORT).await;
+    let ids: Vec<_> = read(&mut old, &[]).await.into_iter().map(|head| head.id).collect();
+    tokio::time::sleep(SHORT * 2).await;
+    let current = take_all(&mut new, LONG).await;
+
+    assert_eq!(old.settle(&stale, &ids).await.unwrap(), 0, "a lost lease deletes nothing");
+    assert_eq!(old.settle(&current, &ids).await.unwrap(), 0, "nor does somebody else's");
+    assert_eq!(new.settle(&stale, &ids).await.unwrap(), 0, "nor an epoch that is over");
+    assert_eq!(new.settle(&current, &ids[..4]).await.unwrap(), 4);
+    assert_eq!(new.settle(&current, &ids).await.unwrap(), 2, "what is gone is not counted");
+    assert!(read(&mut new, &[]).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_key_waits_and_a_parked_one_waits_for_ever() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    for key in ["waits", "parked", "free", "waits", "parked"] {
+        record(&mut connection, key, 10);
+    }
+    let lease = take_all(&mut store, LONG).await;
+    let heads = read(&mut store, &[]).await;
+    let failures = [failure(&heads[0], &lease, false, 400), failure(&heads[1], &lease, true, 0)];
+    store.fail(&failures).await.unwrap();
+
+    let keys = |heads: Vec<Head>| -> Vec<String> {
+        heads.into_iter().map(|head| String::from_utf8(head.aggregate_id).unwrap()).collect()
+    };
+    assert_eq!(keys(read(&mut store, &[]).await), ["free"]);
+    let leases = store.leases().await.unwrap();
+    assert_eq!((leases.waiting, leases.parked), (1, 1));
+    let held = store.held_keys(10).await.unwrap();
+    assert_eq!(held[0].aggregate_id, "parked");
+    assert_eq!(held[0].last_error, "no ö thanks");
+
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let again = read(&mut store, &[]).await;
+    assert_eq!((again[0].attempts, again[0].head_id), (Some(1), Some(again[0].id)));
+    assert_eq!(keys(again), ["waits", "free", "waits"]);
+
+    let recovered = heads[0].id;
+    store.clear_keys(&lease, &[recovered]).await.unwrap();
+    assert_eq!(store.held_keys(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_is_told_apart_from_what_is_parked() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    assert_eq!(store.top().await.unwrap(), None);
+    record(&mut connection, "parked", 10);
+    record(&mut connection, "free", 10);
+    let lease = take_all(&mut store, LONG).await;
+    let heads = read(&mut store, &[]).await;
+    let top = store.top().await.unwrap().unwrap();
+    assert_eq!(top, heads[1].id);
+    store.fail(&[failure(&heads[0], &lease, true, 0)]).await.unwrap();
+    assert!(store.is_left(top, true).await.unwrap());
+    store.settle(&lease, &[heads[1].id]).await.unwrap();
+    assert!(!store.is_left(top, true).await.unwrap(), "only the parked one is");
+    assert!(store.is_left(top, false).await.unwrap());
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!((backlog.first_id, backlog.last_id), (Some(heads[0].id), Some(heads[0].id)));
+    assert!(backlog.oldest_ms.unwrap() >= 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_differ_in_blanks_or_case_are_different() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    for key in ["k", "k ", "K", "ķ"] {
+        record(&mut connection, key, 10);
+    }
+    let lease = take_all(&mut store, LONG).await;
+    let heads = read(&mut store, &[]).await;
+    store.fail(&[failure(&heads[0], &lease, true, 0)]).await.unwrap();
+    assert_eq!(read(&mut store, &[]).await.len(), 3, "only the one key is parked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_of_an_outbox_has_every_right_and_a_missing_table_is_named() {
+    let database = fresh();
+    let mut store = store(&database, "a");
+    for probe in store.probes() {
+        store.probe(probe).await.unwrap_or_else(|error| panic!("{} {}: {error}", probe.right, probe.table));
+    }
+    let empty = super::SERVER.empty();
+    drop(connect(&empty));
+    let error = self::store(&empty, "a").meta().await.unwrap_err();
+    assert!(error.to_string().contains("outbox_meta"), "{error}");
+}
