@@ -1,14 +1,14 @@
 //! `outbox-relay check`: looks at everything the relay needs before anything runs, and says of each finding
 //! what repairs it. It changes nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use outbox_core::Error;
 use serde::Serialize;
 
 use crate::config::{Config, OutboxConfig};
 use crate::outbox;
-use crate::outbox::store::{Database, Kind, Probe, Setting, Store};
+use crate::outbox::store::{Database, Kind, Setting, Store};
 use crate::retry::{self, Side};
 
 /// How bad a finding is.
@@ -140,49 +140,42 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
     if check_rights(&mut store, outbox, &mut about).await {
         match outbox::verify(&mut store).await {
             Ok(generation) => about.ok(format!("tables are there and fit, generation {generation}")),
-            Err(error) => {
-                let remedy = grant(&store, outbox, "outbox_meta", "SELECT", &error)
-                    .unwrap_or_else(|| retry::decide(&error, Side::Source).remedy().to_owned());
-                about.bad(error.to_string(), remedy);
-            }
+            Err(error) => about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy()),
         }
     }
     about.findings
 }
 
-/// Tries every statement that needs a right; whether the tables are there.
+/// Tries every statement that needs a right; whether the tables can be looked at further.
 async fn check_rights(store: &mut Store, outbox: &OutboxConfig, about: &mut About) -> bool {
-    let mut are_right = true;
+    let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for probe in store.probes() {
-        let Probe { table, right, .. } = *probe;
         let Err(error) = store.probe(probe).await else { continue };
-        are_right = false;
-        match grant(store, outbox, table, right, &error) {
-            Some(statement) => about.bad(format!("no right to {right} on {table}"), statement),
-            None => {
-                about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
-                // A table that is missing is missing for every statement.
-                return false;
-            }
+        if !error.to_string().contains("denied") {
+            about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
+            // A table that is missing is missing for every statement.
+            return false;
         }
+        missing.entry(probe.table).or_default().push(probe.right);
     }
-    if are_right {
+    if missing.is_empty() {
         about.ok("has every right that the relay needs");
     }
-    true
+    for (table, rights) in &missing {
+        let rights = rights.join(", ");
+        let fix = grant(store, outbox, table, &rights).unwrap_or_default();
+        about.bad(format!("no right to {rights} on {table}"), fix);
+    }
+    missing.is_empty()
 }
 
-/// The GRANT that an error asks for.
-fn grant(store: &Store, outbox: &OutboxConfig, table: &str, right: &str, error: &Error) -> Option<String> {
-    let text = error.to_string();
-    if !text.contains("denied") {
-        return None;
-    }
+/// The statement that gives rights.
+fn grant(store: &Store, outbox: &OutboxConfig, table: &str, rights: &str) -> Option<String> {
     let url = url::Url::parse(outbox.database.expose()).ok()?;
     let (user, schema) = (url.username(), url.path().trim_start_matches('/'));
     match store.database().kind() {
-        Kind::Mysql => Some(format!("grant {right} on {schema}.{table} to '{user}'@'%';")),
-        Kind::Postgres => Some(format!("grant {right} on {table} to {user};")),
+        Kind::Mysql => Some(format!("grant {rights} on {schema}.{table} to '{user}'@'%';")),
+        Kind::Postgres => Some(format!("grant {rights} on {table} to {user};")),
         Kind::Sqlite => None,
     }
 }
@@ -229,6 +222,12 @@ fn check_settings(kind: Kind, settings: &[Setting], about: &mut About) {
         if value(name) == Some(wrong) {
             about.bad(*text, *fix);
         }
+    }
+    if value("log_bin") == Some("ON") && value("binlog_format") == Some("STATEMENT") {
+        about.bad(
+            "binlog_format is STATEMENT, which the server refuses under READ COMMITTED",
+            "set global binlog_format = 'ROW'; -- in my.cnf too",
+        );
     }
     if let Some(step) = value("auto_increment_increment").filter(|step| *step != "1") {
         about.bad(

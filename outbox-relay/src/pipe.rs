@@ -274,3 +274,139 @@ fn pause(name: &str, status: &Status, fault: &Fault) {
         warn!(outbox = name, "paused: {why}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What happened, in order.
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    struct Batches {
+        log: Log,
+        batches: VecDeque<Result<Option<Vec<u8>>>>,
+        lease: Option<Duration>,
+    }
+
+    impl Source for Batches {
+        type Item = u8;
+
+        async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+            self.batches.pop_front().unwrap_or(Ok(None))
+        }
+
+        fn deadline(&self) -> impl Fn() -> Option<Instant> + Send + 'static {
+            let end = self.lease.map(|lease| Instant::now() + lease);
+            move || end
+        }
+
+        async fn settle(&mut self, items: Vec<u8>, verdicts: Vec<Verdict>) -> Result<()> {
+            self.log.lock().unwrap().push(format!("settle {items:?} {}", verdicts.len()));
+            Ok(())
+        }
+
+        async fn abandon(&mut self, items: Vec<u8>) {
+            self.log.lock().unwrap().push(format!("abandon {items:?}"));
+        }
+
+        async fn close(&mut self) -> Result<()> {
+            self.log.lock().unwrap().push("close".into());
+            Ok(())
+        }
+    }
+
+    /// Answers after a time, or not at all.
+    struct Slow(Option<Duration>);
+
+    impl Sink<u8> for Slow {
+        async fn ready(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn deliver(&mut self, items: &mut [u8]) -> Result<Vec<Verdict>> {
+            match self.0 {
+                Some(time) => tokio::time::sleep(time).await,
+                None => return Err(Error::new(ErrorKind::Outage, "no broker")),
+            }
+            Ok(vec![Verdict::Done; items.len()])
+        }
+    }
+
+    fn pace() -> Pace {
+        let second = Duration::from_secs(1);
+        Pace { idle_min: second, idle_max: second, outage: RetryPolicy::default(), grace: 2 * second }
+    }
+
+    fn source(log: &Log, lease: Option<u64>) -> Batches {
+        let batches = [Ok(Some(vec![1, 2])), Ok(None)].into();
+        Batches { log: log.clone(), batches, lease: lease.map(Duration::from_secs) }
+    }
+
+    async fn steps(lease: Option<u64>, sink: Slow) -> (Result<Step, Fault>, Vec<String>) {
+        let (log, mut sink) = (Log::default(), sink);
+        let mut source = source(&log, lease);
+        let step = step(&mut source, &mut sink, &pace(), &CancellationToken::new()).await;
+        let log = log.lock().unwrap().clone();
+        (step, log)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_settled_by_its_verdicts() {
+        let (step, log) = steps(None, Slow(Some(Duration::from_secs(1)))).await;
+        assert_eq!(step.unwrap(), Step::Worked);
+        assert_eq!(log, ["settle [1, 2] 2"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_the_target_settles_nothing() {
+        let (step, log) = steps(None, Slow(None)).await;
+        assert_eq!(step.unwrap_err().side, Side::Target);
+        assert_eq!(log, ["abandon [1, 2]"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delivery_ends_with_its_lease() {
+        let (step, log) = steps(Some(3), Slow(Some(Duration::from_secs(4)))).await;
+        assert!(step.unwrap_err().error.to_string().contains("lease"));
+        assert_eq!(log, ["abandon [1, 2]"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_what_is_in_flight_has_a_grace() {
+        for (time, settled) in [(1, "settle [1, 2] 2"), (5, "abandon [1, 2]")] {
+            let (log, status, shutdown) = (Log::default(), Status::new("test"), CancellationToken::new());
+            let mut source = source(&log, None);
+            let mut sink = Slow(Some(Duration::from_secs(time)));
+            let stop = async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                shutdown.cancel();
+            };
+            let pace = pace();
+            tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), stop);
+            assert_eq!(*log.lock().unwrap(), [settled, "close"]);
+            assert_eq!(status.snapshot().state, State::Stopped);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_pauses_and_passes_by_itself() {
+        let (log, status, shutdown) = (Log::default(), Status::new("test"), CancellationToken::new());
+        let mut source = source(&log, None);
+        source.batches.push_front(Err(Error::new(ErrorKind::Outage, "database is away")));
+        let mut sink = Slow(Some(Duration::ZERO));
+        let pace = pace();
+        let watch = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let snapshot = status.snapshot();
+            assert!(matches!(snapshot.state, State::Paused { why } if why.contains("database is away")));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(status.snapshot().state, State::Running);
+            shutdown.cancel();
+        };
+        tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), watch);
+        assert_eq!(*log.lock().unwrap(), ["settle [1, 2] 2", "close"]);
+    }
+}

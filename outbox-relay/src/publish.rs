@@ -153,3 +153,164 @@ async fn deliver<B: Broker, I: Outgoing>(sink: &mut Publish<B>, items: &mut [I])
     sink.status.add_batch();
     Ok(verdicts)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use outbox_core::Headers;
+    use outbox_core::broker::{Consumer, Delivery, Queue};
+
+    use super::*;
+
+    type Answer = Result<Vec<Confirm>, ErrorKind>;
+
+    /// A broker that answers as it is told, and notes what it was given. Without an answer left it confirms.
+    #[derive(Debug, Clone, Default)]
+    struct Scripted(Arc<Mutex<Script>>);
+
+    #[derive(Debug, Default)]
+    struct Script {
+        answers: VecDeque<Answer>,
+        calls: Vec<Vec<String>>,
+        connections: usize,
+    }
+
+    impl Scripted {
+        fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
+            let script = Script { answers: answers.into_iter().collect(), ..Script::default() };
+            Self(Arc::new(Mutex::new(script)))
+        }
+    }
+
+    impl Broker for Scripted {
+        type Publisher = Self;
+        type Consumer = Nothing;
+
+        async fn publisher(&self) -> Result<Self> {
+            self.0.lock().unwrap().connections += 1;
+            Ok(self.clone())
+        }
+
+        async fn consumer(&self, _: &Queue) -> Result<Nothing> {
+            Ok(Nothing)
+        }
+    }
+
+    impl Publisher for Scripted {
+        async fn publish(&mut self, frames: &[Frame]) -> Result<Vec<Confirm>> {
+            let mut script = self.0.lock().unwrap();
+            script.calls.push(frames.iter().map(|frame| frame.message_id.clone()).collect());
+            let confirmed = Ok(vec![Confirm::Confirmed; frames.len()]);
+            script.answers.pop_front().unwrap_or(confirmed).map_err(|kind| Error::new(kind, "scripted"))
+        }
+    }
+
+    struct Nothing;
+
+    impl Consumer for Nothing {
+        async fn next(&mut self, _: usize) -> Result<Vec<Delivery>> {
+            Ok(Vec::new())
+        }
+
+        async fn ack_through(&mut self, _: u64) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// `a1` is the first message of key `a`; one with `!` cannot be decoded.
+    struct Named(&'static str);
+
+    impl Outgoing for Named {
+        fn key(&self) -> &str {
+            &self.0[..1]
+        }
+
+        fn take_frame(&mut self) -> Result<Frame, String> {
+            if self.0.ends_with('!') {
+                return Err("not JSON".into());
+            }
+            Ok(Frame {
+                routing_key: "a.b.00".into(),
+                message_id: self.0.into(),
+                kind: "a.b".into(),
+                headers: Headers::default(),
+                body: Vec::new(),
+            })
+        }
+    }
+
+    fn items(names: &'static str) -> Vec<Named> {
+        names.split(' ').map(Named).collect()
+    }
+
+    fn sink(broker: &Scripted, unrouted: Unrouted, in_flight_per_key: u32) -> Publish<Scripted> {
+        Publish::new(broker.clone(), unrouted, in_flight_per_key, Status::new("test"))
+    }
+
+    /// Verdicts as letters: Done, Poison, Held.
+    fn letters(verdicts: &[Verdict]) -> String {
+        let letter = |verdict: &Verdict| match verdict {
+            Verdict::Done => 'D',
+            Verdict::Poison { .. } => 'P',
+            Verdict::Held => 'H',
+        };
+        verdicts.iter().map(letter).collect()
+    }
+
+    #[test]
+    fn a_wave_holds_so_many_of_a_key() {
+        let keys = ["a", "b", "a", "a", "c"];
+        assert_eq!(waves(keys.into_iter(), 1), [vec![0, 1, 4], vec![2], vec![3]]);
+        assert_eq!(waves(keys.into_iter(), 2), [vec![0, 1, 2, 4], vec![3]]);
+    }
+
+    #[tokio::test]
+    async fn one_message_of_a_key_is_unconfirmed_at_a_time() {
+        let broker = Scripted::default();
+        let verdicts = sink(&broker, Unrouted::Queue, 1).deliver(&mut items("a1 a2 b1 a3")).await.unwrap();
+        assert_eq!(letters(&verdicts), "DDDD");
+        assert_eq!(broker.0.lock().unwrap().calls, [vec!["a1", "b1"], vec!["a2"], vec!["a3"]]);
+        let broker = Scripted::default();
+        sink(&broker, Unrouted::Queue, 8).deliver(&mut items("a1 a2 b1 a3")).await.unwrap();
+        assert_eq!(broker.0.lock().unwrap().calls, [vec!["a1", "a2", "b1", "a3"]]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_message_holds_its_key_and_no_other() {
+        let refused = Confirm::Refused("no".into());
+        let broker = Scripted::answering([Ok(vec![refused, Confirm::Confirmed])]);
+        let verdicts = sink(&broker, Unrouted::Queue, 1).deliver(&mut items("a1 b1 a2 b2 a3")).await.unwrap();
+        assert_eq!(letters(&verdicts), "PDHDH");
+        assert_eq!(broker.0.lock().unwrap().calls, [vec!["a1", "b1"], vec!["b2"]]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_decoded_is_poison_without_being_published() {
+        let broker = Scripted::default();
+        let verdicts = sink(&broker, Unrouted::Queue, 1).deliver(&mut items("a1! b1 a2")).await.unwrap();
+        assert_eq!(letters(&verdicts), "PDH");
+        assert_eq!(broker.0.lock().unwrap().calls, [vec!["b1"]]);
+    }
+
+    #[tokio::test]
+    async fn a_return_is_poison_or_an_outage_by_what_was_asked_of_the_broker() {
+        let returned = || Ok(vec![Confirm::Returned("no queue".into())]);
+        let broker = Scripted::answering([returned(), returned()]);
+        let verdicts = sink(&broker, Unrouted::Refuse, 1).deliver(&mut items("a1")).await.unwrap();
+        assert_eq!(letters(&verdicts), "P");
+        let error = sink(&broker, Unrouted::Queue, 1).deliver(&mut items("a1")).await.unwrap_err();
+        assert!(error.to_string().contains("alternate exchange"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_outage_gives_no_verdict_and_a_fresh_connection() {
+        let broker = Scripted::answering([Err(ErrorKind::Outage)]);
+        let mut sink = sink(&broker, Unrouted::Queue, 1);
+        assert!(sink.deliver(&mut items("a1 b1")).await.unwrap_err().is_outage());
+        sink.deliver(&mut items("a1 b1")).await.unwrap();
+        sink.deliver(&mut items("a1 b1")).await.unwrap();
+        assert_eq!(broker.0.lock().unwrap().connections, 2);
+    }
+}

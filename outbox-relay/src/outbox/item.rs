@@ -84,9 +84,8 @@ impl Item {
 
 fn frame(source: &str, bucket: u16, head: Head) -> Result<Frame, String> {
     let generation = head.generation;
-    let text = |bytes: Vec<u8>, what: &str| {
-        String::from_utf8(bytes).map_err(|_| format!("row {}: {what} is not UTF-8", head.id))
-    };
+    let text =
+        |bytes: Vec<u8>, what: &str| String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"));
     let row = OutboxRow {
         id: head.id,
         message_id: head.message_id,
@@ -100,8 +99,7 @@ fn frame(source: &str, bucket: u16, head: Head) -> Result<Frame, String> {
     let right = bucket_of(&row.aggregate_type, &row.aggregate_id);
     if right != bucket {
         return Err(format!(
-            "row {}: bucket {bucket} is not its key's, which is {right}: it was written by other code than outbox_core's",
-            row.id
+            "bucket {bucket} is not its key's, which is {right}: it was written by other code than outbox_core's"
         ));
     }
     Recorded::from_row(source, generation, row).map(|recorded| recorded.to_frame()).map_err(|e| e.to_string())

@@ -18,6 +18,7 @@ pub(super) const SESSION: &[&str] = &[
 ];
 
 pub(super) const PROBES: &[Probe] = &[
+    Probe { table: "outbox_meta", right: "SELECT", text: "select generation from outbox_meta limit 0" },
     Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
     Probe { table: "outbox", right: "DELETE", text: "delete from outbox where id = -1" },
     Probe { table: "outbox_lease", right: "SELECT", text: "select bucket from outbox_lease limit 0" },
@@ -314,7 +315,7 @@ struct Variable {
 pub(super) async fn settings(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Setting>> {
     let variables: Vec<Variable> = Statement::fixed(
         "show session variables where variable_name in ('version', 'tx_isolation', 'transaction_isolation',
-           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only')",
+           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only', 'log_bin', 'binlog_format')",
     )
     .load(c)
     .await?;

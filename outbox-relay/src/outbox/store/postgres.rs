@@ -18,6 +18,7 @@ pub(super) const SESSION: &[&str] = &["set default_transaction_isolation = 'read
      set application_name = 'outbox-relay'"];
 
 pub(super) const PROBES: &[Probe] = &[
+    Probe { table: "outbox_meta", right: "SELECT", text: "select generation from outbox_meta limit 0" },
     Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
     Probe { table: "outbox", right: "DELETE", text: "delete from outbox where id = -1" },
     Probe { table: "outbox_lease", right: "SELECT", text: "select bucket from outbox_lease limit 0" },

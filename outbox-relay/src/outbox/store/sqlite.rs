@@ -21,6 +21,7 @@ pub(super) const SESSION: &[&str] =
 
 /// Enough rights are those of the file; only the tables are tried.
 pub(super) const PROBES: &[Probe] = &[
+    Probe { table: "outbox_meta", right: "SELECT", text: "select generation from outbox_meta limit 0" },
     Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
     Probe { table: "outbox", right: "DELETE", text: "delete from outbox where id = -1" },
     Probe {
