@@ -98,7 +98,6 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
 
 /// The texts of the consumer-side statements of one database, in the order of their binds.
 #[doc(hidden)]
-#[allow(dead_code, reason = "unused when no database feature is on")]
 pub(crate) struct ConsumerSql {
     pub(crate) record_applied: &'static str,
     pub(crate) hold_message: &'static str,
@@ -110,7 +109,6 @@ pub(crate) struct ConsumerSql {
 }
 
 #[derive(diesel::QueryableByName)]
-#[allow(dead_code, reason = "unused when no database feature is on")]
 pub(crate) struct VersionRow {
     #[diesel(sql_type = diesel::sql_types::BigInt)]
     pub(crate) generation: i64,
@@ -119,7 +117,6 @@ pub(crate) struct VersionRow {
 }
 
 #[derive(diesel::QueryableByName)]
-#[allow(dead_code, reason = "unused when no database feature is on")]
 pub(crate) struct SourceRow {
     #[diesel(sql_type = diesel::sql_types::Text)]
     pub(crate) source: String,
@@ -127,7 +124,6 @@ pub(crate) struct SourceRow {
 
 /// The methods whose Rust is equal on all databases and whose SQL is not. A macro, because Diesel's bounds
 /// for a generic connection would outgrow the bodies.
-#[allow(unused_macros, reason = "unused when no database feature is on")]
 macro_rules! consumer_methods {
     ($sql:expr) => {
         fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
@@ -220,5 +216,4 @@ macro_rules! consumer_methods {
         }
     };
 }
-#[allow(unused_imports, reason = "unused when no database feature is on")]
 pub(crate) use consumer_methods;

@@ -1,4 +1,63 @@
-//! The write side and the consumer side of a transactional outbox.
+//! The write side and the consumer side of a transactional outbox, for services on Diesel.
+//!
+//! A service that owns data derives [`Outbox`](derive@Outbox) on its entities and writes them in an
+//! [outbox transaction](OutboxConnection::outbox_transaction): each write also inserts a row into the table
+//! `outbox`, in the same transaction. The relay (crate `outbox-relay`) publishes these rows. A service that
+//! needs the data keeps a [copy](Subscriber::copy) or [handles](Subscriber::on) the messages, each with one
+//! effect, through a [`Subscriber`].
+//!
+#![cfg_attr(
+    all(feature = "derive", feature = "sqlite"),
+    doc = r#"
+```
+use diesel::prelude::*;
+use outbox_core::{Outbox, OutboxConnection, OutboxEvent, migrate};
+use serde::{Deserialize, Serialize};
+
+diesel::table! {
+    product (id) { id -> BigInt, name -> Text, price_cents -> BigInt, cost_cents -> BigInt, }
+}
+
+/// Messages: `product.created`, `product.updated`, `product.deleted`, without what it costs us.
+#[derive(Debug, PartialEq, Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+#[diesel(table_name = product)]
+#[outbox(aggregate = "product")]
+struct Product { id: i64, name: String, price_cents: i64, #[outbox(skip)] cost_cents: i64 }
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(aggregate = "product", event = "price_raised", key = product_id)]
+struct PriceRaised { product_id: i64, by_cents: i64 }
+
+let mut connection = SqliteConnection::establish(":memory:")?;
+migrate::run(&mut connection, &migrate::OUTBOX)?;
+diesel::sql_query(
+    "create table product (id integer primary key, name text, price_cents bigint, cost_cents bigint)",
+)
+.execute(&mut connection)?;
+
+connection.outbox_transaction(|tx| {
+    let lamp = tx.insert(&Product { id: 7, name: "lamp".into(), price_cents: 950, cost_cents: 500 })?;
+    let dearer = tx.update(&Product { price_cents: 995, ..lamp })?;
+    tx.record(&PriceRaised { product_id: dearer.id, by_cents: 45 })?;
+    // Anything else in the same transaction; what is written like this is not recorded.
+    diesel::sql_query("update product set cost_cents = 501").execute(tx.conn())?;
+    Ok(())
+})?;
+
+let pending = diesel::dsl::sql::<diesel::sql_types::BigInt>("select count(*) from outbox");
+assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
+# Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+```
+"#
+)]
+//!
+//! Features: `derive` and `sqlite` (both on), `mysql` and `postgres` (link the C client library of the
+//! database), `rabbitmq`.
+
+#![cfg_attr(
+    not(any(feature = "mysql", feature = "postgres", feature = "sqlite")),
+    allow(dead_code, unused_imports, unused_macros, reason = "what no database uses")
+)]
 
 pub mod broker;
 mod connection;

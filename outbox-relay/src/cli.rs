@@ -182,12 +182,6 @@ async fn migrate(config: &Config) -> End {
     if failures.is_empty() { End::Done } else { End::Failed(failures.join("\n")) }
 }
 
-#[cfg(not(feature = "rabbitmq"))]
-async fn relay(_: &Config, _: bool) -> End {
-    End::Wrong("this build has no broker; build it with feature \"rabbitmq\"".into())
-}
-
-#[cfg(feature = "rabbitmq")]
 async fn relay(config: &Config, until_idle: bool) -> End {
     let relay = match Relay::from_config(config) {
         Ok(relay) => relay,

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod check;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 pub mod config;

@@ -21,6 +21,10 @@ use tracing::{info, warn};
 use crate::retry::{self, Side};
 use crate::status::{State, Status};
 
+/// How long an answer may take before it counts as trouble that is told, for example a broker that has
+/// blocked its publishers because its memory or disk runs low. Waiting goes on.
+const SLOW: Duration = Duration::from_secs(5);
+
 /// What became of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -135,6 +139,7 @@ pub async fn step<S, K>(
     source: &mut S,
     sink: &mut K,
     pace: &Pace,
+    status: &Status,
     shutdown: &CancellationToken,
 ) -> Result<Step, Fault>
 where
@@ -152,7 +157,7 @@ where
         next = next => next?,
     };
     let Some(mut items) = next else { return Ok(Step::Idle) };
-    match deliver(sink, &mut items, source.deadline(), pace, shutdown).await {
+    match deliver(sink, &mut items, source.deadline(), pace, status, shutdown).await {
         Ok(verdicts) => {
             source.settle(items, verdicts).await.map_err(at(Side::Source))?;
             Ok(Step::Worked)
@@ -170,12 +175,14 @@ async fn deliver<I: Send, K: Sink<I>>(
     items: &mut [I],
     lease: impl Fn() -> Option<Instant>,
     pace: &Pace,
+    status: &Status,
     shutdown: &CancellationToken,
 ) -> Result<Vec<Verdict>> {
     let count = items.len();
     let delivery = sink.deliver(items);
     tokio::pin!(delivery);
     let mut end = None;
+    let mut slow = Some(Instant::now() + SLOW);
     let verdicts = loop {
         let deadline = [lease(), end].into_iter().flatten().min();
         let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
@@ -191,6 +198,11 @@ async fn deliver<I: Send, K: Sink<I>>(
             verdicts = &mut delivery => break verdicts?,
             () = shutdown.cancelled(), if end.is_none() => end = Some(Instant::now() + pace.grace),
             () = sleep_until(deadline) => {}
+            () = sleep_until(slow) => {
+                slow = None;
+                let text = format!("no answer for {count} messages since {SLOW:?}, waiting on");
+                pause(status, &Fault { side: Side::Target, error: Error::new(ErrorKind::Outage, text) });
+            }
         }
     };
     if verdicts.len() != count {
@@ -218,27 +230,26 @@ pub async fn run<S, K>(
     S: Source,
     K: Sink<S::Item>,
 {
-    let name = status.name().to_owned();
     let mut idle = pace.idle_min;
     let mut outage = pace.outage.waits();
     loop {
-        let wait = match step(source, sink, pace, shutdown).await {
+        let wait = match step(source, sink, pace, status, shutdown).await {
             Ok(Step::Ended) => break,
             Ok(Step::Worked) => {
                 idle = pace.idle_min;
                 outage.reset();
-                resume(&name, status);
+                resume(status);
                 Duration::ZERO
             }
             Ok(Step::Idle) => {
                 outage.reset();
-                resume(&name, status);
+                resume(status);
                 let wait = idle;
                 idle = (idle * 2).min(pace.idle_max);
                 wait
             }
             Err(fault) => {
-                pause(&name, status, &fault);
+                pause(status, &fault);
                 outage.next_wait()
             }
         };
@@ -254,24 +265,28 @@ pub async fn run<S, K>(
     }
     match tokio::time::timeout(pace.grace, source.close()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(outbox = name, "closing: {error}; confirmed messages are published again"),
-        Err(_) => warn!(outbox = name, "closing took too long; confirmed messages are published again"),
+        Ok(Err(error)) => {
+            warn!(outbox = status.name(), "closing: {error}; confirmed messages are published again")
+        }
+        Err(_) => {
+            warn!(outbox = status.name(), "closing took too long; confirmed messages are published again")
+        }
     }
     status.set_state(State::Stopped);
 }
 
 /// Logged once per change, not per attempt: an outage of an hour is two lines.
-fn resume(name: &str, status: &Status) {
+fn resume(status: &Status) {
     if status.set_state(State::Running) {
-        info!(outbox = name, "running");
+        info!(outbox = status.name(), "running");
     }
 }
 
-fn pause(name: &str, status: &Status, fault: &Fault) {
+fn pause(status: &Status, fault: &Fault) {
     let remedy = retry::decide(&fault.error, fault.side).remedy();
     let why = format!("{}; {remedy}", fault.error);
     if status.set_state(State::Paused { why: why.clone() }) {
-        warn!(outbox = name, "paused: {why}");
+        warn!(outbox = status.name(), "paused: {why}");
     }
 }
 
@@ -348,7 +363,8 @@ mod tests {
     async fn steps(lease: Option<u64>, sink: Slow) -> (Result<Step, Fault>, Vec<String>) {
         let (log, mut sink) = (Log::default(), sink);
         let mut source = source(&log, lease);
-        let step = step(&mut source, &mut sink, &pace(), &CancellationToken::new()).await;
+        let step =
+            step(&mut source, &mut sink, &pace(), &Status::new("test"), &CancellationToken::new()).await;
         let log = log.lock().unwrap().clone();
         (step, log)
     }

@@ -106,12 +106,18 @@ impl Leases {
         Ok(now.held.iter().filter(|(bucket, _)| is_readable(bucket)).map(|(b, e)| (*b, *e)).collect())
     }
 
-    /// Whether a bucket is still held under this epoch, and may be published.
-    pub(crate) fn may_publish(&self, bucket: u16, epoch: i64) -> bool {
-        let now = self.now();
-        now.held.get(&bucket) == Some(&epoch)
-            && !now.releasing.contains(&bucket)
-            && now.is_valid(Instant::now())
+    /// Of these leases those that are still held and may be published. They count as in flight from here on:
+    /// looked at and marked in one go, or the keeper could give a bucket away in between.
+    pub(crate) fn claim(&self, wanted: impl Iterator<Item = (u16, i64)>) -> BTreeMap<u16, i64> {
+        let mut now = self.now();
+        if !now.is_valid(Instant::now()) {
+            return BTreeMap::new();
+        }
+        let claimed: BTreeMap<u16, i64> = wanted
+            .filter(|(bucket, epoch)| now.held.get(bucket) == Some(epoch) && !now.releasing.contains(bucket))
+            .collect();
+        now.in_flight.extend(claimed.keys());
+        claimed
     }
 
     /// Until when these buckets may be published; now, if one of them was lost.
@@ -326,21 +332,33 @@ mod tests {
         leases.set_share(1);
         assert_eq!(leases.readable().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
         assert_eq!(leases.take_releasable(), [0, 1]);
-        assert!(!leases.may_publish(3, 1), "releasing");
+        assert!(leases.claim([(3, 1)].into_iter()).is_empty(), "releasing");
         assert!(leases.deadline(&[(3, 1)].into()) > Instant::now(), "but what is in flight may end");
         leases.set_in_flight(BTreeSet::new());
         assert_eq!(leases.take_releasable(), [3]);
         assert_eq!(leases.held(), [2].into());
     }
 
+    #[tokio::test]
+    async fn what_was_claimed_is_not_given_away() {
+        let leases = Leases::new(Duration::from_secs(10));
+        leases.set_held(held(0..2), Instant::now());
+        assert_eq!(leases.claim(held(0..3).into_iter()), held(0..2), "not what was never held");
+        leases.set_share(0);
+        assert!(leases.take_releasable().is_empty());
+        leases.set_in_flight(BTreeSet::new());
+        assert_eq!(leases.take_releasable(), [0, 1]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_published_past_the_trust_window() {
         let leases = Leases::new(Duration::from_secs(10));
         leases.set_held(held(0..1), Instant::now());
-        assert!(leases.may_publish(0, 1));
-        assert!(!leases.may_publish(0, 2), "another epoch");
+        let claim = |epoch| leases.claim([(0, epoch)].into_iter()).len();
+        assert_eq!(claim(1), 1);
+        assert_eq!(claim(2), 0, "another epoch");
         tokio::time::advance(Duration::from_secs(8)).await;
-        assert!(!leases.may_publish(0, 1));
+        assert_eq!(claim(1), 0);
         assert!(leases.readable().unwrap().is_empty());
         assert!(leases.deadline(&held(0..1)) <= Instant::now());
         leases.set_trouble("gone".into());

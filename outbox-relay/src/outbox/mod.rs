@@ -186,9 +186,8 @@ impl OutboxSource {
     /// Hands out what was read, without what may not be published any more.
     fn hand_out(&mut self) -> Vec<Item> {
         let Read { mut items, .. } = std::mem::take(&mut self.ahead);
-        let leases = &self.leases;
-        items.retain(|item| leases.may_publish(item.bucket(), item.epoch()));
-        self.delivering = items.iter().map(|item| (item.bucket(), item.epoch())).collect();
+        self.delivering = self.leases.claim(items.iter().map(|item| (item.bucket(), item.epoch())));
+        items.retain(|item| self.delivering.get(&item.bucket()) == Some(&item.epoch()));
         self.delivering_ids = items.iter().map(Item::id).collect();
         items
     }

@@ -138,6 +138,10 @@ impl Database {
             Kind::Postgres => {
                 let mut c = AsyncPgConnection::establish(self.url.expose()).await.map_err(refused)?;
                 prepare(&mut c, super::postgres::SESSION).await?;
+                if self.create {
+                    // A migration may have to wait for writers and to rewrite a table.
+                    prepare(&mut c, &["set statement_timeout = 0; set lock_timeout = 0"]).await?;
+                }
                 Ok(Connection::Postgres(c))
             }
             #[cfg(feature = "sqlite")]

@@ -2,13 +2,11 @@
 //! with the same names; this room connects, gives every wait an end, counts and says in errors which
 //! database was meant. It decides nothing about messages.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use diesel::result::QueryResult;
-use outbox_core::{Error, ErrorKind, Result};
+use outbox_core::{Error, Result};
 
 mod connect;
 #[cfg(feature = "mysql")]
@@ -358,12 +356,15 @@ fn millis(time: Duration) -> i64 {
 
 /// A statement, given up when the other end does not answer.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-async fn within<T>(limit: Duration, statement: impl Future<Output = QueryResult<T>>) -> Result<T> {
+async fn within<T>(
+    limit: Duration,
+    statement: impl Future<Output = diesel::result::QueryResult<T>>,
+) -> Result<T> {
     match tokio::time::timeout(limit, statement).await {
         Ok(result) => result.map_err(Error::from),
         Err(_) => {
             let text = format!("no answer within {limit:?}; the connection is given up");
-            Err(Error::new(ErrorKind::Outage, text))
+            Err(Error::new(outbox_core::ErrorKind::Outage, text))
         }
     }
 }
