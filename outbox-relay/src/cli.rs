@@ -187,6 +187,10 @@ async fn relay(config: &Config, until_idle: bool) -> End {
         Ok(relay) => relay,
         Err(error) => return End::Wrong(error.to_string()),
     };
+    for outbox in &config.outbox {
+        let (from, to) = (&outbox.database, &config.broker.url);
+        tracing::info!(outbox = outbox.name, "relaying {from} to {to}, exchange {}", config.broker.exchange);
+    }
     let shutdown = CancellationToken::new();
     if let Err(error) = end_on_signals(shutdown.clone()) {
         return End::Failed(format!("listening for signals: {error}"));

@@ -140,7 +140,7 @@ impl Status {
         }
         let is_new = now.state != state;
         now.state = state;
-        is_change || is_new
+        is_new
     }
 
     pub(crate) fn set_error(&self, error: impl Into<String>) {

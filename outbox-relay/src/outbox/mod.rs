@@ -3,6 +3,12 @@
 //!
 //! While a batch is delivered, one task on the source's connection settles the batch before it and reads the
 //! one after it. At any time at most two batches are in memory and one more is waiting for its DELETE.
+//!
+//! Reading ahead keeps the order of a key. Rows of a key become visible in the order of their ids, so batch
+//! n + 1, which leaves out the ids of batch n, holds only later rows of each key. It is handed out after batch
+//! n has its verdicts, without the keys that failed in it; and batch n + 2 is read after those keys were
+//! written to `outbox_key`, on the same connection, so it does not find them. A batch whose delivery is
+//! unknown takes the batch behind it along: both are read again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;

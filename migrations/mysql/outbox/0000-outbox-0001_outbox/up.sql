@@ -10,7 +10,8 @@ CREATE TABLE outbox (
   headers BLOB NOT NULL COMMENT 'JSON object of strings',
   payload LONGBLOB NOT NULL COMMENT 'JSON text, passed through as it is',
   created_at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
-  KEY outbox_bucket (bucket, id)
+  KEY outbox_bucket (bucket, id),
+  CONSTRAINT outbox_bucket_range CHECK (bucket BETWEEN 0 AND 63)
 ) ENGINE = InnoDB;
 
 -- Which relay may publish which bucket, on the database's clock.

@@ -2,7 +2,7 @@
 CREATE TABLE outbox (
   id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   message_id BYTEA NOT NULL CHECK (octet_length(message_id) = 16),
-  bucket SMALLINT NOT NULL,
+  bucket SMALLINT NOT NULL CHECK (bucket BETWEEN 0 AND 63),
   aggregate_type TEXT NOT NULL,
   aggregate_id TEXT NOT NULL CHECK (octet_length(aggregate_id) <= 255),
   event_type TEXT NOT NULL,

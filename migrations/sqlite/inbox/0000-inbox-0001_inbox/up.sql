@@ -3,7 +3,7 @@ CREATE TABLE inbox (
   consumer TEXT NOT NULL,
   message_id BLOB NOT NULL,
   -- Microseconds since 1970, UTC.
-  applied_at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+  applied_at BIGINT NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)),
   PRIMARY KEY (consumer, message_id)
 ) WITHOUT ROWID;
 
@@ -24,7 +24,7 @@ CREATE TABLE inbox_held (
   routing_key TEXT NOT NULL,
   headers BLOB NOT NULL,
   payload BLOB NOT NULL,
-  held_at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+  held_at BIGINT NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)),
   PRIMARY KEY (consumer, message_id)
 );
 
@@ -35,7 +35,7 @@ CREATE TABLE copy_deleted (
   bucket SMALLINT NOT NULL,
   generation BIGINT NOT NULL,
   id BIGINT NOT NULL,
-  deleted_at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+  deleted_at BIGINT NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)),
   PRIMARY KEY (copy, aggregate_id)
 );
 

@@ -5,7 +5,7 @@ CREATE TABLE outbox (
   -- UUIDv7 made by the writer; what subscribers deduplicate by.
   message_id BLOB NOT NULL CHECK (length(message_id) = 16),
   -- fnv1a64(aggregate_type, 0, aggregate_id) mod outbox_meta.buckets
-  bucket SMALLINT NOT NULL,
+  bucket SMALLINT NOT NULL CHECK (bucket BETWEEN 0 AND 63),
   aggregate_type TEXT NOT NULL,
   aggregate_id TEXT NOT NULL,
   event_type TEXT NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE outbox (
   -- JSON text, passed through as it is.
   payload BLOB NOT NULL,
   -- Microseconds since 1970, UTC.
-  created_at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+  created_at BIGINT NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER))
 );
 CREATE INDEX outbox_bucket ON outbox (bucket, id);
 

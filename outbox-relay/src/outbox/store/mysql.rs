@@ -96,7 +96,8 @@ pub(super) async fn bodies(c: &mut AsyncMysqlConnection, ids: &[i64]) -> QueryRe
     Statement::once(text).load(c).await
 }
 
-/// The join goes from the rows to their leases, or the server may scan a bucket's rows per lease.
+/// The join goes from the rows to their leases by index; left to itself MySQL reads all rows of a bucket per
+/// lease, or all leases per row.
 pub(super) async fn settle(
     c: &mut AsyncMysqlConnection,
     owner: &str,
@@ -105,7 +106,7 @@ pub(super) async fn settle(
 ) -> QueryResult<usize> {
     let text = format!(
         "delete o from outbox o force index (primary)
-         straight_join outbox_lease l on l.bucket = o.bucket
+         straight_join outbox_lease l force index (primary) on l.bucket = o.bucket
          where o.id in ({}) and l.owner = ? and (l.bucket, l.epoch) in ({})",
         list(ids),
         pairs(fence),
@@ -120,9 +121,10 @@ pub(super) async fn clear_keys(
     ids: &[i64],
 ) -> QueryResult<usize> {
     let text = format!(
-        "delete k from outbox_key k
-         join outbox o on o.aggregate_type = k.aggregate_type and o.aggregate_id = k.aggregate_id
-         join outbox_lease l on l.bucket = o.bucket
+        "delete k from outbox o force index (primary)
+         straight_join outbox_lease l force index (primary) on l.bucket = o.bucket
+         straight_join outbox_key k force index (primary)
+           on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
          where o.id in ({}) and l.owner = ? and (l.bucket, l.epoch) in ({})",
         list(ids),
         pairs(fence),
