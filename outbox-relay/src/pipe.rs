@@ -195,9 +195,10 @@ async fn deliver<I: Send, K: Sink<I>>(
         }
         tokio::select! {
             biased;
+            // First: a process that was stopped must look at its lease before it publishes on.
+            () = sleep_until(deadline) => {}
             verdicts = &mut delivery => break verdicts?,
             () = shutdown.cancelled(), if end.is_none() => end = Some(Instant::now() + pace.grace),
-            () = sleep_until(deadline) => {}
             () = sleep_until(slow) => {
                 slow = None;
                 let text = format!("no answer for {count} messages since {SLOW:?}, waiting on");

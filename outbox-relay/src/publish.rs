@@ -143,7 +143,14 @@ async fn deliver<B: Broker, I: Outgoing>(sink: &mut Publish<B>, items: &mut [I])
         }
         let confirms = sink.publish(&frames).await?;
         for ((index, frame), confirm) in indexes.into_iter().zip(&frames).zip(confirms) {
-            let verdict = sink.judge(confirm, frame)?;
+            let verdict = match sink.judge(confirm, frame) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    // The next connection declares what is missing, where it may.
+                    sink.publisher = None;
+                    return Err(error);
+                }
+            };
             if verdict != Verdict::Done {
                 failed.insert(items[index].key().to_owned());
             }

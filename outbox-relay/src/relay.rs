@@ -1,7 +1,7 @@
 //! Builds a pipe per outbox and keeps it running: the only place that knows both a source and a sink.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outbox_core::broker::Broker;
 use outbox_core::{Error, ErrorKind, Frame, Result, RetryPolicy};
@@ -157,7 +157,11 @@ impl<B: Broker> Relay<B> {
             }
         }
         let inner = shutdown.child_token();
-        let running = self.run(inner.clone());
+        let running = async {
+            let ran = self.run(inner.clone()).await;
+            inner.cancel();
+            ran
+        };
         let waiting = async {
             let left = wait_for(&mut goals, &inner).await;
             inner.cancel();
@@ -245,9 +249,34 @@ struct Goal {
     status: Status,
 }
 
+/// How far a goal is.
+enum Progress {
+    /// All of it is gone.
+    Reached,
+    /// Something of it can still move.
+    Open,
+    /// What is left of it is parked.
+    Parked(Vec<HeldKey>),
+}
+
+impl Goal {
+    async fn look(&mut self) -> Result<Progress> {
+        if !self.store.is_left(self.top, false).await? {
+            return Ok(Progress::Reached);
+        }
+        if self.store.is_left(self.top, true).await? {
+            return Ok(Progress::Open);
+        }
+        let mut keys = self.store.held_keys(KEYS_NAMED).await?;
+        keys.retain(|key| key.parked);
+        Ok(Progress::Parked(keys))
+    }
+}
+
 /// Looks until every goal is reached or what is left of it is parked.
 async fn wait_for(goals: &mut Vec<Goal>, end: &CancellationToken) -> Result<Vec<Left>> {
     let mut left = Vec::new();
+    let mut since: Option<Instant> = None;
     let mut wait = Duration::from_millis(10);
     while !goals.is_empty() {
         tokio::select! {
@@ -263,14 +292,25 @@ async fn wait_for(goals: &mut Vec<Goal>, end: &CancellationToken) -> Result<Vec<
             {
                 return Err(Error::new(ErrorKind::Outage, format!("outbox {:?}: {why}", snapshot.name)));
             }
-            if !goal.store.is_left(goal.top, false).await? {
-                info!(outbox = snapshot.name, "all that was there is delivered");
-            } else if goal.store.is_left(goal.top, true).await? {
-                open.push(goal);
-            } else {
-                let mut keys = goal.store.held_keys(KEYS_NAMED).await?;
-                keys.retain(|key| key.parked);
-                left.push(Left { outbox: snapshot.name, keys });
+            match goal.look().await {
+                Ok(Progress::Reached) => {
+                    info!(outbox = snapshot.name, "all that was there is delivered");
+                    since = None;
+                }
+                Ok(Progress::Open) => {
+                    open.push(goal);
+                    since = None;
+                }
+                Ok(Progress::Parked(keys)) => left.push(Left { outbox: snapshot.name, keys }),
+                // The pipe waits it out too; the patience is the same.
+                Err(error) if error.is_outage() => {
+                    let began = *since.get_or_insert_with(Instant::now);
+                    if began.elapsed() >= PATIENCE {
+                        return Err(error);
+                    }
+                    open.push(goal);
+                }
+                Err(error) => return Err(error),
             }
         }
         *goals = open;

@@ -40,6 +40,8 @@ impl Decision {
 
 /// Parts of a database's words, and what helps.
 const DATABASE: &[(&str, &str)] = &[
+    ("unknown database", "create the database, or correct its name in the URL"),
+    ("role \"", "correct the user in the URL, or create it"),
     ("no such table", "create the tables with `outbox-relay migrate`"),
     ("doesn't exist", "create the tables with `outbox-relay migrate`"),
     ("does not exist", "check the database's name, then create the tables with `outbox-relay migrate`"),

@@ -55,16 +55,15 @@ pub fn from_file(path: &Path, environment: &Environment) -> Result<Config, Probl
 /// # Errors
 /// Every problem at once.
 pub fn from_text(text: &str, environment: &Environment) -> Result<Config, Problems> {
-    let mut table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Problems(vec![error.to_string().trim_end().to_owned()]))?;
+    let mut table: Table =
+        text.parse().map_err(|error: toml::de::Error| Problems(vec![without_source(text, &error)]))?;
     let mut problems = Vec::new();
     overlay(&mut table, environment, &mut problems);
     check_sections(&mut table, environment, &mut problems);
     let config = match Config::deserialize(Toml::Table(table)) {
         Ok(config) => config,
         Err(error) => {
-            problems.push(error.to_string());
+            problems.push(error.message().to_owned());
             return Err(Problems(problems));
         }
     };
@@ -73,6 +72,13 @@ pub fn from_text(text: &str, environment: &Environment) -> Result<Config, Proble
     let told: Vec<_> = problems.iter().map(|problem| path(problem)).collect();
     problems.extend(config.validate().into_iter().filter(|problem| !told.contains(&path(problem))));
     if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+}
+
+/// The error without the line of the file, in which a password may stand.
+fn without_source(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message())
 }
 
 /// Puts overriding variables into the table, as text; [`check_value`] gives them their types.

@@ -33,7 +33,10 @@
 //! or a blocked broker lets through later is a repetition, and its settling DELETE finds another epoch.
 //!
 //! **Clocks set back.** A dead owner's lease would end hours later if the database's clock was set back; so an
-//! expiry that lies further ahead than the lease is long counts as expired.
+//! expiry that lies further ahead than twice the lease counts as expired. Twice, because a statement that
+//! waited for a lock compares with the time of its start, and clocks are set back by a little all the time. A
+//! clock that is set back by more than a lease makes two owners until the next renewal: messages repeat, and
+//! the epoch keeps the settling apart.
 //!
 //! **Fair share.** With n relays alive each may hold ⌊64 ∕ n⌋ buckets, and the first (64 mod n) of them, by
 //! name, one more. A relay that holds more releases the rest; one that holds less takes what is free. Nobody
@@ -51,6 +54,9 @@ use tracing::{debug, info, warn};
 
 use super::store::Store;
 use crate::status::Status;
+
+/// How long giving the leases back may take at the end.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// What is held now; the keeper writes it, the pipe reads it.
 #[derive(Debug)]
@@ -299,7 +305,12 @@ impl Keeper {
             }
             self.store.leave().await
         };
-        if let Err(error) = given.await {
+        let text = match tokio::time::timeout(GIVE_BACK, given).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the database does not answer".into()),
+        };
+        if let Some(error) = text {
             warn!(outbox = self.status.name(), "leases were not given back, they end by themselves: {error}");
         }
         self.status.set_held(BTreeSet::new());

@@ -127,6 +127,17 @@ fn owner() -> String {
 /// `Database` when the table is missing, `Invalid` when it does not fit.
 pub(crate) async fn verify(store: &mut Store) -> Result<i64> {
     let meta = store.meta().await?;
+    if meta.leases != i64::from(BUCKETS) {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "database {}: outbox_lease has rows for {} of {BUCKETS} buckets, messages of the others would wait \
+                 for ever; insert the missing ones: insert into outbox_lease (bucket) values (…)",
+                store.database().label(),
+                meta.leases
+            ),
+        ));
+    }
     if meta.buckets == i16::try_from(BUCKETS).unwrap_or_default() && meta.bucket_hash == BUCKET_HASH {
         return Ok(meta.generation);
     }

@@ -15,7 +15,7 @@ CREATE TABLE inbox_held (
   aggregate_id VARBINARY(255) NOT NULL COMMENT 'empty when the message did not decode',
   state VARCHAR(20) NOT NULL COMMENT 'dead: until somebody decides',
   attempts INT NOT NULL,
-  error TEXT NOT NULL,
+  error TEXT CHARACTER SET utf8mb4 NOT NULL,
   routing_key VARBINARY(255) NOT NULL,
   headers MEDIUMBLOB NOT NULL COMMENT 'JSON object of strings',
   payload LONGBLOB NOT NULL,

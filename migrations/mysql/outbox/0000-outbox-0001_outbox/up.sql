@@ -38,7 +38,7 @@ CREATE TABLE outbox_key (
   attempts INT NOT NULL,
   parked BOOLEAN NOT NULL COMMENT 'true: nobody tries again until it is replayed or discarded',
   next_at DATETIME(6) NOT NULL COMMENT 'when a waiting key is tried again',
-  last_error TEXT NOT NULL,
+  last_error TEXT CHARACTER SET utf8mb4 NOT NULL,
   PRIMARY KEY (aggregate_type, aggregate_id)
 ) ENGINE = InnoDB;
 

@@ -42,6 +42,8 @@ pub struct RabbitMqPublisher {
     timeout: Duration,
     /// RabbitMQ has confirmed something on this connection.
     proven: bool,
+    /// So many frames go out one by one, to find the one that RabbitMQ refused their window for.
+    alone: usize,
     /// Why nothing is published any more. Set while a call is under way, so that one which is dropped half
     /// way leaves it: the confirms that it did not wait for would be taken for those of the next.
     broken: Option<String>,
@@ -59,7 +61,7 @@ impl RabbitMqPublisher {
     /// Turns on confirms; `timeout` is for one call of `publish`.
     pub(super) async fn open(link: Link, exchange: ShortString, timeout: Duration) -> Result<Self> {
         let channel = confirming(&link).await?;
-        Ok(Self { link, channel, exchange, timeout, proven: false, broken: None })
+        Ok(Self { link, channel, exchange, timeout, proven: false, alone: 0, broken: None })
     }
 
     async fn publish_all(&mut self, frames: &[Frame]) -> Result<Vec<Confirm>> {
@@ -67,6 +69,7 @@ impl RabbitMqPublisher {
         while let Some(first) = frames.get(answers.len()) {
             if let Some(reason) = self.unsendable(first) {
                 answers.push(Confirm::Refused(reason));
+                self.alone = self.alone.saturating_sub(1);
                 continue;
             }
             // What is written now would go out whenever RabbitMQ takes messages again, wanted or not.
@@ -75,34 +78,31 @@ impl RabbitMqPublisher {
             match self.send(window).await {
                 Ok(confirms) => {
                     self.proven = true;
+                    self.alone = self.alone.saturating_sub(confirms.len());
                     answers.extend(confirms);
                 }
-                Err(Failed::Channel(error)) => answers.push(self.closed(&error, window).await?),
+                Err(Failed::Channel(error)) => answers.extend(self.closed(&error, window).await?),
                 Err(Failed::Link(error)) => return Err(error),
             }
         }
         Ok(answers)
     }
 
-    /// The answer to a window over which RabbitMQ closed the channel, with a new channel in its place, or
-    /// the error if it cannot be told which frame was at fault.
-    async fn closed(&mut self, error: &lapin::Error, window: &[Frame]) -> Result<Confirm> {
+    /// The answer to a window of one frame over which RabbitMQ closed the channel, with a new channel in its
+    /// place; for a larger window none, and its frames go out again one by one: some of them repeat, which
+    /// beats meeting the same frame in the same window for ever.
+    async fn closed(&mut self, error: &lapin::Error, window: &[Frame]) -> Result<Option<Confirm>> {
         let said = failure::text(error);
         match failure::code(error) {
-            // A relay that publishes everything again would meet the same frame again: it has to come
-            // alone to be found.
-            Some(PRECONDITION_FAILED) if window.len() > 1 => Err(Error::new(
-                ErrorKind::Outage,
-                format!(
-                    "publishing to exchange {}: RabbitMQ refuses one of {} messages and answers none: {said}; publish \
-                     fewer at a time, down to one, to find out which",
-                    self.exchange,
-                    window.len()
-                ),
-            )),
+            Some(PRECONDITION_FAILED) if window.len() > 1 => {
+                self.channel = confirming(&self.link).await?;
+                self.alone = window.len();
+                Ok(None)
+            }
             Some(PRECONDITION_FAILED) => {
                 self.channel = confirming(&self.link).await?;
-                Ok(Confirm::Refused(said))
+                self.alone = self.alone.saturating_sub(1);
+                Ok(Some(Confirm::Refused(said)))
             }
             Some(NOT_FOUND) => Err(Error::new(
                 ErrorKind::Broker,
@@ -121,7 +121,7 @@ impl RabbitMqPublisher {
         // RabbitMQ tells a connection that it is blocked only after the connection has published. One
         // frame finds that out; with a whole window, each new connection during an alarm would leave a
         // window of repeats in RabbitMQ's sockets for the time after.
-        let messages = if self.proven { WINDOW_MESSAGES } else { 1 };
+        let messages = if self.proven && self.alone == 0 { WINDOW_MESSAGES } else { 1 };
         let mut bytes = 0;
         let fitting = frames.iter().take(messages).take_while(|frame| {
             bytes += frame.size();

@@ -57,9 +57,13 @@ pub(super) const PROBES: &[Probe] = &[
 ];
 
 pub(super) async fn meta(c: &mut AsyncMysqlConnection) -> QueryResult<Meta> {
-    Statement::fixed("select generation, buckets, bucket_hash from outbox_meta where id = 1")
-        .get_result(c)
-        .await
+    Statement::fixed(
+        "select generation, buckets, bucket_hash,
+           (select count(*) from outbox_lease where bucket between 0 and 63) as leases
+         from outbox_meta where id = 1",
+    )
+    .get_result(c)
+    .await
 }
 
 /// Both indexes are forced: an outbox is empty whenever statistics are taken, and a plan made for an empty
@@ -206,7 +210,7 @@ pub(super) async fn acquire(
          set epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
            lease_ms = ?
          where owner is null or expires_at < utc_timestamp(6)
-           or expires_at > utc_timestamp(6) + interval lease_ms * 1000 microsecond
+           or expires_at > utc_timestamp(6) + interval lease_ms * 2000 microsecond
          order by bucket limit {count}",
     ))
     .text(owner)
@@ -222,10 +226,10 @@ pub(super) async fn leases(c: &mut AsyncMysqlConnection, owner: &str) -> QueryRe
          from (select
              (select count(*) from outbox_relay
               where expires_at >= utc_timestamp(6)
-                and expires_at <= utc_timestamp(6) + interval lease_ms * 1000 microsecond) as live,
+                and expires_at <= utc_timestamp(6) + interval lease_ms * 2000 microsecond) as live,
              (select count(*) from outbox_relay
               where expires_at >= utc_timestamp(6)
-                and expires_at <= utc_timestamp(6) + interval lease_ms * 1000 microsecond and owner < ?) as rank_,
+                and expires_at <= utc_timestamp(6) + interval lease_ms * 2000 microsecond and owner < ?) as rank_,
              (select count(*) from outbox_key where not parked) as waiting,
              (select count(*) from outbox_key where parked) as parked) n
          left join outbox_lease l on l.owner = ? and l.expires_at >= utc_timestamp(6)",

@@ -56,9 +56,13 @@ pub(super) const PROBES: &[Probe] = &[
 ];
 
 pub(super) async fn meta(c: &mut AsyncPgConnection) -> QueryResult<Meta> {
-    Statement::fixed("select generation, buckets, bucket_hash from outbox_meta where id = 1")
-        .get_result(c)
-        .await
+    Statement::fixed(
+        "select generation, buckets, bucket_hash,
+           (select count(*) from outbox_lease where bucket between 0 and 63) as leases
+         from outbox_meta where id = 1",
+    )
+    .get_result(c)
+    .await
 }
 
 pub(super) async fn heads(c: &mut AsyncPgConnection, ask: &Ask<'_>) -> QueryResult<Vec<Head>> {
@@ -212,7 +216,7 @@ pub(super) async fn acquire(
          where bucket in (
            select bucket from outbox_lease
            where owner is null or expires_at < clock_timestamp()
-             or expires_at > clock_timestamp() + lease_ms * interval '1 millisecond'
+             or expires_at > clock_timestamp() + 2 * lease_ms * interval '1 millisecond'
            order by bucket limit {count} for update skip locked)",
     ))
     .text(owner)
@@ -228,10 +232,10 @@ pub(super) async fn leases(c: &mut AsyncPgConnection, owner: &str) -> QueryResul
          from (select
              (select count(*) from outbox_relay
               where expires_at >= clock_timestamp()
-                and expires_at <= clock_timestamp() + lease_ms * interval '1 millisecond') as live,
+                and expires_at <= clock_timestamp() + 2 * lease_ms * interval '1 millisecond') as live,
              (select count(*) from outbox_relay
               where expires_at >= clock_timestamp()
-                and expires_at <= clock_timestamp() + lease_ms * interval '1 millisecond' and owner < ?) as rank_,
+                and expires_at <= clock_timestamp() + 2 * lease_ms * interval '1 millisecond' and owner < ?) as rank_,
              (select count(*) from outbox_key where not parked) as waiting,
              (select count(*) from outbox_key where parked) as parked) n
          left join outbox_lease l on l.owner = ? and l.expires_at >= clock_timestamp()",

@@ -28,6 +28,9 @@ pub struct Meta {
     /// The name of that hash.
     #[diesel(sql_type = Text)]
     pub bucket_hash: String,
+    /// How many buckets have a row in `outbox_lease`.
+    #[diesel(sql_type = BigInt)]
+    pub leases: i64,
 }
 
 /// A row of `outbox`, with headers and payload if they are small, and what `outbox_key` knows of its key.

@@ -41,9 +41,13 @@ macro_rules! now {
 }
 
 pub(super) async fn meta(c: &mut Connection) -> QueryResult<Meta> {
-    Statement::fixed("select generation, buckets, bucket_hash from outbox_meta where id = 1")
-        .get_result(c)
-        .await
+    Statement::fixed(
+        "select generation, buckets, bucket_hash,
+           (select count(*) from outbox_lease where bucket between 0 and 63) as leases
+         from outbox_meta where id = 1",
+    )
+    .get_result(c)
+    .await
 }
 
 /// `+o.bucket` keeps SQLite from taking the index on buckets and sorting.
@@ -188,7 +192,7 @@ pub(super) async fn acquire(c: &mut Connection, owner: &str, ttl_ms: i64, count:
         "update outbox_lease set epoch = epoch + 1, owner = ?, expires_at = {now} + ?, lease_ms = ?
          where bucket in (
            select bucket from outbox_lease
-           where owner is null or expires_at < {now} or expires_at > {now} + lease_ms
+           where owner is null or expires_at < {now} or expires_at > {now} + 2 * lease_ms
            order by bucket limit {count})",
         now = now!(),
     ))
@@ -204,9 +208,9 @@ pub(super) async fn leases(c: &mut Connection, owner: &str) -> QueryResult<Vec<L
         "select l.bucket, l.epoch, n.live, n.rank_, n.waiting, n.parked
          from (select
              (select count(*) from outbox_relay
-              where expires_at >= {now} and expires_at <= {now} + lease_ms) as live,
+              where expires_at >= {now} and expires_at <= {now} + 2 * lease_ms) as live,
              (select count(*) from outbox_relay
-              where expires_at >= {now} and expires_at <= {now} + lease_ms and owner < ?) as rank_,
+              where expires_at >= {now} and expires_at <= {now} + 2 * lease_ms and owner < ?) as rank_,
              (select count(*) from outbox_key where not parked) as waiting,
              (select count(*) from outbox_key where parked) as parked) n
          left join outbox_lease l on l.owner = ? and l.expires_at >= {now}",

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::raw::Route;
 use crate::table::Measure;
 use crate::{Failure, Size, database, raw};
 
@@ -50,9 +51,11 @@ pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>,
     };
     let (admin, amqp) = (url_of(server.variable)?, url_of("OUTBOX_TEST_AMQP_URL")?);
     let name = format!("bench_{}", std::process::id());
-    let (mut ours, mut peaks, mut raws, mut bares) = (vec![], vec![], vec![], vec![]);
+    let (mut ours, mut peaks, mut bares) = (vec![], vec![], vec![]);
+    let (mut raws, mut topics) = (vec![], vec![]);
     for _ in 0..size.runs {
-        raws.push(raw::publish_rate(&amqp, size).await?);
+        raws.push(raw::publish_rate(&amqp, size, Route::Straight).await?);
+        topics.push(raw::publish_rate(&amqp, size, Route::Topic).await?);
         let url = (server.create)(&admin, &name)?;
         (server.fill)(&url, size)?;
         bares.push((server.bare_rate)(&url, size)?);
@@ -80,7 +83,12 @@ pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>,
         theirs: vec![64.0; peaks.len()],
         ours: peaks,
     };
-    Ok(vec![rate("raw lapin", &raws), rate("bare select + delete", &bares), bound])
+    Ok(vec![
+        rate("raw lapin", &raws),
+        rate("raw lapin, same route", &topics),
+        rate("bare select + delete", &bares),
+        bound,
+    ])
 }
 
 /// Runs the relay as a process of its own until the outbox is empty.
