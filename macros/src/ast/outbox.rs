@@ -1,0 +1,202 @@
+//! `#[derive(Outbox)]`: an entity, or an insertable of one.
+
+use quote::{ToTokens, format_ident};
+use syn::{DeriveInput, GenericParam, Generics, Ident, LitStr, Path};
+
+use super::read::{Field, Read, finish, is_option, name, twice};
+use crate::attr::{Derive, Errors};
+
+/// `#[derive(Outbox)]`.
+pub(crate) enum Outbox {
+    Entity(Entity),
+    Insertable(Insertable),
+}
+
+/// A model whose writes are recorded.
+pub(crate) struct Entity {
+    pub(crate) krate: Path,
+    pub(crate) ident: Ident,
+    pub(crate) table: Path,
+    pub(crate) aggregate: LitStr,
+    pub(crate) key: Vec<Field>,
+    /// The fields that are recorded.
+    pub(crate) recorded: Vec<Field>,
+    pub(crate) read_back: ReadBack,
+}
+
+/// A struct to insert rows of an entity with.
+pub(crate) struct Insertable {
+    pub(crate) krate: Path,
+    pub(crate) ident: Ident,
+    pub(crate) generics: Generics,
+    pub(crate) table: Path,
+    pub(crate) entity: Path,
+    /// The columns that the user names as the key: they must exist.
+    pub(crate) named_columns: Vec<Ident>,
+    pub(crate) read_back: ReadBack,
+}
+
+/// How an inserted row is found where the database has no RETURNING.
+pub(crate) enum ReadBack {
+    /// By Diesel's `Identifiable` of the struct.
+    Identified,
+    /// By the table's primary key, in these fields.
+    PrimaryKey(Vec<Field>),
+    /// By columns that the user vouches for.
+    Columns(Vec<Field>),
+    /// By the generated key.
+    Generated(Ident),
+    /// By the key's field, or the generated key when it is `None`.
+    Either(Box<Field>),
+    /// Not at all: why, and what to do about it.
+    Impossible(syn::Error),
+}
+
+impl Outbox {
+    pub(crate) fn new(input: &DeriveInput) -> syn::Result<Self> {
+        let mut errors = Errors::default();
+        let read = Read::new(input, Derive::Outbox, &mut errors);
+        let container = &read.container;
+        let this = match &container.entity {
+            Some(entity) => {
+                if let Some(aggregate) = &container.aggregate {
+                    errors.push(
+                        aggregate,
+                        "an insertable takes the aggregate of its entity; remove `aggregate`",
+                    );
+                }
+                insertable(&read, entity, &mut errors).map(Self::Insertable)
+            }
+            None => entity(&read, &mut errors).map(Self::Entity),
+        };
+        finish(this, errors)
+    }
+}
+
+fn entity(read: &Read<'_>, errors: &mut Errors) -> Option<Entity> {
+    let container = &read.container;
+    match &container.aggregate {
+        Some(aggregate) => {
+            name(aggregate, "an aggregate", errors);
+            read.refuse_generics(
+                "an entity has neither generics nor lifetimes: its row is read back from the database; \
+                 use owned types",
+                |_| true,
+                errors,
+            );
+            read.refuse_embed(errors);
+        }
+        None if read.is_unclear => {}
+        None => errors.push(
+            read.ident,
+            format!(
+                "`{}` does not say what it is; add `#[outbox(aggregate = \"…\")]` to an entity, \
+                 `#[outbox(entity = …)]` to an insertable of one",
+                read.ident
+            ),
+        ),
+    }
+    let table = read.table(errors);
+    let names = container.key.as_deref().or(container.diesel_key.as_deref());
+    // Of what does not say what it is, no `id` is asked for: insertables need none.
+    let key = match (names, &container.aggregate) {
+        (None, None) => None,
+        _ => read.key(names, errors),
+    };
+    read.check_recorded(key.as_deref().unwrap_or_default(), errors);
+    Some(Entity {
+        krate: read.krate(),
+        ident: read.ident.clone(),
+        table: table?,
+        aggregate: container.aggregate.clone()?,
+        key: key?,
+        recorded: read
+            .fields
+            .iter()
+            .filter(|(_, on)| on.skip.is_none())
+            .map(|(field, _)| field.clone())
+            .collect(),
+        read_back: entity_read_back(read),
+    })
+}
+
+/// An entity is found by Diesel's primary key, unless the database generates it.
+fn entity_read_back(read: &Read<'_>) -> ReadBack {
+    let default = [format_ident!("id")];
+    let names = read.container.diesel_key.as_deref().unwrap_or(&default);
+    let generated = names.iter().find(|name| read.find_column(name).is_some_and(|(_, on)| on.skip_insertion));
+    match (generated, names) {
+        (None, _) => ReadBack::Identified,
+        (Some(_), [only]) => ReadBack::Generated(read.column(only)),
+        (Some(generated), _) => ReadBack::Impossible(composite(read.ident, generated)),
+    }
+}
+
+fn insertable(read: &Read<'_>, entity: &Path, errors: &mut Errors) -> Option<Insertable> {
+    read.refuse_generics(
+        "an insertable may have lifetimes, not type or const parameters; name the types",
+        |parameter| !matches!(parameter, GenericParam::Lifetime(_)),
+        errors,
+    );
+    for (_, on) in &read.fields {
+        let skip = on.skip.as_ref().map(ToTokens::to_token_stream);
+        let rename = on.rename.as_ref().map(ToTokens::to_token_stream);
+        for misplaced in skip.into_iter().chain(rename) {
+            errors.push(
+                misplaced,
+                "`skip` and `rename` go on the fields of the entity: its row is what is recorded",
+            );
+        }
+    }
+    let table = read.table(errors);
+    let container = &read.container;
+    if let Some(names) = &container.key {
+        twice(names, errors);
+    }
+    let named_columns = container.key.iter().flatten().map(|name| read.column(name)).collect();
+    Some(Insertable {
+        krate: read.krate(),
+        ident: read.ident.clone(),
+        generics: read.generics.clone(),
+        table: table?,
+        entity: entity.clone(),
+        named_columns,
+        read_back: insertable_read_back(read),
+    })
+}
+
+fn insertable_read_back(read: &Read<'_>) -> ReadBack {
+    let default = [format_ident!("id", span = read.ident.span())];
+    let explicit = read.container.key.as_deref();
+    let names = explicit.or(read.container.diesel_key.as_deref()).unwrap_or(&default);
+    let present = |name: &Ident| {
+        let (field, on) = read.find(name)?;
+        let written = !on.skip_insertion && on.embed.is_none();
+        written.then(|| field.clone())
+    };
+    let fields: Vec<_> = names.iter().filter_map(present).collect();
+    match names {
+        [only] => match fields.into_iter().next() {
+            Some(field) if is_option(&field.ty) => ReadBack::Either(Box::new(field)),
+            Some(field) if explicit.is_some() => ReadBack::Columns(vec![field]),
+            Some(field) => ReadBack::PrimaryKey(vec![field]),
+            None => ReadBack::Generated(read.column(only)),
+        },
+        _ => match names.iter().find(|name| present(name).is_none_or(|field| is_option(&field.ty))) {
+            Some(missing) => ReadBack::Impossible(composite(read.ident, missing)),
+            None if explicit.is_some() => ReadBack::Columns(fields),
+            None => ReadBack::PrimaryKey(fields),
+        },
+    }
+}
+
+fn composite(ident: &Ident, missing: &Ident) -> syn::Error {
+    syn::Error::new_spanned(
+        missing,
+        format!(
+            "on MySQL and MariaDB an inserted row is read back by its key, and `{ident}` gives no value for \
+             `{missing}` of a key of several columns; give it one, or name columns that find the row: \
+             `#[outbox(key(…))]`"
+        ),
+    )
+}

@@ -1,0 +1,135 @@
+//! What generated code is put together from: paths, databases, and the pieces that all derives write.
+
+use std::collections::BTreeMap;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Ident, Path};
+
+use crate::ast::Field;
+
+/// The paths that generated code begins with.
+pub(super) struct Paths {
+    pub(super) krate: Path,
+    pub(super) private: TokenStream,
+    pub(super) diesel: TokenStream,
+    pub(super) query_result: TokenStream,
+}
+
+impl Paths {
+    pub(super) fn new(krate: &Path) -> Self {
+        let private = quote!(#krate::__private);
+        let diesel = quote!(#private::diesel);
+        let query_result = quote!(#diesel::QueryResult);
+        Self { krate: krate.clone(), private, diesel, query_result }
+    }
+
+    /// One piece of code for each database, of which `outbox-core` keeps those that it is built with.
+    pub(super) fn per_database(&self, code: impl Fn(&Database) -> TokenStream) -> TokenStream {
+        let Self { krate, diesel, .. } = self;
+        let databases = [
+            ("sqlite", quote!(#diesel::sqlite::SqliteConnection), quote!(#diesel::sqlite::Sqlite), true),
+            ("mysql", quote!(#diesel::mysql::MysqlConnection), quote!(#diesel::mysql::Mysql), false),
+            ("postgres", quote!(#diesel::pg::PgConnection), quote!(#diesel::pg::Pg), true),
+        ];
+        databases
+            .into_iter()
+            .map(|(feature, connection, backend, has_returning)| {
+                let wrapper = format_ident!("__with_{feature}");
+                let code = code(&Database { connection, backend, has_returning });
+                quote!(#krate::#wrapper! { #code })
+            })
+            .collect()
+    }
+
+    /// Runs a statement on the connection that every method is given.
+    pub(super) fn run(&self, method: &str, statement: &TokenStream) -> TokenStream {
+        let diesel = &self.diesel;
+        let method = format_ident!("{method}");
+        quote!(#diesel::RunQueryDsl::#method(#statement, __connection))
+    }
+
+    /// `table.column = value`.
+    pub(super) fn eq(&self, table: &Path, column: &Ident, value: &TokenStream) -> TokenStream {
+        let diesel = &self.diesel;
+        quote!(#diesel::ExpressionMethods::eq(#table::#column, #value))
+    }
+
+    /// `table.column = self.field`, told at the field's type where the two do not fit.
+    pub(super) fn eq_field(&self, table: &Path, field: &Field) -> TokenStream {
+        let Self { diesel, .. } = self;
+        let Field { ident, column, .. } = field;
+        quote_spanned!(at(field.ty.span())=> #diesel::ExpressionMethods::eq(#table::#column, &self.#ident))
+    }
+
+    /// The table's rows of a key.
+    pub(super) fn rows(&self, table: &Path, key: &[Field]) -> TokenStream {
+        let diesel = &self.diesel;
+        key.iter().fold(quote!(#table::table), |rows, field| {
+            let is_equal = self.eq_field(table, field);
+            quote!(#diesel::QueryDsl::filter(#rows, #is_equal))
+        })
+    }
+}
+
+pub(super) struct Database {
+    pub(super) connection: TokenStream,
+    pub(super) backend: TokenStream,
+    pub(super) has_returning: bool,
+}
+
+pub(super) fn key_fn(paths: &Paths, key: &[Field]) -> TokenStream {
+    let private = &paths.private;
+    let fields = key.iter().map(|Field { ident, ty, .. }| quote_spanned!(at(ty.span())=> &self.#ident));
+    quote! {
+        fn key(&self) -> ::std::string::String {
+            #private::join_key(&[#(#fields),*])
+        }
+    }
+}
+
+/// FNV-1a 64 over `name:type;` of the fields in the order of their names, as 16 hex digits.
+pub(super) fn fingerprint(recorded: &[Field]) -> String {
+    let by_name: BTreeMap<_, _> = recorded.iter().map(|field| (field.name.as_str(), &field.ty)).collect();
+    let hash = by_name.into_iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, (name, ty)| {
+        let ty = quote!(#ty).to_string().replace(char::is_whitespace, "");
+        format!("{name}:{ty};")
+            .bytes()
+            .fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    });
+    format!("{hash:016x}")
+}
+
+/// Tokens that are underlined there and mean what they mean here, in a struct made by `macro_rules!` too.
+pub(super) fn at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}
+
+pub(super) fn in_const(code: &TokenStream) -> TokenStream {
+    quote! {
+        const _: () = {
+            #code
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(ty: &str, name: &str) -> Field {
+        let ident = format_ident!("x");
+        Field { column: ident.clone(), ident, ty: syn::parse_str(ty).unwrap(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn fingerprint_is_pinned() {
+        // A change here would make every service report a new schema. Of `a:Option<Vec<u8>>;b:i64;`.
+        let fields = [recorded("i64", "b"), recorded("Option < Vec<u8> >", "a")];
+        assert_eq!(fingerprint(&fields), "607de5ddb58c5491");
+        let [first, second] = fields;
+        assert_eq!(fingerprint(&[second, first]), "607de5ddb58c5491");
+        assert_eq!(fingerprint(&[]), "cbf29ce484222325");
+    }
+}
