@@ -23,7 +23,7 @@ impl Operation {
     pub const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Current];
 
     /// The event name.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
@@ -31,6 +31,45 @@ impl Operation {
             Self::Current => "current",
         }
     }
+}
+
+/// The event names of an entity's messages; `current` is always called so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventNames {
+    /// Of an insert.
+    pub created: &'static str,
+    /// Of an update.
+    pub updated: &'static str,
+    /// Of a delete.
+    pub deleted: &'static str,
+}
+
+impl EventNames {
+    /// `created`, `updated`, `deleted`.
+    pub const DEFAULT: Self = Self {
+        created: Operation::Created.name(),
+        updated: Operation::Updated.name(),
+        deleted: Operation::Deleted.name(),
+    };
+
+    /// The event name of an operation.
+    pub const fn of(&self, operation: Operation) -> &'static str {
+        match operation {
+            Operation::Created => self.created,
+            Operation::Updated => self.updated,
+            Operation::Deleted => self.deleted,
+            Operation::Current => Operation::Current.name(),
+        }
+    }
+}
+
+/// A field of a message's payload, as its contract has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldSchema {
+    /// Its name in the message.
+    pub name: &'static str,
+    /// Its Rust type without spaces; `redacted` and `hashed` for fields that are recorded so.
+    pub ty: &'static str,
 }
 
 /// A Diesel model whose writes are recorded; derive it with `#[derive(Outbox)]`.
@@ -56,29 +95,6 @@ pub trait Entity: Sized {
 
 /// An entity's recorded fields, by name.
 pub type Image = serde_json::Map<String, serde_json::Value>;
-
-/// A domain event; derive it with `#[derive(OutboxEvent)]`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not an outbox event",
-    note = "add `#[derive(OutboxEvent)]` and `#[outbox(aggregate = \"…\", event = \"…\", key = field)]` to it"
-)]
-pub trait Event: Serialize {
-    /// The aggregate type it belongs to.
-    const AGGREGATE: &'static str;
-    /// What happened, second word of the message's kind.
-    const EVENT: &'static str;
-
-    /// The key of the aggregate; messages of one key stay in order.
-    fn key(&self) -> String;
-
-    /// The event as a message.
-    ///
-    /// # Errors
-    /// `Invalid` when it does not serialize or breaks a bound of [`Message::new`].
-    fn message(&self) -> Result<Message> {
-        Message::new(Self::AGGREGATE, self.key(), Self::EVENT, serde_json::to_vec(self)?)
-    }
-}
 
 /// The payload of `created`, `updated`, `deleted` and `current` messages.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -64,6 +64,7 @@ mod connection;
 mod copy;
 mod entity;
 mod error;
+mod event;
 mod inbox;
 mod message;
 pub mod migrate;
@@ -74,8 +75,9 @@ mod transaction;
 
 pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
-pub use entity::{Entity, EntityChange, Event, Image, Operation};
+pub use entity::{Entity, EntityChange, EventNames, FieldSchema, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
+pub use event::Event;
 pub use inbox::HeldState;
 pub use message::{
     BUCKET_HASH, BUCKETS, Frame, HEADERS_BYTES_MAX, Headers, KEY_BYTES_MAX, Message, MessageId,

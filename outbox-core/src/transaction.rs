@@ -6,8 +6,9 @@
 use std::fmt;
 
 use crate::connection::OutboxConnection;
-use crate::entity::{Entity, Event, Operation, entity_message};
+use crate::entity::{Entity, Operation, entity_message};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::message::Message;
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` writes it for
