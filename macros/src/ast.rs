@@ -7,7 +7,7 @@ mod read;
 mod replica;
 
 pub(crate) use event::Event;
-pub(crate) use outbox::{Entity, Insertable, Outbox, ReadBack};
+pub(crate) use outbox::{Entity, Form, Insertable, Outbox, ReadBack, Recorded};
 pub(crate) use read::{Field, krate};
 pub(crate) use replica::Replica;
 

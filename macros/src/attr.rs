@@ -63,6 +63,10 @@ impl Derive {
                 ("aggregate", "aggregate = \"name\""),
                 ("entity", "entity = Type"),
                 ("key", "key(field, …)"),
+                ("created", "created = \"event name\""),
+                ("updated", "updated = \"event name\""),
+                ("deleted", "deleted = \"event name\""),
+                ("strict", "strict"),
                 ("crate", "crate = path"),
             ],
             Self::Event => &[
@@ -83,7 +87,13 @@ impl Derive {
     /// The valid names on a field, each with its form.
     fn on_field(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Outbox => &[("skip", "skip"), ("rename", "rename = \"name\"")],
+            Self::Outbox => &[
+                ("skip", "skip"),
+                ("rename", "rename = \"name\""),
+                ("redact", "redact"),
+                ("hash", "hash"),
+                ("version", "version"),
+            ],
             Self::Event => &[],
             Self::Replica => &[("from", "from = \"name in the image\"")],
         }
@@ -100,6 +110,10 @@ pub(crate) struct Container {
     pub(crate) entity: Option<Path>,
     pub(crate) table: Option<Path>,
     pub(crate) key: Option<Vec<Ident>>,
+    pub(crate) created: Option<LitStr>,
+    pub(crate) updated: Option<LitStr>,
+    pub(crate) deleted: Option<LitStr>,
+    pub(crate) strict: Option<Path>,
     /// `#[diesel(table_name = …)]`.
     pub(crate) diesel_table: Option<Path>,
     /// `#[diesel(primary_key(…))]`: columns, as with Diesel.
@@ -113,6 +127,9 @@ pub(crate) struct Container {
 pub(crate) struct OnField {
     pub(crate) skip: Option<Path>,
     pub(crate) rename: Option<LitStr>,
+    pub(crate) redact: Option<Path>,
+    pub(crate) hash: Option<Path>,
+    pub(crate) version: Option<Path>,
     pub(crate) from: Option<LitStr>,
     /// `#[diesel(column_name = …)]`.
     pub(crate) column: Option<Ident>,
@@ -140,6 +157,10 @@ pub(crate) fn container(attributes: &[Attribute], derive: Derive, errors: &mut E
             "entity" => set(&mut found.entity, path(&item, form), &item, errors),
             "table" => set(&mut found.table, path(&item, form), &item, errors),
             "crate" => set(&mut found.krate, path(&item, form), &item, errors),
+            "created" => set(&mut found.created, text(&item, form), &item, errors),
+            "updated" => set(&mut found.updated, text(&item, form), &item, errors),
+            "deleted" => set(&mut found.deleted, text(&item, form), &item, errors),
+            "strict" => set(&mut found.strict, flag(&item, form), &item, errors),
             _ => set(&mut found.key, fields(&item, form), &item, errors),
         }
     }
@@ -172,6 +193,9 @@ pub(crate) fn on_field(attributes: &[Attribute], derive: Derive, errors: &mut Er
         match name {
             "rename" => set(&mut found.rename, text(&item, form), &item, errors),
             "from" => set(&mut found.from, text(&item, form), &item, errors),
+            "redact" => set(&mut found.redact, flag(&item, form), &item, errors),
+            "hash" => set(&mut found.hash, flag(&item, form), &item, errors),
+            "version" => set(&mut found.version, flag(&item, form), &item, errors),
             _ => set(&mut found.skip, flag(&item, form), &item, errors),
         }
     }

@@ -130,7 +130,7 @@ macro_rules! consumer_methods {
             use diesel::prelude::*;
 
             use crate::schema::outbox;
-            for run in crate::transaction::append_runs(messages) {
+            for run in crate::buffer::append_runs(messages) {
                 let rows: Vec<_> = run
                     .iter()
                     .map(|message| {

@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::message::Message;
-
 /// What was done to an entity; the event name of its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -30,6 +27,11 @@ impl Operation {
             Self::Deleted => "deleted",
             Self::Current => "current",
         }
+    }
+
+    #[doc(hidden)]
+    pub fn of_upsert(is_new: bool) -> Self {
+        if is_new { Self::Created } else { Self::Updated }
     }
 }
 
@@ -82,6 +84,13 @@ pub trait Entity: Sized {
     const AGGREGATE: &'static str;
     /// A fingerprint of the image's field names and types.
     const SCHEMA: &'static str;
+    /// The fields of the image.
+    const FIELDS: &'static [FieldSchema];
+    /// What its events are called.
+    const EVENTS: EventNames = EventNames::DEFAULT;
+    /// Whether its messages take a lock of their key before they are written, for keys that several rows
+    /// share: order then holds although no row lock is common to the writers.
+    const STRICT: bool = false;
 
     /// The key in text; several fields are joined by `:`, with `:` and `\` in them escaped by `\`.
     fn key(&self) -> String;
@@ -91,6 +100,11 @@ pub trait Entity: Sized {
     /// # Errors
     /// When a field's `Serialize` fails.
     fn image(&self) -> serde_json::Result<Image>;
+
+    /// The entity's own version number, where it has one: it travels as a header.
+    fn version(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// An entity's recorded fields, by name.
@@ -115,33 +129,6 @@ impl EntityChange {
     pub fn image(&self) -> Option<&Image> {
         self.after.as_ref().or(self.before.as_ref())
     }
-}
-
-/// The message of an entity; `before` is what `changed` is told from.
-pub(crate) fn entity_message<E: Entity>(
-    operation: Operation,
-    entity: &E,
-    before: Option<&E>,
-) -> Result<Message> {
-    let image = entity.image()?;
-    let changed = before
-        .map(|before| {
-            let before = before.image()?;
-            Ok::<_, serde_json::Error>(
-                image
-                    .iter()
-                    .filter(|(name, value)| before.get(*name) != Some(*value))
-                    .map(|(name, _)| name.clone())
-                    .collect(),
-            )
-        })
-        .transpose()?;
-    let change = match operation {
-        Operation::Deleted => EntityChange { before: Some(image), ..EntityChange::default() },
-        _ => EntityChange { after: Some(image), changed, before: None },
-    };
-    let message = Message::new(E::AGGREGATE, entity.key(), operation.name(), serde_json::to_vec(&change)?)?;
-    Ok(message.with_schema(E::SCHEMA))
 }
 
 /// Joins the fields of a key: see [`Entity::key`].

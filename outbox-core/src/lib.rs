@@ -60,24 +60,29 @@ assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
 )]
 
 pub mod broker;
+mod buffer;
 mod connection;
 mod copy;
 mod entity;
 mod error;
 mod event;
+mod hash;
 mod inbox;
 mod message;
 pub mod migrate;
 mod retry;
+mod rows;
 mod schema;
 mod subscriber;
 mod transaction;
+mod write;
 
 pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
 pub use entity::{Entity, EntityChange, EventNames, FieldSchema, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
+pub use hash::{REDACTED, set_hash_key};
 pub use inbox::HeldState;
 pub use message::{
     BUCKET_HASH, BUCKETS, Frame, HEADERS_BYTES_MAX, Headers, KEY_BYTES_MAX, Message, MessageId,
@@ -86,70 +91,12 @@ pub use message::{
 #[cfg(feature = "derive")]
 pub use outbox_macros::{Outbox, OutboxEvent, Replica};
 pub use retry::{RetryPolicy, Waits};
+pub use rows::Condition;
 pub use subscriber::{Subscriber, SubscriberStats};
-pub use transaction::{EntityOn, InsertOn, OutboxTx};
+pub use transaction::OutboxTx;
+pub use write::{EntityOn, InsertOn, UpsertOn};
 
-/// What the derives call; not for use by hand.
 #[doc(hidden)]
-pub mod __private {
-    pub use ::core;
-    pub use diesel;
-    pub use serde;
-    pub use serde_json;
-
-    pub use crate::entity::join_key;
-
-    /// A field of an image; a missing one is `null`, which an `Option` takes.
-    pub fn field<T: serde::de::DeserializeOwned>(image: &crate::Image, name: &str) -> crate::Result<T> {
-        let value = image.get(name).cloned().unwrap_or(serde_json::Value::Null);
-        serde_json::from_value(value).map_err(|e| crate::Error::from(e).context(format!("field {name}")))
-    }
-
-    /// Puts a field into an image.
-    pub fn put<T: serde::Serialize>(
-        image: &mut crate::Image,
-        name: &str,
-        value: &T,
-    ) -> serde_json::Result<()> {
-        image.insert(name.to_owned(), serde_json::to_value(value)?);
-        Ok(())
-    }
-}
-
-// Pass their input on if this crate has that database; the derives cannot know its features.
-#[cfg(feature = "sqlite")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_sqlite {
-    ($($tokens:tt)*) => { $($tokens)* };
-}
-#[cfg(not(feature = "sqlite"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_sqlite {
-    ($($tokens:tt)*) => {};
-}
-#[cfg(feature = "mysql")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_mysql {
-    ($($tokens:tt)*) => { $($tokens)* };
-}
-#[cfg(not(feature = "mysql"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_mysql {
-    ($($tokens:tt)*) => {};
-}
-#[cfg(feature = "postgres")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_postgres {
-    ($($tokens:tt)*) => { $($tokens)* };
-}
-#[cfg(not(feature = "postgres"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_postgres {
-    ($($tokens:tt)*) => {};
-}
+#[path = "private.rs"]
+pub mod __private;
+mod gates;

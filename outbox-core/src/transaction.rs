@@ -5,47 +5,16 @@
 
 use std::fmt;
 
+use diesel::query_builder::{AsChangeset, QueryFragment, QueryId};
+
+use crate::buffer::Buffer;
 use crate::connection::OutboxConnection;
-use crate::entity::{Entity, Operation, entity_message};
+use crate::entity::{Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::Message;
-
-/// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` writes it for
-/// the entity itself and, with `#[outbox(entity = Product)]`, for its insertable.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be inserted through the outbox on `{C}`",
-    note = "derive `Outbox` on it (with `#[outbox(entity = …)]` on an insertable), and enable outbox-core's feature for that database"
-)]
-pub trait InsertOn<C> {
-    /// The entity that the inserted row is.
-    type Entity: Entity;
-
-    /// Inserts and returns the row as the database holds it, generated key and defaults included.
-    ///
-    /// # Errors
-    /// Any of Diesel's.
-    fn insert_on(&self, connection: &mut C) -> diesel::QueryResult<Self::Entity>;
-}
-
-/// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` writes it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be written through the outbox on `{C}`",
-    note = "derive `Outbox` on it, and enable outbox-core's feature for that database"
-)]
-pub trait EntityOn<C>: Entity {
-    /// Updates the row of this key and returns it as the database then holds it.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such row, and any other of Diesel's.
-    fn update_on(&self, connection: &mut C) -> diesel::QueryResult<Self>;
-
-    /// Deletes the row of this key and returns its last state.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such row, and any other of Diesel's.
-    fn delete_on(&self, connection: &mut C) -> diesel::QueryResult<Self>;
-}
+use crate::rows::Condition;
+use crate::write::{EntityOn, InsertOn, UpsertOn};
 
 /// An open transaction in which writes are recorded; get one from
 /// [`OutboxConnection::outbox_transaction`].
@@ -55,18 +24,18 @@ pub trait EntityOn<C>: Entity {
 /// supported.
 pub struct OutboxTx<'c, C> {
     connection: &'c mut C,
-    messages: Vec<Message>,
+    buffer: Buffer,
 }
 
 impl<'c, C> fmt::Debug for OutboxTx<'c, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutboxTx").field("messages", &self.messages.len()).finish_non_exhaustive()
+        f.debug_struct("OutboxTx").field("messages", &self.buffer.messages().len()).finish_non_exhaustive()
     }
 }
 
 impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub(crate) fn new(connection: &'c mut C) -> Self {
-        Self { connection, messages: Vec::new() }
+        Self { connection, buffer: Buffer::default() }
     }
 
     /// The connection, for anything else in the same transaction. Writes through it are not recorded.
@@ -81,11 +50,49 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub fn insert<I: InsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
         let entity =
             new.insert_on(self.connection).map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
-        self.messages.push(entity_message(Operation::Created, &entity, None)?);
+        self.buffer.created(&entity)?;
         Ok(entity)
     }
 
-    /// Updates the row of the entity's key and records `updated`; returns the row as it then is.
+    /// Inserts many, in as few statements as the database takes, and records `created` for each; returns
+    /// the rows in the same order.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); see [`InsertOn::insert_all_on`] for MySQL and MariaDB.
+    pub fn insert_all<I: InsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
+        let rows =
+            I::insert_all_on(new, self.connection).map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+        rows.iter().try_for_each(|row| self.buffer.created(row))?;
+        Ok(rows)
+    }
+
+    /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`.
+    ///
+    /// On MySQL and MariaDB, which of the two is told from a look just before the statement, and a row
+    /// that collides in another unique key than the primary one is an error.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn upsert<E: UpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
+        let (row, operation) = entity
+            .upsert_on(self.connection)
+            .map_err(|e| in_context::<E>(e, "upsert", Some(entity.key())))?;
+        match operation {
+            Operation::Created => self.buffer.created(&row)?,
+            _ => self.buffer.updated(None, &row)?,
+        }
+        Ok(row)
+    }
+
+    /// Reads the row of a primary key and locks it until the transaction ends.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such row, and Diesel's.
+    pub fn lock<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
+        E::lock_on(id, self.connection).map_err(|e| in_context::<E>(e, "lock", None))
+    }
+
+    /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
     ///
     /// # Errors
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
@@ -105,11 +112,51 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         let after = entity
             .update_on(self.connection)
             .map_err(|e| in_context::<E>(e, "update", Some(entity.key())))?;
-        self.messages.push(entity_message(Operation::Updated, &after, before)?);
+        self.buffer.updated(before, &after)?;
         Ok(after)
     }
 
-    /// Deletes the row of the entity's key and records `deleted` with its last state, which it returns.
+    /// Updates the row of the entity's primary key with a changeset, as Diesel's `set` takes it, and records
+    /// `updated` with the fields that then differ from `before`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_with<E, X>(&mut self, before: &E, changes: X) -> Result<E>
+    where
+        E: EntityOn<C>,
+        X: AsChangeset<Target = E::Table>,
+        X::Changeset: QueryFragment<C::Backend> + QueryId,
+    {
+        let after = before
+            .update_with_on(changes, self.connection)
+            .map_err(|e| in_context::<E>(e, "update", Some(before.key())))?;
+        self.buffer.updated(Some(before), &after)?;
+        Ok(after)
+    }
+
+    /// Updates all rows that meet a condition with a changeset and records `updated` for each, with the
+    /// fields that changed; returns the rows as they then are.
+    ///
+    /// The rows are read and locked first. All of them are held in memory and named in one statement:
+    /// some thousands at a time.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); also when the changeset changes a primary key.
+    pub fn update_where<E, P, X>(&mut self, condition: P, changes: X) -> Result<Vec<E>>
+    where
+        E: EntityOn<C>,
+        P: Condition<E::Table, C::Backend>,
+        X: AsChangeset<Target = E::Table>,
+        X::Changeset: QueryFragment<C::Backend> + QueryId,
+    {
+        let rows = E::update_where_on(condition, changes, self.connection)
+            .map_err(|e| in_context::<E>(e, "update", None))?;
+        rows.iter().try_for_each(|(before, after)| self.buffer.updated(Some(before), after))?;
+        Ok(rows.into_iter().map(|(_, after)| after).collect())
+    }
+
+    /// Deletes the row of the entity's primary key and records `deleted` with its last state, which it
+    /// returns.
     ///
     /// # Errors
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
@@ -117,25 +164,57 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         let last = entity
             .delete_on(self.connection)
             .map_err(|e| in_context::<E>(e, "delete", Some(entity.key())))?;
-        self.messages.push(entity_message(Operation::Deleted, &last, None)?);
+        self.buffer.deleted(&last)?;
         Ok(last)
+    }
+
+    /// As [`delete`](Self::delete), by the primary key.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    pub fn delete_by_id<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
+        let last = E::delete_id_on(id, self.connection).map_err(|e| in_context::<E>(e, "delete", None))?;
+        self.buffer.deleted(&last)?;
+        Ok(last)
+    }
+
+    /// Deletes all rows that meet a condition and records `deleted` for each; returns their last states.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn delete_where<E, P>(&mut self, condition: P) -> Result<Vec<E>>
+    where
+        E: EntityOn<C>,
+        P: Condition<E::Table, C::Backend>,
+    {
+        let rows =
+            E::delete_where_on(condition, self.connection).map_err(|e| in_context::<E>(e, "delete", None))?;
+        rows.iter().try_for_each(|row| self.buffer.deleted(row))?;
+        Ok(rows)
     }
 
     /// Records a domain event.
     ///
     /// Order per key holds for messages whose transaction holds a lock on the key's row: write the entity,
-    /// or lock it, before an event of its key.
+    /// or [lock](Self::lock) it, before an event of its key.
     ///
     /// # Errors
     /// `Invalid` when it does not serialize or breaks a bound (see [`Message::new`]).
     pub fn record<E: Event>(&mut self, event: &E) -> Result<()> {
-        self.messages.push(event.message()?);
-        Ok(())
+        self.buffer.event(event)
+    }
+
+    /// Records domain events, in their order.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn record_all<'e, E: Event + 'e>(&mut self, events: impl IntoIterator<Item = &'e E>) -> Result<()> {
+        events.into_iter().try_for_each(|event| self.record(event))
     }
 
     /// Records a message made by hand.
     pub fn record_message(&mut self, message: Message) {
-        self.messages.push(message);
+        self.buffer.push(message);
     }
 
     /// Runs `body` in a savepoint; when it fails, its writes and its messages are gone and this
@@ -144,75 +223,39 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// What `body` returns, and Diesel's for the savepoint itself.
     pub fn savepoint<T>(&mut self, body: impl FnOnce(&mut OutboxTx<'_, C>) -> Result<T>) -> Result<T> {
-        let (value, messages) = self.connection.transaction(|connection| {
-            let mut inner = OutboxTx::new(connection);
-            let value = body(&mut inner)?;
-            Ok::<_, Error>((value, inner.messages))
+        let buffer = self.buffer.inner();
+        let (value, inner) = self.connection.transaction(|connection| {
+            let mut tx = OutboxTx { connection, buffer };
+            let value = body(&mut tx)?;
+            Ok::<_, Error>((value, tx.buffer))
         })?;
-        self.messages.extend(messages);
+        self.buffer.absorb(inner);
         Ok(value)
     }
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) fn flush(self) -> Result<()> {
-        if self.messages.is_empty() {
+        let messages = self.buffer.messages();
+        if messages.is_empty() {
             return Ok(());
         }
-        let count = self.messages.len();
-        self.connection.append_messages(&self.messages).map_err(|error| {
-            let kind = crate::error::database_kind(&error);
-            Error::with_source(
-                kind,
-                format!("recording {count} messages in table outbox (missing? run `outbox-relay migrate`)"),
-                error,
-            )
-        })
+        self.connection.append_messages(messages).map_err(|error| append_failed(messages.len(), error))
     }
 }
 
-fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
+pub(crate) fn append_failed(count: usize, error: diesel::result::Error) -> Error {
+    let kind = crate::error::database_kind(&error);
+    Error::with_source(
+        kind,
+        format!("recording {count} messages in table outbox (missing? run `outbox-relay migrate`)"),
+        error,
+    )
+}
+
+pub(crate) fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
     let error = Error::from(error);
     let missing = error.kind() == ErrorKind::NotFound;
     let key = key.map(|key| format!(" of key {key}")).unwrap_or_default();
     let hint = if missing { ", there is no such row" } else { "" };
     error.context(format!("{what} {}{key}{hint}", E::AGGREGATE))
-}
-
-/// The sizes at which a recorded batch is split into several INSERTs, well below every server's limits of
-/// placeholders and packet size.
-pub(crate) const APPEND_ROWS_MAX: usize = 500;
-pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
-
-/// Splits messages into runs that fit one INSERT; a larger message stands alone.
-pub(crate) fn append_runs(messages: &[Message]) -> impl Iterator<Item = &[Message]> {
-    let mut rest = messages;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take(APPEND_ROWS_MAX).take_while(|message| {
-            bytes += message.payload().len();
-            bytes <= APPEND_BYTES_MAX
-        });
-        let count = fits.count().max(1).min(rest.len());
-        let (run, later) = rest.split_at(count);
-        rest = later;
-        (!run.is_empty()).then_some(run)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_are_bounded_and_whole() {
-        let message = |bytes| Message::new("a", "1", "e", vec![b' '; bytes]).unwrap();
-        let messages: Vec<_> = [10, 2 * APPEND_BYTES_MAX, 10]
-            .into_iter()
-            .chain(std::iter::repeat_n(1, 1200))
-            .map(message)
-            .collect();
-        let runs: Vec<_> = append_runs(&messages).map(<[Message]>::len).collect();
-        assert_eq!(runs, [1, 1, 500, 500, 201]);
-        assert_eq!(append_runs(&[]).count(), 0);
-    }
 }

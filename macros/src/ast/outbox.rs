@@ -4,7 +4,10 @@ use quote::{ToTokens, format_ident};
 use syn::{DeriveInput, GenericParam, Generics, Ident, LitStr, Path};
 
 use super::read::{Field, Read, finish, is_option, name, twice};
-use crate::attr::{Derive, Errors};
+use crate::attr::{Container, Derive, Errors, OnField};
+
+/// What an embedded struct is taken for, whose columns cannot be seen.
+const EMBEDDED_COLUMNS_MAX: usize = 32;
 
 /// `#[derive(Outbox)]`.
 pub(crate) enum Outbox {
@@ -19,9 +22,38 @@ pub(crate) struct Entity {
     pub(crate) table: Path,
     pub(crate) aggregate: LitStr,
     pub(crate) key: Vec<Field>,
+    /// The fields of the table's primary key; empty where Diesel's `Identifiable` will say what is wrong.
+    pub(crate) id: Vec<Field>,
     /// The fields that are recorded.
-    pub(crate) recorded: Vec<Field>,
+    pub(crate) recorded: Vec<Recorded>,
+    pub(crate) events: [String; 3],
+    pub(crate) is_strict: bool,
+    pub(crate) version: Option<Field>,
     pub(crate) read_back: ReadBack,
+    pub(crate) columns: usize,
+}
+
+impl Entity {
+    /// Whether the primary key is the writer's to give.
+    pub(crate) fn has_own_id(&self) -> bool {
+        matches!(self.read_back, ReadBack::Identified)
+    }
+}
+
+/// A field that is recorded, and in what form.
+pub(crate) struct Recorded {
+    pub(crate) field: Field,
+    pub(crate) form: Form,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As it serializes.
+    Plain,
+    /// A fixed mark instead of the value.
+    Redacted,
+    /// A keyed hash of the value.
+    Hashed,
 }
 
 /// A struct to insert rows of an entity with.
@@ -34,6 +66,8 @@ pub(crate) struct Insertable {
     /// The columns that the user names as the key: they must exist.
     pub(crate) named_columns: Vec<Ident>,
     pub(crate) read_back: ReadBack,
+    /// As many as fields; more where one is embedded.
+    pub(crate) columns: usize,
 }
 
 /// How an inserted row is found where the database has no RETURNING.
@@ -104,20 +138,93 @@ fn entity(read: &Read<'_>, errors: &mut Errors) -> Option<Entity> {
         _ => read.key(names, errors),
     };
     read.check_recorded(key.as_deref().unwrap_or_default(), errors);
+    check_forms(read, key.as_deref().unwrap_or_default(), errors);
+    let events = event_names(container, errors);
+    let version = version(read, errors);
     Some(Entity {
         krate: read.krate(),
         ident: read.ident.clone(),
         table: table?,
         aggregate: container.aggregate.clone()?,
         key: key?,
-        recorded: read
-            .fields
-            .iter()
-            .filter(|(_, on)| on.skip.is_none())
-            .map(|(field, _)| field.clone())
-            .collect(),
+        id: identity(read),
+        recorded: recorded(read),
+        events,
+        is_strict: container.strict.is_some(),
+        version,
         read_back: entity_read_back(read),
+        columns: read.fields.len(),
     })
+}
+
+fn recorded(read: &Read<'_>) -> Vec<Recorded> {
+    let form = |on: &OnField| match (&on.redact, &on.hash) {
+        (Some(_), _) => Form::Redacted,
+        (_, Some(_)) => Form::Hashed,
+        _ => Form::Plain,
+    };
+    let kept = read.fields.iter().filter(|(_, on)| on.skip.is_none());
+    kept.map(|(field, on)| Recorded { field: field.clone(), form: form(on) }).collect()
+}
+
+/// A field has one form, and a key field is recorded as it is.
+fn check_forms(read: &Read<'_>, key: &[Field], errors: &mut Errors) {
+    for (field, on) in &read.fields {
+        let forms: Vec<_> = [&on.skip, &on.redact, &on.hash].into_iter().flatten().collect();
+        if let [_, second, ..] = forms.as_slice() {
+            errors.push(second, "a field is skipped, redacted or hashed; choose one");
+        }
+        let Some(hidden) = on.redact.as_ref().or(on.hash.as_ref()) else { continue };
+        if key.iter().any(|key| key.ident == field.ident) {
+            let what = if on.redact.is_some() { "redacted" } else { "hashed" };
+            errors.push(
+                hidden,
+                format!(
+                    "`{}` is a key field and cannot be {what}: the key itself travels with each message; \
+                     choose other fields with `#[outbox(key(…))]`",
+                    field.ident
+                ),
+            );
+        }
+    }
+}
+
+/// What its events are called, all different.
+fn event_names(container: &Container, errors: &mut Errors) -> [String; 3] {
+    let given = [&container.created, &container.updated, &container.deleted];
+    let default = ["created", "updated", "deleted"];
+    let names: [String; 3] =
+        std::array::from_fn(|at| given[at].as_ref().map_or_else(|| default[at].to_owned(), LitStr::value));
+    for (at, given) in given.into_iter().enumerate() {
+        let Some(given) = given else { continue };
+        name(given, "an event", errors);
+        if names[at] == "current" {
+            errors.push(given, "`current` re-emits an entity's state; choose another name");
+        }
+        let is_taken = names.iter().enumerate().any(|(other, name)| other != at && *name == names[at]);
+        if is_taken {
+            errors.push(given, format!("`{}` names another operation too; choose another name", names[at]));
+        }
+    }
+    names
+}
+
+fn version(read: &Read<'_>, errors: &mut Errors) -> Option<Field> {
+    let mut marked = read.fields.iter().filter_map(|(field, on)| Some((field, on.version.as_ref()?)));
+    let first = marked.next();
+    for (_, again) in marked {
+        errors.push(again, "an entity has one version; another field is marked already");
+    }
+    first.map(|(field, _)| field.clone())
+}
+
+/// The primary key as Diesel has it.
+fn identity(read: &Read<'_>) -> Vec<Field> {
+    let default = [format_ident!("id")];
+    let names = read.container.diesel_key.as_deref().unwrap_or(&default);
+    let fields: Option<Vec<_>> =
+        names.iter().map(|name| read.find_column(name).map(|(field, _)| field.clone())).collect();
+    fields.unwrap_or_default()
 }
 
 /// An entity is found by Diesel's primary key, unless the database generates it.
@@ -141,15 +248,24 @@ fn insertable(read: &Read<'_>, entity: &Path, errors: &mut Errors) -> Option<Ins
     for (_, on) in &read.fields {
         let skip = on.skip.as_ref().map(ToTokens::to_token_stream);
         let rename = on.rename.as_ref().map(ToTokens::to_token_stream);
-        for misplaced in skip.into_iter().chain(rename) {
+        let flags = [&on.redact, &on.hash, &on.version].into_iter().flatten().map(ToTokens::to_token_stream);
+        for misplaced in skip.into_iter().chain(rename).chain(flags) {
             errors.push(
                 misplaced,
-                "`skip` and `rename` go on the fields of the entity: its row is what is recorded",
+                "`skip`, `rename`, `redact`, `hash` and `version` go on the fields of the entity: its row is \
+                 what is recorded",
             );
         }
     }
     let table = read.table(errors);
     let container = &read.container;
+    let of_entity = [&container.created, &container.updated, &container.deleted].into_iter().flatten();
+    for misplaced in
+        of_entity.map(ToTokens::to_token_stream).chain(container.strict.iter().map(ToTokens::to_token_stream))
+    {
+        errors
+            .push(misplaced, "event names and `strict` go on the entity: its messages are what is recorded");
+    }
     if let Some(names) = &container.key {
         twice(names, errors);
     }
@@ -162,6 +278,11 @@ fn insertable(read: &Read<'_>, entity: &Path, errors: &mut Errors) -> Option<Ins
         entity: entity.clone(),
         named_columns,
         read_back: insertable_read_back(read),
+        columns: read
+            .fields
+            .iter()
+            .map(|(_, on)| if on.embed.is_some() { EMBEDDED_COLUMNS_MAX } else { 1 })
+            .sum(),
     })
 }
 

@@ -3,10 +3,10 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Ident, Path};
 
-use super::paths::{Database, Paths, at, fingerprint, in_const, key_fn};
-use crate::ast::{Entity, Field, Insertable, Outbox, ReadBack};
+use super::paths::{Paths, at, fingerprint, in_const, key_fn, type_text};
+use super::statements::Statements;
+use crate::ast::{Entity, Field, Form, Insertable, Outbox, Recorded};
 
 pub(crate) fn outbox(outbox: &Outbox) -> TokenStream {
     match outbox {
@@ -16,210 +16,225 @@ pub(crate) fn outbox(outbox: &Outbox) -> TokenStream {
 }
 
 fn entity(entity: &Entity) -> TokenStream {
-    let Entity { krate, ident, table, aggregate, key, recorded, .. } = entity;
+    let Entity { krate, ident, table, id, read_back, .. } = entity;
     let paths = Paths::new(krate);
-    let Paths { private, diesel, query_result, .. } = &paths;
-    let schema = fingerprint(recorded);
-    let key = key_fn(&paths, key);
-    let puts = recorded.iter().map(|Field { ident, ty, name, .. }| {
-        quote_spanned!(at(ty.span())=> #private::put::<#ty>(&mut __image, #name, &self.#ident)?;)
-    });
+    let Paths { diesel, query_result, .. } = &paths;
+    let names = names(&paths, entity);
+    let id_types = id.iter().map(|field| &field.ty);
+    // A single column is no tuple.
+    let id_type = if let [only] = id.as_slice() {
+        let ty = &only.ty;
+        quote!(#ty)
+    } else {
+        quote!((#(#id_types),*))
+    };
 
-    let by_database = paths.per_database(|database| {
-        let Database { connection, backend, .. } = database;
-        let returning = quote!(<Self as #diesel::SelectableHelper<#backend>>::as_returning());
-        let insert = insert(&paths, database, table, &quote!(Self), &entity.read_back);
-        let update = if database.has_returning {
-            paths.run("get_result", &quote!(#diesel::update(self).set(self).returning(#returning)))
+    let by_connection = paths.per_connection(|database| {
+        let statements = Statements { paths: &paths, database, table, entity: &quote!(Self), read_back, columns: entity.columns };
+        let connection = &database.connection;
+        let backend = &database.backend;
+        let (asyncness, send, insert_on, entity_on, upsert_on) = if database.is_async {
+            (quote!(async), quote!(+ ::core::marker::Send), quote!(AsyncInsertOn), quote!(AsyncEntityOn), quote!(AsyncUpsertOn))
         } else {
-            let update = paths.run("execute", &quote!(#diesel::update(self).set(self)));
-            let locked = identified_for_update(&paths, database, table);
-            // A row that did not change counts as none: the read tells whether there is one. It locks, to see
-            // the row that the update saw and not an older one of the transaction's snapshot.
-            quote! {
-                #update?;
-                #locked
-            }
+            (quote!(), quote!(), quote!(InsertOn), quote!(EntityOn), quote!(UpsertOn))
         };
-        let delete = if database.has_returning {
-            paths.run("get_result", &quote!(#diesel::delete(self).returning(#returning)))
-        } else {
-            let delete = paths.run("execute", &quote!(#diesel::delete(self)));
-            let locked = identified_for_update(&paths, database, table);
-            quote! {
-                let __last: Self = #locked?;
-                #delete?;
-                ::core::result::Result::Ok(__last)
-            }
+        let changes = quote! {
+            __X: #diesel::query_builder::AsChangeset<Target = #table::table> #send,
+            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> + #diesel::query_builder::QueryId #send
         };
-        let last_insert_id = last_insert_id_fn(&paths, database, &entity.read_back);
+        let condition = quote!(__P: #krate::Condition<#table::table, #backend> #send);
+        let insert = statements.insert();
+        let insert_all = statements.insert_all(id);
+        let lock = statements.lock(id);
+        let update = statements.update();
+        let update_with = statements.update_with();
+        let update_where = statements.update_where(id);
+        let delete = statements.delete();
+        let delete_id = statements.delete_id(id);
+        let delete_where = statements.delete_where(id);
+        let upsert = entity.has_own_id().then(|| {
+            let upsert = statements.upsert();
+            quote! {
+                #[automatically_derived]
+                impl #krate::#upsert_on<#connection> for #ident {
+                    #asyncness fn upsert_on(
+                        &self,
+                        __connection: &mut #connection,
+                    ) -> #query_result<(Self, #krate::Operation)> {
+                        #upsert
+                    }
+                }
+            }
+        });
         quote! {
-            #last_insert_id
             #[automatically_derived]
-            impl #krate::InsertOn<#connection> for #ident {
+            impl #krate::#insert_on<#connection> for #ident {
                 type Entity = Self;
-                fn insert_on(&self, __connection: &mut #connection) -> #query_result<Self> {
+                #asyncness fn insert_on(&self, __connection: &mut #connection) -> #query_result<Self> {
                     #insert
                 }
+                #asyncness fn insert_all_on(
+                    __rows: &[Self],
+                    __connection: &mut #connection,
+                ) -> #query_result<::std::vec::Vec<Self>> {
+                    #insert_all
+                }
             }
             #[automatically_derived]
-            impl #krate::EntityOn<#connection> for #ident {
-                fn update_on(&self, __connection: &mut #connection) -> #query_result<Self> {
+            impl #krate::#entity_on<#connection> for #ident {
+                type Table = #table::table;
+                type Id = #id_type;
+                #asyncness fn lock_on(__id: &#id_type, __connection: &mut #connection) -> #query_result<Self> {
+                    #lock
+                }
+                #asyncness fn update_on(&self, __connection: &mut #connection) -> #query_result<Self> {
                     #update
                 }
-                fn delete_on(&self, __connection: &mut #connection) -> #query_result<Self> {
+                #asyncness fn update_with_on<__X>(
+                    &self,
+                    __changes: __X,
+                    __connection: &mut #connection,
+                ) -> #query_result<Self>
+                where
+                    #changes
+                {
+                    #update_with
+                }
+                #asyncness fn update_where_on<__P, __X>(
+                    __condition: __P,
+                    __changes: __X,
+                    __connection: &mut #connection,
+                ) -> #query_result<::std::vec::Vec<(Self, Self)>>
+                where
+                    #condition,
+                    #changes
+                {
+                    #update_where
+                }
+                #asyncness fn delete_on(&self, __connection: &mut #connection) -> #query_result<Self> {
                     #delete
                 }
+                #asyncness fn delete_id_on(
+                    __id: &#id_type,
+                    __connection: &mut #connection,
+                ) -> #query_result<Self> {
+                    #delete_id
+                }
+                #asyncness fn delete_where_on<__P>(
+                    __condition: __P,
+                    __connection: &mut #connection,
+                ) -> #query_result<::std::vec::Vec<Self>>
+                where
+                    #condition
+                {
+                    #delete_where
+                }
+            }
+            #upsert
+        }
+    });
+    in_const(&quote! {
+        #names
+        #by_connection
+    })
+}
+
+/// `impl Entity`: names, key and image, which know no database.
+fn names(paths: &Paths, entity: &Entity) -> TokenStream {
+    let Entity { krate, ident, aggregate, key, recorded, events, is_strict, version, .. } = entity;
+    let private = &paths.private;
+    let typed: Vec<_> =
+        recorded.iter().map(|recorded| (recorded.field.name.clone(), form_text(recorded))).collect();
+    let schema = fingerprint(&typed);
+    let fields = typed.iter().map(|(name, ty)| quote!(#krate::FieldSchema { name: #name, ty: #ty }));
+    let key = key_fn(paths, key);
+    let puts = recorded.iter().map(|Recorded { field: Field { ident, ty, name, .. }, form }| match form {
+        Form::Plain => {
+            quote_spanned!(at(ty.span())=> #private::put::<#ty>(&mut __image, #name, &self.#ident)?;)
+        }
+        Form::Hashed => {
+            quote_spanned!(at(ty.span())=> #private::put_hashed::<#ty>(&mut __image, #name, &self.#ident)?;)
+        }
+        Form::Redacted => quote!(#private::put_redacted(&mut __image, #name);),
+    });
+    let [created, updated, deleted] = events;
+    let version = version.as_ref().map(|Field { ident, ty, .. }| {
+        let version = quote_spanned!(at(ty.span())=> #private::version(&self.#ident));
+        quote! {
+            fn version(&self) -> ::core::option::Option<::core::primitive::i64> {
+                #version
             }
         }
     });
-
-    in_const(&quote! {
+    quote! {
         #[automatically_derived]
         impl #krate::Entity for #ident {
             const AGGREGATE: &'static ::core::primitive::str = #aggregate;
             const SCHEMA: &'static ::core::primitive::str = #schema;
+            const FIELDS: &'static [#krate::FieldSchema] = &[#(#fields),*];
+            const EVENTS: #krate::EventNames =
+                #krate::EventNames { created: #created, updated: #updated, deleted: #deleted };
+            const STRICT: ::core::primitive::bool = #is_strict;
             #key
             fn image(&self) -> #private::serde_json::Result<#krate::Image> {
                 let mut __image = #krate::Image::new();
                 #(#puts)*
                 ::core::result::Result::Ok(__image)
             }
+            #version
         }
-        #by_database
-    })
+    }
+}
+
+/// The type that the schema names for a field.
+fn form_text(recorded: &Recorded) -> String {
+    match recorded.form {
+        Form::Plain => type_text(&recorded.field.ty),
+        Form::Redacted => "redacted".to_owned(),
+        Form::Hashed => "hashed".to_owned(),
+    }
 }
 
 fn insertable(insertable: &Insertable) -> TokenStream {
-    let Insertable { krate, ident, generics, table, entity, named_columns, read_back } = insertable;
+    let Insertable { krate, ident, generics, table, entity, named_columns, read_back, columns } = insertable;
     let paths = Paths::new(krate);
     let query_result = &paths.query_result;
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
-    let by_database = paths.per_database(|database| {
+    let by_connection = paths.per_connection(|database| {
         let connection = &database.connection;
-        let insert = insert(&paths, database, table, &quote!(#entity), read_back);
-        let last_insert_id = last_insert_id_fn(&paths, database, read_back);
+        let statements = Statements {
+            paths: &paths,
+            database,
+            table,
+            entity: &quote!(#entity),
+            read_back,
+            columns: *columns,
+        };
+        let insert = statements.insert();
+        let insert_all = statements.insert_all(&[]);
+        let (asyncness, insert_on) = if database.is_async {
+            (quote!(async), quote!(AsyncInsertOn))
+        } else {
+            (quote!(), quote!(InsertOn))
+        };
         quote! {
-            #last_insert_id
             #[automatically_derived]
-            impl #impl_generics #krate::InsertOn<#connection> for #ident #type_generics #where_clause {
+            impl #impl_generics #krate::#insert_on<#connection> for #ident #type_generics #where_clause {
                 type Entity = #entity;
-                fn insert_on(&self, __connection: &mut #connection) -> #query_result<#entity> {
+                #asyncness fn insert_on(&self, __connection: &mut #connection) -> #query_result<#entity> {
                     #insert
+                }
+                #asyncness fn insert_all_on(
+                    __rows: &[Self],
+                    __connection: &mut #connection,
+                ) -> #query_result<::std::vec::Vec<#entity>> {
+                    #insert_all
                 }
             }
         }
     });
     in_const(&quote! {
         #(const _: () = { let _ = #table::#named_columns; };)*
-        #by_database
+        #by_connection
     })
-}
-
-/// The body of `insert_on`.
-fn insert(
-    paths: &Paths,
-    database: &Database,
-    table: &Path,
-    entity: &TokenStream,
-    read_back: &ReadBack,
-) -> TokenStream {
-    let diesel = &paths.diesel;
-    let backend = &database.backend;
-    let insert = quote!(#diesel::insert_into(#table::table).values(self));
-    if database.has_returning {
-        let returning = quote!(<#entity as #diesel::SelectableHelper<#backend>>::as_returning());
-        return paths.run("get_result", &quote!(#insert.returning(#returning)));
-    }
-    let select = |rows: TokenStream| {
-        let row = quote!(<#entity as #diesel::SelectableHelper<#backend>>::as_select());
-        paths.run("get_result", &quote!(#diesel::QueryDsl::select(#rows, #row)))
-    };
-    let by_generated = |column: &Ident| {
-        let is_equal = paths.eq(table, column, &quote!(__last_insert_id(#table::#column)));
-        select(quote!(#diesel::QueryDsl::filter(#table::table, #is_equal)))
-    };
-    let read = match read_back {
-        ReadBack::Identified => select(identified(paths, table)),
-        ReadBack::PrimaryKey(fields) => {
-            let values = fields.iter().map(|Field { ident, .. }| quote!(&self.#ident));
-            // A single value is no tuple.
-            let values =
-                if let [_] = fields.as_slice() { quote!(#(#values)*) } else { quote!((#(#values),*)) };
-            select(quote!(#diesel::QueryDsl::find(#table::table, #values)))
-        }
-        ReadBack::Columns(fields) => select(paths.rows(table, fields)),
-        ReadBack::Generated(column) => by_generated(column),
-        ReadBack::Either(field) => {
-            let Field { ident, column, .. } = field.as_ref();
-            let is_equal = paths.eq(table, column, &quote!(__key));
-            let by_field = select(quote!(#diesel::QueryDsl::filter(#table::table, #is_equal)));
-            let by_generated = by_generated(column);
-            quote! {
-                match &self.#ident {
-                    ::core::option::Option::Some(__key) => #by_field,
-                    ::core::option::Option::None => #by_generated,
-                }
-            }
-        }
-        ReadBack::Impossible(error) => {
-            let error = error.to_compile_error();
-            return quote! { #error ::core::unreachable!() };
-        }
-    };
-    let insert = paths.run("execute", &insert);
-    quote! {
-        #insert?;
-        #read
-    }
-}
-
-/// `LAST_INSERT_ID()` in the type of a column, which must be one that AUTO_INCREMENT can be: compared with a
-/// text, it would find some other row.
-fn last_insert_id_fn(paths: &Paths, database: &Database, read_back: &ReadBack) -> Option<TokenStream> {
-    let column = match read_back {
-        _ if database.has_returning => return None,
-        ReadBack::Generated(column) => column,
-        ReadBack::Either(field) => &field.column,
-        _ => return None,
-    };
-    let diesel = &paths.diesel;
-    let types = quote!(#diesel::sql_types);
-    let message = format!(
-        "`{column}` cannot be an AUTO_INCREMENT column, so MySQL and MariaDB cannot tell the inserted row"
-    );
-    Some(quote! {
-        #[diagnostic::on_unimplemented(
-            message = #message,
-            note = "give the key a field, or name columns that find the row: `#[outbox(key(…))]`"
-        )]
-        trait __AutoIncrement {}
-        impl __AutoIncrement for #types::TinyInt {}
-        impl __AutoIncrement for #types::SmallInt {}
-        impl __AutoIncrement for #types::Integer {}
-        impl __AutoIncrement for #types::BigInt {}
-        impl<__T: __AutoIncrement> __AutoIncrement for #types::Unsigned<__T> {}
-        fn __last_insert_id<__C: #diesel::Expression>(
-            _: __C,
-        ) -> #diesel::expression::SqlLiteral<__C::SqlType>
-        where
-            __C::SqlType: __AutoIncrement + #diesel::expression::TypedExpressionType,
-        {
-            #diesel::dsl::sql("LAST_INSERT_ID()")
-        }
-    })
-}
-
-/// The row of Diesel's `Identifiable` of the struct.
-fn identified(paths: &Paths, table: &Path) -> TokenStream {
-    let diesel = &paths.diesel;
-    quote!(#diesel::QueryDsl::find(#table::table, #diesel::Identifiable::id(self)))
-}
-
-fn identified_for_update(paths: &Paths, database: &Database, table: &Path) -> TokenStream {
-    let diesel = &paths.diesel;
-    let backend = &database.backend;
-    let rows = identified(paths, table);
-    let row = quote!(<Self as #diesel::SelectableHelper<#backend>>::as_select());
-    paths.run("get_result", &quote!(#diesel::QueryDsl::for_update(#diesel::QueryDsl::select(#rows, #row))))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Ident, Path};
+use syn::{Ident, Path, Type};
 
 use crate::ast::Field;
 
@@ -25,29 +25,54 @@ impl Paths {
         Self { krate: krate.clone(), private, diesel, query_result }
     }
 
-    /// One piece of code for each database, of which `outbox-core` keeps those that it is built with.
-    pub(super) fn per_database(&self, code: impl Fn(&Database) -> TokenStream) -> TokenStream {
-        let Self { krate, diesel, .. } = self;
-        let databases = [
-            ("sqlite", quote!(#diesel::sqlite::SqliteConnection), quote!(#diesel::sqlite::Sqlite), true),
-            ("mysql", quote!(#diesel::mysql::MysqlConnection), quote!(#diesel::mysql::Mysql), false),
-            ("postgres", quote!(#diesel::pg::PgConnection), quote!(#diesel::pg::Pg), true),
-        ];
-        databases
-            .into_iter()
-            .map(|(feature, connection, backend, has_returning)| {
-                let wrapper = format_ident!("__with_{feature}");
-                let code = code(&Database { connection, backend, has_returning });
-                quote!(#krate::#wrapper! { #code })
-            })
-            .collect()
+    /// One piece of code for each connection, of which `outbox-core` keeps those that it is built with.
+    pub(super) fn per_connection(&self, code: impl Fn(&Database) -> TokenStream) -> TokenStream {
+        let all = [false, true].into_iter().flat_map(|is_async| Server::ALL.map(|server| (server, is_async)));
+        all.map(|(server, is_async)| self.on(server, is_async, &code)).collect()
     }
 
-    /// Runs a statement on the connection that every method is given.
+    /// The code for the sync connections only.
+    pub(super) fn per_database(&self, code: impl Fn(&Database) -> TokenStream) -> TokenStream {
+        Server::ALL.into_iter().map(|server| self.on(server, false, &code)).collect()
+    }
+
+    fn on(&self, server: Server, is_async: bool, code: &impl Fn(&Database) -> TokenStream) -> TokenStream {
+        let Self { krate, private, diesel, .. } = self;
+        let on_async = quote!(#private::diesel_async);
+        let (connection, backend) = match (server, is_async) {
+            (Server::Sqlite, false) => {
+                (quote!(#diesel::sqlite::SqliteConnection), quote!(#diesel::sqlite::Sqlite))
+            }
+            (Server::Mysql, false) => {
+                (quote!(#diesel::mysql::MysqlConnection), quote!(#diesel::mysql::Mysql))
+            }
+            (Server::Postgres, false) => (quote!(#diesel::pg::PgConnection), quote!(#diesel::pg::Pg)),
+            (Server::Sqlite, true) => {
+                (quote!(#private::AsyncSqliteConnection), quote!(#diesel::sqlite::Sqlite))
+            }
+            (Server::Mysql, true) => (quote!(#on_async::AsyncMysqlConnection), quote!(#diesel::mysql::Mysql)),
+            (Server::Postgres, true) => (quote!(#on_async::AsyncPgConnection), quote!(#diesel::pg::Pg)),
+        };
+        let wrapper = format_ident!("__with_{}{}", if is_async { "async_" } else { "" }, server.feature());
+        let code = code(&Database { server, is_async, connection, backend });
+        quote!(#krate::#wrapper! { #code })
+    }
+
+    /// Runs a statement on the sync connection that every method is given.
     pub(super) fn run(&self, method: &str, statement: &TokenStream) -> TokenStream {
         let diesel = &self.diesel;
         let method = format_ident!("{method}");
         quote!(#diesel::RunQueryDsl::#method(#statement, __connection))
+    }
+
+    /// Runs a statement on the connection of either kind that every method is given.
+    pub(super) fn run_on(&self, database: &Database, method: &str, statement: &TokenStream) -> TokenStream {
+        if !database.is_async {
+            return self.run(method, statement);
+        }
+        let private = &self.private;
+        let method = format_ident!("{method}");
+        quote!(#private::diesel_async::RunQueryDsl::#method(#statement, __connection).await)
     }
 
     /// `table.column = value`.
@@ -73,10 +98,38 @@ impl Paths {
     }
 }
 
+/// A kind of server, as far as statements differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Server {
+    Sqlite,
+    /// MariaDB too.
+    Mysql,
+    Postgres,
+}
+
+impl Server {
+    const ALL: [Self; 3] = [Self::Sqlite, Self::Mysql, Self::Postgres];
+
+    fn feature(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Mysql => "mysql",
+            Self::Postgres => "postgres",
+        }
+    }
+
+    /// MariaDB has it for INSERT and DELETE, but Diesel's MySQL connection cannot read it.
+    pub(super) fn has_returning(self) -> bool {
+        self != Self::Mysql
+    }
+}
+
+/// A connection that code is written for.
 pub(super) struct Database {
+    pub(super) server: Server,
+    pub(super) is_async: bool,
     pub(super) connection: TokenStream,
     pub(super) backend: TokenStream,
-    pub(super) has_returning: bool,
 }
 
 pub(super) fn key_fn(paths: &Paths, key: &[Field]) -> TokenStream {
@@ -89,11 +142,15 @@ pub(super) fn key_fn(paths: &Paths, key: &[Field]) -> TokenStream {
     }
 }
 
+/// A type as it is written, without spaces.
+pub(super) fn type_text(ty: &Type) -> String {
+    quote!(#ty).to_string().replace(char::is_whitespace, "")
+}
+
 /// FNV-1a 64 over `name:type;` of the fields in the order of their names, as 16 hex digits.
-pub(super) fn fingerprint(recorded: &[Field]) -> String {
-    let by_name: BTreeMap<_, _> = recorded.iter().map(|field| (field.name.as_str(), &field.ty)).collect();
+pub(super) fn fingerprint(fields: &[(String, String)]) -> String {
+    let by_name: BTreeMap<_, _> = fields.iter().map(|(name, ty)| (name, ty)).collect();
     let hash = by_name.into_iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, (name, ty)| {
-        let ty = quote!(#ty).to_string().replace(char::is_whitespace, "");
         format!("{name}:{ty};")
             .bytes()
             .fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -118,15 +175,11 @@ pub(super) fn in_const(code: &TokenStream) -> TokenStream {
 mod tests {
     use super::*;
 
-    fn recorded(ty: &str, name: &str) -> Field {
-        let ident = format_ident!("x");
-        Field { column: ident.clone(), ident, ty: syn::parse_str(ty).unwrap(), name: name.to_owned() }
-    }
-
     #[test]
     fn fingerprint_is_pinned() {
+        let field = |ty: &str, name: &str| (name.to_owned(), type_text(&syn::parse_str(ty).unwrap()));
         // A change here would make every service report a new schema. Of `a:Option<Vec<u8>>;b:i64;`.
-        let fields = [recorded("i64", "b"), recorded("Option < Vec<u8> >", "a")];
+        let fields = [field("i64", "b"), field("Option < Vec<u8> >", "a")];
         assert_eq!(fingerprint(&fields), "607de5ddb58c5491");
         let [first, second] = fields;
         assert_eq!(fingerprint(&[second, first]), "607de5ddb58c5491");

@@ -1,0 +1,116 @@
+//! What a transaction has recorded and not yet written.
+
+use crate::entity::{Entity, EntityChange, Operation};
+use crate::error::Result;
+use crate::event::Event;
+use crate::message::Message;
+
+/// The messages of an open transaction, in the order in which they were recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    messages: Vec<Message>,
+}
+
+impl Buffer {
+    /// A buffer for a savepoint within this one's transaction.
+    pub(crate) fn inner(&self) -> Self {
+        Self::default()
+    }
+
+    /// Takes what a savepoint recorded.
+    pub(crate) fn absorb(&mut self, inner: Self) {
+        self.messages.extend(inner.messages);
+    }
+
+    pub(crate) fn created<E: Entity>(&mut self, entity: &E) -> Result<()> {
+        let after = Some(entity.image()?);
+        self.entity(Operation::Created, entity, &EntityChange { after, ..EntityChange::default() })
+    }
+
+    /// An update; with the row as it was, the message names the fields that differ. Where the message key
+    /// differs, the old key's entity is gone and the new one's is there.
+    pub(crate) fn updated<E: Entity>(&mut self, before: Option<&E>, entity: &E) -> Result<()> {
+        if let Some(before) = before.filter(|before| before.key() != entity.key()) {
+            self.deleted(before)?;
+            return self.created(entity);
+        }
+        let image = entity.image()?;
+        let changed = match before {
+            None => None,
+            Some(before) => {
+                let before = before.image()?;
+                let differing = image.iter().filter(|(name, value)| before.get(*name) != Some(*value));
+                Some(differing.map(|(name, _)| name.clone()).collect())
+            }
+        };
+        self.entity(
+            Operation::Updated,
+            entity,
+            &EntityChange { after: Some(image), changed, ..EntityChange::default() },
+        )
+    }
+
+    pub(crate) fn deleted<E: Entity>(&mut self, last: &E) -> Result<()> {
+        let before = Some(last.image()?);
+        self.entity(Operation::Deleted, last, &EntityChange { before, ..EntityChange::default() })
+    }
+
+    fn entity<E: Entity>(&mut self, operation: Operation, entity: &E, change: &EntityChange) -> Result<()> {
+        let payload = serde_json::to_vec(change)?;
+        let message = Message::new(E::AGGREGATE, entity.key(), E::EVENTS.of(operation), payload)?;
+        self.push(message.with_schema(E::SCHEMA));
+        Ok(())
+    }
+
+    pub(crate) fn event<E: Event>(&mut self, event: &E) -> Result<()> {
+        self.push(event.message()?);
+        Ok(())
+    }
+
+    pub(crate) fn push(&mut self, message: Message) {
+        self.messages.push(message);
+    }
+
+    pub(crate) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+}
+
+/// The sizes at which a recorded batch is split into several INSERTs, well below every server's limits of
+/// placeholders and packet size.
+pub(crate) const APPEND_ROWS_MAX: usize = 500;
+pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Splits messages into runs that fit one INSERT; a larger message stands alone.
+pub(crate) fn append_runs(messages: &[Message]) -> impl Iterator<Item = &[Message]> {
+    let mut rest = messages;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(APPEND_ROWS_MAX).take_while(|message| {
+            bytes += message.payload().len();
+            bytes <= APPEND_BYTES_MAX
+        });
+        let count = fits.count().max(1).min(rest.len());
+        let (run, later) = rest.split_at(count);
+        rest = later;
+        (!run.is_empty()).then_some(run)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_bounded_and_whole() {
+        let message = |bytes| Message::new("a", "1", "e", vec![b' '; bytes]).unwrap();
+        let messages: Vec<_> = [10, 2 * APPEND_BYTES_MAX, 10]
+            .into_iter()
+            .chain(std::iter::repeat_n(1, 1200))
+            .map(message)
+            .collect();
+        let runs: Vec<_> = append_runs(&messages).map(<[Message]>::len).collect();
+        assert_eq!(runs, [1, 1, 500, 500, 201]);
+        assert_eq!(append_runs(&[]).count(), 0);
+    }
+}

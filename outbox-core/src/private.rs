@@ -1,0 +1,91 @@
+//! What the derives call; not for use by hand.
+
+pub use diesel;
+use diesel::expression::{SqlLiteral, TypedExpressionType};
+use diesel::result::{Error, QueryResult};
+use diesel::sql_types::{BigInt, Bool, Integer, SmallInt, TinyInt};
+#[cfg(feature = "async")]
+pub use diesel_async;
+pub use serde;
+pub use serde_json;
+
+pub use ::core;
+
+#[cfg(feature = "async-sqlite")]
+pub use crate::asynchronous::AsyncSqliteConnection;
+use crate::entity::Image;
+pub use crate::entity::join_key;
+pub use crate::hash::put_hashed;
+pub use crate::rows::{AnyOf, FirstOf, pair};
+
+/// A field of an image; a missing one is `null`, which an `Option` takes.
+pub fn field<T: serde::de::DeserializeOwned>(image: &Image, name: &str) -> crate::Result<T> {
+    let value = image.get(name).cloned().unwrap_or(serde_json::Value::Null);
+    serde_json::from_value(value).map_err(|e| crate::Error::from(e).context(format!("field {name}")))
+}
+
+/// Puts a field into an image.
+pub fn put<T: serde::Serialize>(image: &mut Image, name: &str, value: &T) -> serde_json::Result<()> {
+    image.insert(name.to_owned(), serde_json::to_value(value)?);
+    Ok(())
+}
+
+/// Puts the mark of a field whose value is nobody's business.
+pub fn put_redacted(image: &mut Image, name: &str) {
+    image.insert(name.to_owned(), serde_json::Value::from(crate::REDACTED));
+}
+
+/// An entity's own version number; none above the largest `i64`.
+pub fn version<T: Copy + TryInto<i64>>(version: &T) -> Option<i64> {
+    (*version).try_into().ok()
+}
+
+/// A type of column that AUTO_INCREMENT can be: compared with a text, `LAST_INSERT_ID()` would find some
+/// other row.
+#[diagnostic::on_unimplemented(
+    message = "this key is no integer, so it cannot be an AUTO_INCREMENT column, and MySQL and MariaDB cannot tell the inserted row",
+    note = "give the key a field, or name columns that find the row: `#[outbox(key(…))]`"
+)]
+pub trait AutoIncrement {}
+impl AutoIncrement for TinyInt {}
+impl AutoIncrement for SmallInt {}
+impl AutoIncrement for Integer {}
+impl AutoIncrement for BigInt {}
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+impl<T: AutoIncrement> AutoIncrement for diesel::sql_types::Unsigned<T> {}
+
+/// `LAST_INSERT_ID()` in the type of a column.
+pub fn last_insert_id<C: diesel::Expression>(_: C) -> SqlLiteral<C::SqlType>
+where
+    C::SqlType: AutoIncrement + TypedExpressionType,
+{
+    diesel::dsl::sql("LAST_INSERT_ID()")
+}
+
+/// Whether the generated keys of one INSERT follow each other without gaps.
+pub fn keys_are_consecutive() -> SqlLiteral<Bool> {
+    diesel::dsl::sql("@@auto_increment_increment = 1")
+}
+
+/// The rows, if as many were read back as were inserted.
+pub fn all_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
+    if rows.len() == inserted {
+        return Ok(rows);
+    }
+    Err(Error::QueryBuilderError(
+        format!(
+            "inserted {inserted} rows and found {} of them again: generated keys need \
+             auto_increment_increment = 1, and given keys must be stored as they are given; \
+             insert the entities one by one",
+            rows.len()
+        )
+        .into(),
+    ))
+}
+
+diesel::table! {
+    /// The table of a type whose derive failed.
+    no_table (id) {
+        id -> Integer,
+    }
+}
