@@ -48,7 +48,7 @@ pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
         };
         let changes = quote! {
             __X: #diesel::query_builder::AsChangeset<Target = #private::no_table::table> #send,
-            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> + #diesel::query_builder::QueryId #send
+            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> #send
         };
         let condition = quote!(__P: #krate::Condition<#private::no_table::table, #backend> #send);
         let written = container.entity.is_none().then(|| {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use diesel::query_builder::{AsChangeset, QueryFragment, QueryId};
+use diesel::query_builder::{AsChangeset, QueryFragment};
 
 use crate::buffer::Buffer;
 use crate::connection::OutboxConnection;
@@ -125,7 +125,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     where
         E: EntityOn<C>,
         X: AsChangeset<Target = E::Table>,
-        X::Changeset: QueryFragment<C::Backend> + QueryId,
+        X::Changeset: QueryFragment<C::Backend>,
     {
         let after = before
             .update_with_on(changes, self.connection)
@@ -147,7 +147,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         E: EntityOn<C>,
         P: Condition<E::Table, C::Backend>,
         X: AsChangeset<Target = E::Table>,
-        X::Changeset: QueryFragment<C::Backend> + QueryId,
+        X::Changeset: QueryFragment<C::Backend>,
     {
         let rows = E::update_where_on(condition, changes, self.connection)
             .map_err(|e| in_context::<E>(e, "update", None))?;

@@ -3,7 +3,7 @@
 //! Concrete code per connection, RETURNING where the server has it and a read-back where not, so that no
 //! where-clauses of Diesel's reach the user.
 
-use diesel::query_builder::{AsChangeset, QueryFragment, QueryId};
+use diesel::query_builder::{AsChangeset, QueryFragment};
 use diesel::{Connection, QueryResult, Table};
 
 use crate::entity::{Entity, Operation};
@@ -63,7 +63,7 @@ pub trait EntityOn<C: Connection>: Entity {
     fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
     where
         X: AsChangeset<Target = Self::Table>,
-        X::Changeset: QueryFragment<C::Backend> + QueryId;
+        X::Changeset: QueryFragment<C::Backend>;
 
     /// Updates the rows that meet a condition; returns each as it was and as it is.
     ///
@@ -73,7 +73,7 @@ pub trait EntityOn<C: Connection>: Entity {
     where
         P: Condition<Self::Table, C::Backend>,
         X: AsChangeset<Target = Self::Table>,
-        X::Changeset: QueryFragment<C::Backend> + QueryId;
+        X::Changeset: QueryFragment<C::Backend>;
 
     /// Deletes the row of this key and returns its last state.
     ///

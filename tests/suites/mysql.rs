@@ -16,6 +16,8 @@ mod faults;
 mod late_commit;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "recording.rs"]
+mod recording;
 #[path = "store.rs"]
 mod store;
 #[path = "subscribers.rs"]

@@ -14,6 +14,8 @@ mod end_to_end;
 mod faults;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "recording.rs"]
+mod recording;
 #[path = "store.rs"]
 mod store;
 #[path = "subscribers.rs"]

@@ -40,7 +40,7 @@ fn entity(entity: &Entity) -> TokenStream {
         };
         let changes = quote! {
             __X: #diesel::query_builder::AsChangeset<Target = #table::table> #send,
-            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> + #diesel::query_builder::QueryId #send
+            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> #send
         };
         let condition = quote!(__P: #krate::Condition<#table::table, #backend> #send);
         let insert = statements.insert();
