@@ -74,6 +74,11 @@ impl Buffer {
     pub(crate) fn messages(&self) -> &[Message] {
         &self.messages
     }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn into_messages(self) -> Vec<Message> {
+        self.messages
+    }
 }
 
 /// The sizes at which a recorded batch is split into several INSERTs, well below every server's limits of

@@ -53,11 +53,7 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
             .transaction_depth()
             .map_err(Error::from)?;
         if depth.is_none() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "outbox: no transaction is open on this connection; use outbox_transaction, \
-                 or call this inside Diesel's transaction",
-            ));
+            return Err(no_open_transaction());
         }
         self.outbox_transaction(body)
     }
@@ -96,6 +92,14 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String>;
 }
 
+pub(crate) fn no_open_transaction() -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        "outbox: no transaction is open on this connection; use outbox_transaction, \
+         or call this inside Diesel's transaction",
+    )
+}
+
 /// The texts of the consumer-side statements of one database, in the order of their binds.
 #[doc(hidden)]
 pub(crate) struct ConsumerSql {
@@ -129,24 +133,9 @@ macro_rules! consumer_methods {
         fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
             use diesel::prelude::*;
 
-            use crate::schema::outbox;
             for run in crate::buffer::append_runs(messages) {
-                let rows: Vec<_> = run
-                    .iter()
-                    .map(|message| {
-                        (
-                            outbox::message_id.eq(message.id().as_bytes().to_vec()),
-                            // Below BUCKETS, so it fits.
-                            outbox::bucket.eq(message.bucket() as i16),
-                            outbox::aggregate_type.eq(message.aggregate()),
-                            outbox::aggregate_id.eq(message.key()),
-                            outbox::event_type.eq(message.event()),
-                            outbox::headers.eq(message.headers().to_json().into_bytes()),
-                            outbox::payload.eq(message.payload()),
-                        )
-                    })
-                    .collect();
-                diesel::insert_into(outbox::table).values(rows).execute(self)?;
+                let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
+                diesel::insert_into(crate::schema::outbox::table).values(rows).execute(self)?;
             }
             Ok(())
         }

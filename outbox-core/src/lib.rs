@@ -59,6 +59,8 @@ assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
     allow(dead_code, unused_imports, unused_macros, reason = "what no database uses")
 )]
 
+#[cfg(feature = "async")]
+mod asynchronous;
 pub mod broker;
 mod buffer;
 mod connection;
@@ -77,6 +79,10 @@ mod subscriber;
 mod transaction;
 mod write;
 
+#[cfg(feature = "async-sqlite")]
+pub use asynchronous::AsyncSqliteConnection;
+#[cfg(feature = "async")]
+pub use asynchronous::{AsyncEntityOn, AsyncInsertOn, AsyncOutboxConnection, AsyncOutboxTx, AsyncUpsertOn};
 pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
 pub use entity::{Entity, EntityChange, EventNames, FieldSchema, Image, Operation};

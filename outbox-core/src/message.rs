@@ -260,6 +260,10 @@ impl Message {
         self.id
     }
 
+    pub(crate) fn id_bytes(&self) -> &[u8] {
+        self.id.as_bytes()
+    }
+
     /// The aggregate type, for example `product`.
     pub fn aggregate(&self) -> &str {
         &self.aggregate

@@ -1,5 +1,7 @@
 //! The tables as Diesel sees them; `migrations/` creates them and explains their columns.
 
+use crate::message::Message;
+
 diesel::table! {
     /// Messages not yet confirmed by the broker.
     outbox (id) {
@@ -19,5 +21,33 @@ diesel::table! {
         headers -> Binary,
         /// JSON text.
         payload -> Binary,
+    }
+}
+
+/// A message as it is inserted.
+#[derive(Debug, diesel::Insertable)]
+#[diesel(table_name = outbox)]
+pub(crate) struct NewOutboxRow<'a> {
+    message_id: &'a [u8],
+    bucket: i16,
+    aggregate_type: &'a str,
+    aggregate_id: &'a str,
+    event_type: &'a str,
+    headers: Vec<u8>,
+    payload: &'a [u8],
+}
+
+impl<'a> NewOutboxRow<'a> {
+    pub(crate) fn of(message: &'a Message) -> Self {
+        Self {
+            message_id: message.id_bytes(),
+            // Below BUCKETS, so it fits.
+            bucket: message.bucket() as i16,
+            aggregate_type: message.aggregate(),
+            aggregate_id: message.key(),
+            event_type: message.event(),
+            headers: message.headers().to_json().into_bytes(),
+            payload: message.payload(),
+        }
     }
 }

@@ -1,0 +1,153 @@
+//! What differs between diesel-async's connections.
+
+use std::future::Future;
+
+use diesel::QueryResult;
+use diesel_async::{AsyncConnection, TransactionManager};
+
+use super::transaction::AsyncOutboxTx;
+use crate::error::{Error, Result};
+use crate::message::Message;
+
+/// A closure that borrows its argument for the future that it returns, which is `Send`.
+///
+/// The bound `AsyncFnOnce` alone cannot say that; diesel-async has a private trait of the same kind.
+#[doc(hidden)]
+pub trait AsyncBody<A, R>: AsyncFnOnce(A) -> R + FnOnce(A) -> <Self as AsyncBody<A, R>>::Future {
+    type Future: Future<Output = R>;
+}
+
+impl<F, A, R, Fut> AsyncBody<A, R> for F
+where
+    F: AsyncFnOnce(A) -> R + FnOnce(A) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Future = Fut;
+}
+
+/// A diesel-async connection whose transactions can record messages: `AsyncPgConnection`,
+/// `AsyncMysqlConnection` (MySQL and MariaDB) and [`AsyncSqliteConnection`](crate::AsyncSqliteConnection);
+/// connections of deadpool, bb8 and mobc deref to one.
+///
+/// Sealed: the hidden methods may change.
+pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
+    /// Runs `body` in a transaction and commits its writes together with what it recorded, or neither.
+    ///
+    /// Inside another transaction it is a savepoint of that one. On SQLite it is `BEGIN IMMEDIATE`. The
+    /// future must be awaited to its end: dropped halfway, it leaves the transaction open.
+    ///
+    /// # Errors
+    /// What `body` returns (an application's own error as [`Error::application`]), and the database's.
+    fn outbox_transaction<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
+    where
+        for<'t, 'c> F: AsyncFnOnce(&'t mut AsyncOutboxTx<'c, Self>) -> Result<T>
+            + AsyncBody<&'t mut AsyncOutboxTx<'c, Self>, Result<T>, Future: Send>
+            + Send
+            + 'a,
+        T: Send + 'a,
+    {
+        async move {
+            self.begin_writing().await?;
+            let mut tx = AsyncOutboxTx::new(self);
+            let outcome = match body(&mut tx).await {
+                Ok(value) => tx.flush().await.map(|()| value),
+                Err(error) => Err(error),
+            };
+            finish(self, outcome).await
+        }
+    }
+
+    /// Records messages inside a transaction that the caller has opened with diesel-async's own
+    /// `transaction`.
+    ///
+    /// # Errors
+    /// `Invalid` when no transaction is open (a `BEGIN` sent as text is not seen); what `body` returns, and
+    /// the database's.
+    fn record_in_open_transaction<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
+    where
+        for<'t, 'c> F: AsyncFnOnce(&'t mut AsyncOutboxTx<'c, Self>) -> Result<T>
+            + AsyncBody<&'t mut AsyncOutboxTx<'c, Self>, Result<T>, Future: Send>
+            + Send
+            + 'a,
+        T: Send + 'a,
+    {
+        async move {
+            if depth(self)?.is_none() {
+                return Err(crate::connection::no_open_transaction());
+            }
+            self.outbox_transaction(body).await
+        }
+    }
+
+    /// Begins a transaction that is going to write.
+    #[doc(hidden)]
+    fn begin_writing(&mut self) -> impl Future<Output = QueryResult<()>> + Send {
+        Self::TransactionManager::begin_transaction(self)
+    }
+
+    #[doc(hidden)]
+    fn append_messages(&mut self, messages: Vec<Message>) -> impl Future<Output = QueryResult<()>> + Send;
+}
+
+/// How deep the open transactions are nested; `None` is none.
+fn depth<C: AsyncConnection>(connection: &mut C) -> QueryResult<Option<std::num::NonZeroU32>> {
+    C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
+}
+
+/// Commits, or rolls back and passes the error on.
+pub(super) async fn finish<C: AsyncConnection, T>(connection: &mut C, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Ok(value) => {
+            C::TransactionManager::commit_transaction(connection).await?;
+            Ok(value)
+        }
+        Err(error) => match C::TransactionManager::rollback_transaction(connection).await {
+            // The first error tells more than that its connection is broken.
+            Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => Err(error),
+            Err(rollback) => Err(Error::from(rollback).context(format!("rolling back after {error}"))),
+        },
+    }
+}
+
+macro_rules! append_messages {
+    () => {
+        async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
+            use diesel_async::RunQueryDsl;
+
+            for run in crate::buffer::append_runs(&messages) {
+                let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
+                diesel::insert_into(crate::schema::outbox::table).values(rows).execute(self).await?;
+            }
+            Ok(())
+        }
+    };
+}
+
+#[cfg(feature = "async-mysql")]
+impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
+    append_messages!();
+}
+
+#[cfg(feature = "async-postgres")]
+impl AsyncOutboxConnection for diesel_async::AsyncPgConnection {
+    append_messages!();
+}
+
+#[cfg(feature = "async-sqlite")]
+impl AsyncOutboxConnection for super::AsyncSqliteConnection {
+    /// `BEGIN IMMEDIATE`: a transaction that starts as a reader cannot become a writer behind another one.
+    async fn begin_writing(&mut self) -> QueryResult<()> {
+        if depth(self)?.is_some() {
+            return <Self as AsyncConnection>::TransactionManager::begin_transaction(self).await;
+        }
+        self.spawn_blocking(|connection| {
+            diesel::connection::AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE")
+        })
+        .await
+    }
+
+    async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
+        self.spawn_blocking(move |connection| crate::OutboxConnection::append_messages(connection, &messages))
+            .await
+    }
+}

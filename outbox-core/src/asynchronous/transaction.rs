@@ -1,0 +1,262 @@
+//! [`AsyncOutboxTx`]: the twin of [`OutboxTx`](crate::OutboxTx) on diesel-async.
+
+use std::fmt;
+
+use diesel::query_builder::{AsChangeset, QueryFragment};
+use diesel_async::TransactionManager;
+
+use super::connection::{AsyncBody, AsyncOutboxConnection, finish};
+use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
+use crate::buffer::Buffer;
+use crate::entity::Operation;
+use crate::error::Result;
+use crate::event::Event;
+use crate::message::Message;
+use crate::rows::Condition;
+use crate::transaction::{append_failed, in_context};
+
+/// An open transaction in which writes are recorded; get one from
+/// [`AsyncOutboxConnection::outbox_transaction`].
+///
+/// The recorded image is the row as read right after the recorded statement. What is written later through
+/// [`conn`](Self::conn) is not recorded. DDL inside commits implicitly on MySQL and MariaDB and is not
+/// supported.
+pub struct AsyncOutboxTx<'c, C> {
+    connection: &'c mut C,
+    buffer: Buffer,
+}
+
+impl<'c, C> fmt::Debug for AsyncOutboxTx<'c, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncOutboxTx")
+            .field("messages", &self.buffer.messages().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
+    pub(crate) fn new(connection: &'c mut C) -> Self {
+        Self { connection, buffer: Buffer::default() }
+    }
+
+    /// The connection, for anything else in the same transaction. Writes through it are not recorded.
+    pub fn conn(&mut self) -> &mut C {
+        self.connection
+    }
+
+    /// Inserts and records `created`; returns the row as the database holds it.
+    ///
+    /// # Errors
+    /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
+    pub async fn insert<I: AsyncInsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
+        let entity =
+            new.insert_on(self.connection).await.map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+        self.buffer.created(&entity)?;
+        Ok(entity)
+    }
+
+    /// Inserts many, in as few statements as the database takes, and records `created` for each; returns
+    /// the rows in the same order.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); see [`AsyncInsertOn::insert_all_on`] for MySQL and MariaDB.
+    pub async fn insert_all<I: AsyncInsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
+        let rows = I::insert_all_on(new, self.connection)
+            .await
+            .map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+        rows.iter().try_for_each(|row| self.buffer.created(row))?;
+        Ok(rows)
+    }
+
+    /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`.
+    ///
+    /// On MySQL and MariaDB, which of the two is told from a look just before the statement, and a row
+    /// that collides in another unique key than the primary one is an error.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub async fn upsert<E: AsyncUpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
+        let (row, operation) = entity
+            .upsert_on(self.connection)
+            .await
+            .map_err(|e| in_context::<E>(e, "upsert", Some(entity.key())))?;
+        match operation {
+            Operation::Created => self.buffer.created(&row)?,
+            _ => self.buffer.updated(None, &row)?,
+        }
+        Ok(row)
+    }
+
+    /// Reads the row of a primary key and locks it until the transaction ends.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such row, and Diesel's.
+    pub async fn lock<E: AsyncEntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
+        E::lock_on(id, self.connection).await.map_err(|e| in_context::<E>(e, "lock", None))
+    }
+
+    /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
+    pub async fn update<E: AsyncEntityOn<C>>(&mut self, entity: &E) -> Result<E> {
+        self.update_row(entity, None).await
+    }
+
+    /// As [`update`](Self::update), and the message names the fields that differ from `before`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn update_from<E: AsyncEntityOn<C>>(&mut self, before: &E, entity: &E) -> Result<E> {
+        self.update_row(entity, Some(before)).await
+    }
+
+    async fn update_row<E: AsyncEntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
+        let after = entity
+            .update_on(self.connection)
+            .await
+            .map_err(|e| in_context::<E>(e, "update", Some(entity.key())))?;
+        self.buffer.updated(before, &after)?;
+        Ok(after)
+    }
+
+    /// Updates the row of the entity's primary key with a changeset, as Diesel's `set` takes it, and records
+    /// `updated` with the fields that then differ from `before`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn update_with<E, X>(&mut self, before: &E, changes: X) -> Result<E>
+    where
+        E: AsyncEntityOn<C>,
+        X: AsChangeset<Target = E::Table> + Send,
+        X::Changeset: QueryFragment<C::Backend> + Send,
+    {
+        let after = before
+            .update_with_on(changes, self.connection)
+            .await
+            .map_err(|e| in_context::<E>(e, "update", Some(before.key())))?;
+        self.buffer.updated(Some(before), &after)?;
+        Ok(after)
+    }
+
+    /// Updates all rows that meet a condition with a changeset and records `updated` for each, with the
+    /// fields that changed; returns the rows as they then are.
+    ///
+    /// The rows are read and locked first. All of them are held in memory and named in one statement:
+    /// some thousands at a time.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); also when the changeset changes a primary key.
+    pub async fn update_where<E, P, X>(&mut self, condition: P, changes: X) -> Result<Vec<E>>
+    where
+        E: AsyncEntityOn<C>,
+        P: Condition<E::Table, C::Backend> + Send,
+        X: AsChangeset<Target = E::Table> + Send,
+        X::Changeset: QueryFragment<C::Backend> + Send,
+    {
+        let rows = E::update_where_on(condition, changes, self.connection)
+            .await
+            .map_err(|e| in_context::<E>(e, "update", None))?;
+        rows.iter().try_for_each(|(before, after)| self.buffer.updated(Some(before), after))?;
+        Ok(rows.into_iter().map(|(_, after)| after).collect())
+    }
+
+    /// Deletes the row of the entity's primary key and records `deleted` with its last state, which it
+    /// returns.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
+    pub async fn delete<E: AsyncEntityOn<C>>(&mut self, entity: &E) -> Result<E> {
+        let last = entity
+            .delete_on(self.connection)
+            .await
+            .map_err(|e| in_context::<E>(e, "delete", Some(entity.key())))?;
+        self.buffer.deleted(&last)?;
+        Ok(last)
+    }
+
+    /// As [`delete`](Self::delete), by the primary key.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    pub async fn delete_by_id<E: AsyncEntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
+        let last =
+            E::delete_id_on(id, self.connection).await.map_err(|e| in_context::<E>(e, "delete", None))?;
+        self.buffer.deleted(&last)?;
+        Ok(last)
+    }
+
+    /// Deletes all rows that meet a condition and records `deleted` for each; returns their last states.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub async fn delete_where<E, P>(&mut self, condition: P) -> Result<Vec<E>>
+    where
+        E: AsyncEntityOn<C>,
+        P: Condition<E::Table, C::Backend> + Send,
+    {
+        let rows = E::delete_where_on(condition, self.connection)
+            .await
+            .map_err(|e| in_context::<E>(e, "delete", None))?;
+        rows.iter().try_for_each(|row| self.buffer.deleted(row))?;
+        Ok(rows)
+    }
+
+    /// Records a domain event.
+    ///
+    /// Order per key holds for messages whose transaction holds a lock on the key's row: write the entity,
+    /// or [lock](Self::lock) it, before an event of its key.
+    ///
+    /// # Errors
+    /// `Invalid` when it does not serialize or breaks a bound (see [`Message::new`]).
+    pub fn record<E: Event>(&mut self, event: &E) -> Result<()> {
+        self.buffer.event(event)
+    }
+
+    /// Records domain events, in their order.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn record_all<'e, E: Event + 'e>(&mut self, events: impl IntoIterator<Item = &'e E>) -> Result<()> {
+        events.into_iter().try_for_each(|event| self.record(event))
+    }
+
+    /// Records a message made by hand.
+    pub fn record_message(&mut self, message: Message) {
+        self.buffer.push(message);
+    }
+
+    /// Runs `body` in a savepoint; when it fails, its writes and its messages are gone and this
+    /// transaction goes on.
+    ///
+    /// # Errors
+    /// What `body` returns, and Diesel's for the savepoint itself.
+    pub fn savepoint<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
+    where
+        for<'t, 'i> F: AsyncFnOnce(&'t mut AsyncOutboxTx<'i, C>) -> Result<T>
+            + AsyncBody<&'t mut AsyncOutboxTx<'i, C>, Result<T>, Future: Send>
+            + Send
+            + 'a,
+        T: Send + 'a,
+    {
+        async move {
+            C::TransactionManager::begin_transaction(self.connection).await?;
+            let mut inner = AsyncOutboxTx { connection: &mut *self.connection, buffer: self.buffer.inner() };
+            let outcome = body(&mut inner).await;
+            let recorded = inner.buffer;
+            let value = finish(self.connection, outcome).await?;
+            self.buffer.absorb(recorded);
+            Ok(value)
+        }
+    }
+
+    /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
+    pub(crate) async fn flush(self) -> Result<()> {
+        let messages = self.buffer.into_messages();
+        let count = messages.len();
+        if count == 0 {
+            return Ok(());
+        }
+        self.connection.append_messages(messages).await.map_err(|error| append_failed(count, error))
+    }
+}
