@@ -3,9 +3,12 @@
 use crate::harness::Server;
 
 pub(crate) type Connection = diesel::MysqlConnection;
+pub(crate) type AsyncConnection = diesel_async::AsyncMysqlConnection;
 pub(crate) const SERVER: Server = Server::Mysql;
 pub(crate) const TABLES: &str = crate::items::MYSQL;
 
+#[path = "asynchronous.rs"]
+mod asynchronous;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]

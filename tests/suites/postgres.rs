@@ -3,9 +3,12 @@
 use crate::harness::Server;
 
 pub(crate) type Connection = diesel::PgConnection;
+pub(crate) type AsyncConnection = diesel_async::AsyncPgConnection;
 pub(crate) const SERVER: Server = Server::Postgres;
 pub(crate) const TABLES: &str = crate::items::POSTGRES;
 
+#[path = "asynchronous.rs"]
+mod asynchronous;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]

@@ -3,9 +3,12 @@
 use crate::harness::Server;
 
 pub(crate) type Connection = diesel::SqliteConnection;
+pub(crate) type AsyncConnection = outbox_core::AsyncSqliteConnection;
 pub(crate) const SERVER: Server = Server::Sqlite;
 pub(crate) const TABLES: &str = crate::items::SQLITE;
 
+#[path = "asynchronous.rs"]
+mod asynchronous;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]

@@ -1,0 +1,186 @@
+//! The write side on diesel-async: the same writes, the same messages.
+
+use diesel::prelude::*;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
+use diesel_async::{AsyncConnection as _, SimpleAsyncConnection as _};
+use outbox_core::{AsyncOutboxConnection as _, Error, ErrorKind};
+use serde_json::json;
+
+use super::AsyncConnection;
+use super::database::{Pending, connect, fresh, items, outbox, outbox_is_empty};
+use crate::harness::{Server, TestDatabase};
+use crate::items::{Item, NewItem, Stepped, item};
+
+async fn open(database: &TestDatabase) -> AsyncConnection {
+    let mut connection = AsyncConnection::establish(&database.url).await.unwrap();
+    if super::SERVER == Server::Sqlite {
+        connection.batch_execute("pragma busy_timeout = 20000").await.unwrap();
+    }
+    connection
+}
+
+fn new(name: &str) -> NewItem<'_> {
+    NewItem { name, amount: 5 }
+}
+
+fn kinds(pending: &[Pending]) -> Vec<&str> {
+    pending.iter().map(|row| row.kind.as_str()).collect()
+}
+
+#[tokio::test]
+async fn each_write_records_what_the_row_then_is() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    let (lamp, all) = connection
+        .outbox_transaction(async |tx| {
+            let lamp = tx.insert(&new("lamp")).await?;
+            let all = tx.insert_all(&[new("a"), new("b"), new("c")]).await?;
+            let dearer = tx.update_with(&lamp, item::amount.eq(item::amount + 1)).await?;
+            assert_eq!(dearer.amount, 6);
+            let noted = tx.update(&Item { note: Some("n".into()), ..dearer.clone() }).await?;
+            tx.update_from(&noted, &Item { note: None, ..noted.clone() }).await?;
+            tx.record(&Stepped { account: "a".into(), sequence: 1 })?;
+            Ok((lamp, all))
+        })
+        .await
+        .unwrap();
+    assert_eq!(all.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(lamp.secret, "hush", "the default of the database is read back");
+
+    let doubled: Vec<Item> = connection
+        .outbox_transaction(async |tx| {
+            tx.update_where(item::name.ne("lamp"), item::amount.eq(item::amount * 2)).await
+        })
+        .await
+        .unwrap();
+    assert_eq!(doubled.len(), 3);
+    let last: Item = connection.outbox_transaction(async |tx| tx.delete_by_id(&lamp.id).await).await.unwrap();
+    assert_eq!(last.amount, 6);
+    let again = connection.outbox_transaction(async |tx| tx.upsert(&last).await).await.unwrap();
+    assert_eq!(again, last);
+    let found: Item = connection.outbox_transaction(async |tx| tx.lock(&lamp.id).await).await.unwrap();
+    assert_eq!(connection.outbox_transaction(async |tx| tx.delete(&found).await).await.unwrap(), found);
+    let rest: Vec<Item> =
+        connection.outbox_transaction(async |tx| tx.delete_where(item::amount.gt(0)).await).await.unwrap();
+    assert_eq!(rest.len(), 3);
+
+    let mut sync = connect(&database);
+    assert!(items(&mut sync).is_empty());
+    let pending = outbox(&mut sync);
+    assert_eq!(
+        kinds(&pending)[..8],
+        [
+            "item.created",
+            "item.created",
+            "item.created",
+            "item.created",
+            "item.updated",
+            "item.updated",
+            "item.updated",
+            "account.stepped",
+        ]
+    );
+    assert_eq!(pending[4].payload["changed"], json!(["amount"]));
+    assert_eq!(pending[6].payload["changed"], json!(["note"]));
+    assert_eq!(
+        kinds(&pending)[11..],
+        ["item.deleted", "item.created", "item.deleted", "item.deleted", "item.deleted", "item.deleted",]
+    );
+}
+
+#[tokio::test]
+async fn a_rollback_leaves_neither() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    let error = connection
+        .outbox_transaction(async |tx| {
+            tx.insert(&new("gone")).await?;
+            Err::<(), _>(Error::application("changed my mind"))
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Application);
+    let ghost = Item { id: 404, name: "g".into(), amount: 1, note: None, secret: "s".into() };
+    let error = connection.outbox_transaction(async |tx| tx.update(&ghost).await).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let mut sync = connect(&database);
+    assert!(items(&mut sync).is_empty());
+    assert!(outbox_is_empty(&mut sync));
+}
+
+#[tokio::test]
+async fn a_savepoint_that_rolls_back_takes_its_messages_along() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    connection
+        .outbox_transaction(async |tx| {
+            tx.insert(&new("outer")).await?;
+            let inner = tx
+                .savepoint(async |tx| {
+                    tx.insert(&new("inner")).await?;
+                    Err::<(), _>(Error::application("no"))
+                })
+                .await;
+            assert!(inner.is_err());
+            tx.savepoint(async |tx| tx.insert(&new("kept")).await).await?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let mut sync = connect(&database);
+    assert_eq!(items(&mut sync).into_iter().map(|item| item.name).collect::<Vec<_>>(), ["outer", "kept"]);
+    assert_eq!(kinds(&outbox(&mut sync)), ["item.created", "item.created"]);
+}
+
+#[tokio::test]
+async fn recording_needs_an_open_transaction_or_opens_one() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    let error =
+        connection.record_in_open_transaction(async |tx| tx.insert(&new("x")).await).await.unwrap_err();
+    assert!(error.to_string().contains("no transaction is open"), "{error}");
+    connection
+        .transaction(async |connection| {
+            connection.record_in_open_transaction(async |tx| tx.insert(&new("y")).await).await
+        })
+        .await
+        .unwrap();
+    let mut sync = connect(&database);
+    assert_eq!(kinds(&outbox(&mut sync)), ["item.created"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_pools_write_from_spawned_tasks() {
+    let database = fresh();
+    let manager = || AsyncDieselConnectionManager::<AsyncConnection>::new(&database.url);
+    let deadpool = deadpool::Pool::builder(manager()).max_size(2).build().unwrap();
+    let bb8 = bb8::Pool::builder().max_size(2).build(manager()).await.unwrap();
+    // A spawned task's future must be `Send`, which the closures' borrows must not spoil.
+    let first = tokio::spawn(async move {
+        let mut connection = deadpool.get().await.unwrap();
+        let name = String::from("from deadpool");
+        connection.outbox_transaction(async |tx| tx.insert(&new(&name)).await).await.unwrap()
+    });
+    first.await.unwrap();
+    let second = tokio::spawn(async move {
+        let mut connection = bb8.get().await.unwrap();
+        connection.outbox_transaction(async |tx| tx.insert(&new("from bb8")).await).await.unwrap()
+    });
+    second.await.unwrap();
+    let mut sync = connect(&database);
+    assert_eq!(items(&mut sync).len(), 2);
+    assert_eq!(kinds(&outbox(&mut sync)), ["item.created", "item.created"]);
+}
+
+#[tokio::test]
+async fn a_large_batch_keeps_its_order() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    let names: Vec<_> = (0..1203).map(|number| format!("n{number}")).collect();
+    let new: Vec<_> = names.iter().map(|name| new(name)).collect();
+    let written = connection.outbox_transaction(async |tx| tx.insert_all(&new).await).await.unwrap();
+    assert_eq!(written.iter().map(|item| &item.name).collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+    let mut sync = connect(&database);
+    let recorded: Vec<_> = outbox(&mut sync).into_iter().map(|row| row.key).collect();
+    assert_eq!(recorded, written.iter().map(|item| item.id.to_string()).collect::<Vec<_>>());
+}
