@@ -208,6 +208,40 @@ async fn a_failed_key_waits_and_a_parked_one_waits_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leases_are_renewed_while_rows_are_settled_without_a_deadlock() {
+    let database = fresh();
+    let (mut settling, mut keeping) = (store(&database, "a"), store(&database, "a"));
+    let mut connection = connect(&database);
+    (0..300).for_each(|number| record(&mut connection, &number.to_string(), 10));
+    let lease = take_all(&mut settling, LONG).await;
+    let ids: Vec<_> = read(&mut settling, &[]).await.into_iter().map(|head| head.id).collect();
+    let keeper = tokio::spawn(async move {
+        for _ in 0..150 {
+            keeping.renew(LONG).await.unwrap();
+        }
+    });
+    // Against the order of the buckets, as ids have none.
+    for ids in ids.rchunks(2) {
+        settling.clear_keys(&lease, ids).await.unwrap();
+        assert_eq!(settling.settle(&lease, ids).await.unwrap(), ids.len());
+    }
+    keeper.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_fails_only_under_the_lease_that_its_message_was_read_with() {
+    let database = fresh();
+    let (mut old, mut new) = (store(&database, "old"), store(&database, "new"));
+    record(&mut connect(&database), "k", 10);
+    let stale = take_all(&mut old, SHORT).await;
+    let heads = read(&mut old, &[]).await;
+    tokio::time::sleep(SHORT * 2).await;
+    take_all(&mut new, LONG).await;
+    old.fail(&[failure(&heads[0], &stale, true, 0)]).await.unwrap();
+    assert!(new.held_keys(10).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_is_told_apart_from_what_is_parked() {
     let database = fresh();
     let (mut store, mut connection) = (store(&database, "a"), connect(&database));

@@ -1,8 +1,11 @@
 //! A row of the outbox on its way: where it stands, which key it belongs to, and what travels.
 
-use outbox_core::{Frame, OutboxRow, Recorded, bucket_of};
+use outbox_core::{Frame, HEADERS_BYTES_MAX, OutboxRow, PAYLOAD_BYTES_MAX, Recorded, bucket_of};
 
 use super::store::Head;
+
+/// No row of outbox_core's has more headers and payload than this.
+const BYTES_MAX: u64 = (PAYLOAD_BYTES_MAX + HEADERS_BYTES_MAX) as u64;
 
 /// A row that was read under a lease.
 #[derive(Debug)]
@@ -36,6 +39,11 @@ impl Item {
             has_key_row: head.attempts.is_some(),
             frame: Some(frame(source, bucket, head)),
         }
+    }
+
+    /// Whether a row can never be published for its size; it is not even loaded.
+    pub(super) fn is_too_large(head: &Head) -> bool {
+        head.bytes.unsigned_abs() > BYTES_MAX
     }
 
     /// The row's id.
@@ -83,6 +91,12 @@ impl Item {
 }
 
 fn frame(source: &str, bucket: u16, head: Head) -> Result<Frame, String> {
+    if Item::is_too_large(&head) {
+        return Err(format!(
+            "headers and payload have {} bytes, at most {BYTES_MAX} are published",
+            head.bytes
+        ));
+    }
     let generation = head.generation;
     let text =
         |bytes: Vec<u8>, what: &str| String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"));

@@ -155,16 +155,18 @@ fn prefix(sizes: impl Iterator<Item = i64>, bytes: u64) -> usize {
     fit.max(1)
 }
 
-/// Puts the payloads in that were too large to come with the row. A row that vanished meanwhile is left out.
+/// Puts the payloads in that were too large to come with the row. A row that vanished meanwhile is left out,
+/// and one that can never be published is not loaded.
 async fn fetch_large(store: &mut Store, heads: &mut Vec<Head>) -> Result<()> {
-    let large: Vec<i64> = heads.iter().filter(|head| head.payload.is_none()).map(|head| head.id).collect();
+    let is_missing = |head: &Head| head.payload.is_none() && !Item::is_too_large(head);
+    let large: Vec<i64> = heads.iter().filter(|head| is_missing(head)).map(|head| head.id).collect();
     if large.is_empty() {
         return Ok(());
     }
     let bodies = store.bodies(&large).await?;
     let mut bodies: HashMap<i64, _> = bodies.into_iter().map(|body| (body.id, body)).collect();
     heads.retain_mut(|head| {
-        if head.payload.is_some() {
+        if !is_missing(head) {
             return true;
         }
         let Some(body) = bodies.remove(&head.id) else { return false };

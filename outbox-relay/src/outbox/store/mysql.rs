@@ -3,7 +3,7 @@
 
 use diesel::QueryableByName;
 use diesel::result::QueryResult;
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::{BigInt, Nullable, SmallInt, Text};
 use diesel_async::{AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
@@ -100,22 +100,58 @@ pub(super) async fn bodies(c: &mut AsyncMysqlConnection, ids: &[i64]) -> QueryRe
     Statement::once(text).load(c).await
 }
 
-/// The join goes from the rows to their leases by index; left to itself MySQL reads all rows of a bucket per
-/// lease, or all leases per row.
+/// Opens a transaction and holds those of the leases that are still this owner's, in the order in which
+/// they are renewed: a DELETE that met them row by row would deadlock with that.
+async fn hold_leases(
+    c: &mut AsyncMysqlConnection,
+    owner: &str,
+    fence: &[(u16, i64)],
+) -> QueryResult<Vec<LeaseEpoch>> {
+    c.batch_execute("start transaction").await?;
+    let text = format!(
+        "select bucket, epoch from outbox_lease where owner = ? and (bucket, epoch) in ({})
+         order by bucket lock in share mode",
+        pairs(fence),
+    );
+    Statement::once(text).text(owner).load(c).await
+}
+
+#[derive(QueryableByName)]
+struct LeaseEpoch {
+    #[diesel(sql_type = SmallInt)]
+    bucket: i16,
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+}
+
+/// Runs a statement on rows of the buckets that are still held. An error leaves the transaction to the end of
+/// the connection.
+async fn fenced(
+    c: &mut AsyncMysqlConnection,
+    owner: &str,
+    fence: &[(u16, i64)],
+    statement: impl FnOnce(&str) -> String,
+) -> QueryResult<usize> {
+    let held = hold_leases(c, owner, fence).await?;
+    let mut rows = 0;
+    if !held.is_empty() {
+        let buckets = list(held.iter().map(|lease| lease.bucket));
+        rows = Statement::once(statement(&buckets)).execute(c).await?;
+    }
+    c.batch_execute("commit").await?;
+    Ok(rows)
+}
+
 pub(super) async fn settle(
     c: &mut AsyncMysqlConnection,
     owner: &str,
     fence: &[(u16, i64)],
     ids: &[i64],
 ) -> QueryResult<usize> {
-    let text = format!(
-        "delete o from outbox o force index (primary)
-         straight_join outbox_lease l force index (primary) on l.bucket = o.bucket
-         where o.id in ({}) and l.owner = ? and (l.bucket, l.epoch) in ({})",
-        list(ids),
-        pairs(fence),
-    );
-    Statement::once(text).text(owner).execute(c).await
+    fenced(c, owner, fence, |buckets| {
+        format!("delete from outbox where id in ({}) and bucket in ({buckets})", list(ids))
+    })
+    .await
 }
 
 pub(super) async fn clear_keys(
@@ -124,27 +160,30 @@ pub(super) async fn clear_keys(
     fence: &[(u16, i64)],
     ids: &[i64],
 ) -> QueryResult<usize> {
-    let text = format!(
-        "delete k from outbox o force index (primary)
-         straight_join outbox_lease l force index (primary) on l.bucket = o.bucket
-         straight_join outbox_key k force index (primary)
-           on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
-         where o.id in ({}) and l.owner = ? and (l.bucket, l.epoch) in ({})",
-        list(ids),
-        pairs(fence),
-    );
-    Statement::once(text).text(owner).execute(c).await
+    fenced(c, owner, fence, |buckets| {
+        format!(
+            "delete k from outbox o force index (primary)
+             straight_join outbox_key k force index (primary)
+               on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
+             where o.id in ({}) and o.bucket in ({buckets})",
+            list(ids)
+        )
+    })
+    .await
 }
 
 pub(super) async fn fail(c: &mut AsyncMysqlConnection, owner: &str, failures: &[Failure]) -> QueryResult<()> {
-    c.batch_execute("start transaction").await?;
-    for failure in failures {
+    let fence: Vec<_> = failures.iter().map(|failure| (failure.bucket, failure.epoch)).collect();
+    let held = hold_leases(c, owner, &fence).await?;
+    let is_held = |failure: &&Failure| {
+        held.iter().any(|l| l.bucket == failure.bucket as i16 && l.epoch == failure.epoch)
+    };
+    for failure in failures.iter().filter(is_held) {
         Statement::fixed(
             "insert into outbox_key
                (aggregate_type, aggregate_id, head_id, attempts, parked, next_at, last_error)
              select o.aggregate_type, o.aggregate_id, o.id, ?, ?, utc_timestamp(6) + interval ? * 1000 microsecond, ?
-             from outbox o join outbox_lease l on l.bucket = o.bucket
-             where o.id = ? and l.owner = ? and l.bucket = ? and l.epoch = ?
+             from outbox o where o.id = ?
              on duplicate key update head_id = values(head_id), attempts = values(attempts),
                parked = values(parked), next_at = values(next_at), last_error = values(last_error)",
         )
@@ -153,9 +192,6 @@ pub(super) async fn fail(c: &mut AsyncMysqlConnection, owner: &str, failures: &[
         .int(failure.wait_ms)
         .text(&failure.error)
         .int(failure.id)
-        .text(owner)
-        .int(failure.bucket)
-        .int(failure.epoch)
         .execute(c)
         .await?;
     }

@@ -141,6 +141,14 @@ pub(super) async fn clear_keys(
 
 pub(super) async fn fail(c: &mut AsyncPgConnection, owner: &str, failures: &[Failure]) -> QueryResult<()> {
     c.batch_execute("begin").await?;
+    // Held until the end: a relay that takes a bucket over meanwhile would otherwise find its key parked for
+    // a message that it has delivered.
+    let fence: Vec<_> = failures.iter().map(|failure| (failure.bucket, failure.epoch)).collect();
+    let text = format!(
+        "select 1 from outbox_lease where owner = ? and (bucket, epoch) in ({}) order by bucket for share",
+        pairs(&fence),
+    );
+    Statement::once(text).text(owner).execute(c).await?;
     for failure in failures {
         Statement::fixed(
             "insert into outbox_key
