@@ -75,7 +75,7 @@ impl Migrated for diesel::sqlite::Sqlite {
 /// use outbox_core::migrate;
 ///
 /// let mut connection = diesel::SqliteConnection::establish(":memory:")?;
-/// assert_eq!(migrate::run(&mut connection, &migrate::OUTBOX)?, ["0000outbox0001"]);
+/// assert_eq!(migrate::run(&mut connection, &migrate::OUTBOX)?, ["0000outbox0001", "0000outbox0003"]);
 /// assert!(migrate::run(&mut connection, &migrate::OUTBOX)?.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```

@@ -16,6 +16,8 @@ use crate::outbox::store::{Database, Store};
 use crate::relay::{Left, Relay};
 use crate::report;
 
+mod dead;
+
 /// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
 const LOG: &str = "info,lapin=off";
 
@@ -50,6 +52,11 @@ enum Verb {
         /// End once all that was committed before the start is delivered; exit code 1 if keys are parked
         #[arg(long)]
         until_idle: bool,
+    },
+    /// Show what was set aside, replay or discard it
+    Dead {
+        #[command(subcommand)]
+        verb: dead::Verb,
     },
     /// Show backlog, leases, and keys that wait or are parked
     Status {
@@ -122,6 +129,7 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Check { json } => check(&config, json).await,
         Verb::Migrate => migrate(&config).await,
         Verb::Run { until_idle } => relay(&config, until_idle).await,
+        Verb::Dead { verb } => dead::run(&config, verb).await,
         Verb::Status { json } => status(&config, json).await,
     }
 }

@@ -21,6 +21,7 @@ pub mod check;
 #[doc(hidden)]
 pub mod cli;
 pub mod config;
+pub mod dead;
 pub mod outbox;
 pub mod pipe;
 pub mod publish;

@@ -11,14 +11,14 @@ type Backend = <super::Connection as diesel::Connection>::Backend;
 fn up_twice_down_and_up() {
     let database = super::SERVER.empty();
     let mut connection = connect(&database);
-    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), ["0000outbox0001"]);
+    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), ["0000outbox0001", "0000outbox0003"]);
     assert_eq!(migrate::run(&mut connection, &INBOX).unwrap(), ["0000inbox0001"]);
     assert!(migrate::run(&mut connection, &OUTBOX).unwrap().is_empty());
 
     // Diesel reverts the newest version of the database, whoever made it.
-    for migrations in [&OUTBOX, &INBOX] {
+    for migrations in [&OUTBOX, &OUTBOX, &INBOX] {
         connection.revert_last_migration(Backend::of(migrations)).unwrap();
     }
     assert!(connection.applied_migrations().unwrap().is_empty());
-    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap().len(), 1);
+    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap().len(), 2);
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use diesel::prelude::*;
 use outbox_core::{BUCKETS, Message, OutboxConnection as _};
 use outbox_relay::config::Secret;
-use outbox_relay::outbox::store::{Ask, Database, Failure, Head, INLINE_BYTES_MAX, Store};
+use outbox_relay::outbox::store::{
+    Ask, Database, DeadAction, DeadFilter, DeadLetter, Failure, Head, INLINE_BYTES_MAX, Store,
+};
 
 use super::Connection;
 use super::database::{connect, fresh};
@@ -286,4 +288,89 @@ async fn the_owner_of_an_outbox_has_every_right_and_a_missing_table_is_named() {
     drop(connect(&empty));
     let error = self::store(&empty, "a").meta().await.unwrap_err();
     assert!(error.to_string().contains("outbox_meta"), "{error}");
+}
+
+/// Parks the keys of the outbox's first messages.
+async fn park(store: &mut Store, keys: usize) -> Vec<Head> {
+    let lease = take_all(store, LONG).await;
+    let mut heads = read(store, &[]).await;
+    heads.truncate(keys);
+    let failures: Vec<_> = heads.iter().map(|head| failure(head, &lease, true, 0)).collect();
+    store.fail(&failures).await.unwrap();
+    heads
+}
+
+fn keys(letters: &[DeadLetter]) -> Vec<&str> {
+    letters.iter().map(|letter| letter.aggregate_id.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_found_by_what_they_are() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    ["a", "ö", "50%", "free"].iter().for_each(|key| record(&mut connection, key, 10));
+    let heads = park(&mut store, 3).await;
+    let all = DeadFilter::default();
+    let letters = store.dead(&all, 10).await.unwrap();
+    assert_eq!(keys(&letters), ["a", "ö", "50%"]);
+    assert_eq!(letters[0].event_type.as_deref(), Some("made"));
+    assert_eq!(letters[0].message_id.as_ref().map(Vec::len), Some(16));
+    assert_eq!(store.dead(&all, 2).await.unwrap().len(), 2);
+
+    let text = |text: &str| Some(text.to_owned());
+    let filters = [
+        (DeadFilter { key: text("ö"), ..all.clone() }, 1),
+        (DeadFilter { key: text("O"), ..all.clone() }, 0),
+        (DeadFilter { aggregate: text("thing"), event: text("made"), ..all.clone() }, 3),
+        (DeadFilter { event: text("gone"), ..all.clone() }, 0),
+        (DeadFilter { id: Some(heads[1].id), ..all.clone() }, 1),
+        (DeadFilter { error: text("ö th"), ..all.clone() }, 3),
+        (DeadFilter { error: text("%"), ..all.clone() }, 0),
+        (DeadFilter { error: text("_o"), ..all.clone() }, 0),
+        (DeadFilter { newer_ms: Some(60_000), ..all.clone() }, 3),
+        (DeadFilter { older_ms: Some(60_000), ..all.clone() }, 0),
+    ];
+    for (filter, expected) in filters {
+        assert_eq!(store.count_dead(&filter).await.unwrap(), expected, "{filter:?}");
+        assert_eq!(store.dead(&filter, 10).await.unwrap().len() as u64, expected, "{filter:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_key_goes_on_in_order_and_a_discarded_message_is_gone() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    ["again", "away", "again", "away", "still"].iter().for_each(|key| record(&mut connection, key, 10));
+    let heads = park(&mut store, 5).await;
+    let head = |key: &str| heads.iter().find(|head| head.aggregate_id == key.as_bytes()).unwrap().id;
+    assert!(read(&mut store, &[]).await.is_empty());
+
+    // The last refused message of a key is its head here, as `park` took them all.
+    let letters = store.dead(&DeadFilter::default(), 10).await.unwrap();
+    let of = |key: &str| letters.iter().find(|letter| letter.aggregate_id == key).unwrap().head_id;
+    assert_ne!(of("away"), head("away"));
+    assert_eq!(store.act_on_dead(DeadAction::Replay, &[of("again")], "ann").await.unwrap(), 1);
+    assert_eq!(store.act_on_dead(DeadAction::Replay, &[of("again")], "ann").await.unwrap(), 0, "no more");
+    assert_eq!(store.act_on_dead(DeadAction::Discard, &[of("away"), -1], "bob").await.unwrap(), 1);
+    let left: Vec<_> = read(&mut store, &[]).await.into_iter().map(|head| head.aggregate_id).collect();
+    assert_eq!(left, [&b"again"[..], b"away", b"again"], "in order, and one of `away` less");
+    assert_eq!(keys(&store.dead(&DeadFilter::default(), 10).await.unwrap()), ["still"]);
+
+    #[derive(diesel::QueryableByName)]
+    struct Line {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        line: String,
+    }
+    let concat = match super::SERVER {
+        crate::harness::Server::Mysql | crate::harness::Server::Mariadb => {
+            "concat(actor, ' ', action, ' ', convert(aggregate_id using utf8mb4), ' ', detail)"
+        }
+        _ => "actor || ' ' || action || ' ' || aggregate_id || ' ' || detail",
+    };
+    let lines: Vec<Line> =
+        diesel::sql_query(format!("select {concat} as line from outbox_audit order by id"))
+            .load(&mut connection)
+            .unwrap();
+    let lines: Vec<_> = lines.into_iter().map(|line| line.line).collect();
+    assert_eq!(lines, ["ann replay again no ö thanks", "bob discard away no ö thanks"]);
 }

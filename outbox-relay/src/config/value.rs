@@ -67,7 +67,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A time that is written as `250ms`, `10s`, `5m` or `1h`.
+/// A time that is written as `250ms`, `10s`, `5m`, `1h` or `3d`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval(Duration);
 
@@ -77,8 +77,9 @@ impl Interval {
         self.0
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no time; write it as \"250ms\", \"10s\", \"5m\" or \"1h\"");
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?} is no time; write it as \"250ms\", \"10s\", \"5m\", \"1h\" or \"3d\"");
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
         let ms = match text[digits..].trim() {
@@ -86,6 +87,7 @@ impl Interval {
             "s" => 1000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(wrong()),
         };
         number.checked_mul(ms).map(|ms| Self(Duration::from_millis(ms))).ok_or_else(wrong)

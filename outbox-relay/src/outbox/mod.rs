@@ -114,11 +114,15 @@ pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSourc
 
 /// One relay process's one outbox: host and process for people, a UUID so that it is never used twice.
 fn owner() -> String {
+    format!("{}/{}/{}", host(), std::process::id(), uuid::Uuid::now_v7().simple())
+}
+
+/// This machine's name, 40 characters at most.
+pub(crate) fn host() -> String {
     let host = std::env::var("HOSTNAME")
         .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"))
         .unwrap_or_else(|_| "host".into());
-    let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(40).collect();
-    format!("{host}/{}/{}", std::process::id(), uuid::Uuid::now_v7().simple())
+    host.trim().chars().filter(char::is_ascii_graphic).take(40).collect()
 }
 
 /// Refuses an outbox whose writers do not agree with this relay.

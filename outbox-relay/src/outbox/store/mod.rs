@@ -9,6 +9,7 @@ use std::time::Duration;
 use outbox_core::{Error, Result};
 
 mod connect;
+mod dead;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -20,6 +21,7 @@ mod statement;
 
 use self::connect::Connection;
 pub use self::connect::{Database, Kind};
+pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub use self::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting};
 
 /// How long a connection may take to stand. A server that does not answer in this time counts as
@@ -298,6 +300,34 @@ impl Store {
     /// As every statement.
     pub async fn held_keys(&mut self, limit: u32) -> Result<Vec<HeldKey>> {
         on!(self, "reading outbox_key", held_keys(limit))
+    }
+
+    /// Dead letters that meet the filter, the longest parked first.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn dead(&mut self, filter: &DeadFilter, limit: u32) -> Result<Vec<DeadLetter>> {
+        on!(self, "reading dead letters in outbox_key", dead(filter, limit))
+    }
+
+    /// How many dead letters meet the filter.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn count_dead(&mut self, filter: &DeadFilter) -> Result<u64> {
+        on!(self, "counting dead letters in outbox_key", count_dead(filter))
+    }
+
+    /// Replays or discards the dead letters with these rows, in one transaction with a line each in
+    /// `outbox_audit`; how many of them were still dead letters.
+    ///
+    /// # Errors
+    /// As every statement; nothing is done then.
+    pub async fn act_on_dead(&mut self, action: DeadAction, ids: &[i64], actor: &str) -> Result<usize> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        on!(self, "acting on dead letters", act_on_dead(action, ids, actor))
     }
 
     /// The server's settings that matter to an outbox, by name; `version` is among them.

@@ -7,6 +7,7 @@ use diesel::sql_types::{BigInt, Nullable, SmallInt, Text};
 use diesel_async::{AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
+use super::dead::{Words, dead_letters};
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
@@ -367,3 +368,14 @@ pub(super) async fn settings(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Se
 pub(super) async fn probe(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<()> {
     c.batch_execute(text).await
 }
+
+const WORDS: Words = Words {
+    key_as_text: "convert(k.aggregate_id using utf8mb4)",
+    event_as_text: "convert(o.event_type using utf8mb4)",
+    parked_ms: "timestampdiff(microsecond, k.next_at, utc_timestamp(6)) div 1000",
+    now: "utc_timestamp(6)",
+    locking: "for update",
+    yes: "true",
+    no: "false",
+};
+dead_letters!(AsyncMysqlConnection, WORDS, "start transaction");

@@ -7,6 +7,7 @@ use diesel::sql_types::{BigInt, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
+use super::dead::{Words, dead_letters};
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
@@ -332,3 +333,14 @@ pub(super) async fn settings(c: &mut AsyncPgConnection) -> QueryResult<Vec<Setti
 pub(super) async fn probe(c: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
     c.batch_execute(text).await
 }
+
+const WORDS: Words = Words {
+    key_as_text: "k.aggregate_id",
+    event_as_text: "o.event_type",
+    parked_ms: "(extract(epoch from clock_timestamp() - k.next_at) * 1000)::bigint",
+    now: "clock_timestamp()",
+    locking: "for update",
+    yes: "true",
+    no: "false",
+};
+dead_letters!(AsyncPgConnection, WORDS, "begin");

@@ -9,6 +9,7 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
+use super::dead::{Words, dead_letters};
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
@@ -299,3 +300,15 @@ pub(super) async fn settings(c: &mut Connection) -> QueryResult<Vec<Setting>> {
 pub(super) async fn probe(c: &mut Connection, text: &str) -> QueryResult<()> {
     c.batch_execute(text).await
 }
+
+const WORDS: Words = Words {
+    key_as_text: "k.aggregate_id",
+    event_as_text: "o.event_type",
+    parked_ms: concat!("(", now!(), " - k.next_at)"),
+    now: now!(),
+    // `begin immediate` has locked everything.
+    locking: "",
+    yes: "1",
+    no: "0",
+};
+dead_letters!(Connection, WORDS, "begin immediate");

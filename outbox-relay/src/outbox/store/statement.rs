@@ -34,6 +34,12 @@ impl Statement {
         Self { text: text.into(), values: Vec::new(), once: true }
     }
 
+    /// The same text with more after it.
+    pub(super) fn and_text(mut self, more: impl AsRef<str>) -> Self {
+        self.text.push_str(more.as_ref());
+        self
+    }
+
     pub(super) fn int(mut self, value: impl Into<i64>) -> Self {
         self.values.push(Value::Int(value.into()));
         self
