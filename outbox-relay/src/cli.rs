@@ -27,8 +27,20 @@ struct Arguments {
     /// The configuration
     #[arg(short, long, global = true, value_name = "FILE", default_value = "outbox-relay.toml")]
     config: PathBuf,
+    /// How the log on standard error is written
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
     #[command(subcommand)]
     verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// A line for people
+    #[default]
+    Text,
+    /// A JSON object a line
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,7 +96,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    log_to_stderr();
+    log_to_stderr(arguments.log_format);
     match verb(arguments).await {
         End::Done => ExitCode::SUCCESS,
         End::Failed(text) => end(1, &text),
@@ -99,7 +111,7 @@ fn end(code: u8, text: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn log_to_stderr() {
+fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // lapin writes the payload of every returned message there.
     let filter = match "lapin::returned_messages=off".parse() {
@@ -107,13 +119,16 @@ fn log_to_stderr() {
         Err(_) => filter,
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // In tests it is set already.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal)
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // In tests it is set already.
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
 }
 
 async fn verb(arguments: Arguments) -> End {
@@ -202,6 +217,9 @@ async fn relay(config: &Config, until_idle: bool) -> End {
     let shutdown = CancellationToken::new();
     if let Err(error) = end_on_signals(shutdown.clone()) {
         return End::Failed(format!("listening for signals: {error}"));
+    }
+    if let Err(error) = crate::admin::serve(&config.admin, relay.statuses(), shutdown.clone()).await {
+        return End::Wrong(error.to_string());
     }
     if !until_idle {
         return match relay.run(shutdown).await {

@@ -62,13 +62,13 @@ pub struct Config {
     pub outbox: Vec<OutboxConfig>,
 }
 
-/// Console, API and metrics. Accepted and checked; not served yet.
+/// Health, metrics and status over HTTP, served when there is a token.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
     /// Address and port. Default `127.0.0.1:9090`: reachable from this machine only.
     pub listen: String,
-    /// What a request has to show.
+    /// What a request has to show, as `Authorization: Bearer …`; `/healthz` and `/readyz` need none.
     pub token: Option<Secret>,
 }
 

@@ -16,12 +16,16 @@
 //! # }
 //! ```
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod check;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 pub mod config;
 pub mod dead;
+#[cfg(feature = "admin")]
+pub mod metrics;
 pub mod outbox;
 pub mod pipe;
 pub mod publish;

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outbox_core::broker::{Broker, Confirm, Publisher};
 use outbox_core::{Error, ErrorKind, Frame, Result};
@@ -16,6 +17,11 @@ use crate::status::Status;
 pub trait Outgoing: Send {
     /// Items of one key arrive in order.
     fn key(&self) -> &str;
+
+    /// When it was recorded, in microseconds since 1970, where that is known.
+    fn recorded_at_us(&self) -> Option<i64> {
+        None
+    }
 
     /// Takes out what travels; an error is for the operator: the item can never be published.
     ///
@@ -151,7 +157,11 @@ async fn deliver<B: Broker, I: Outgoing>(sink: &mut Publish<B>, items: &mut [I])
                     return Err(error);
                 }
             };
-            if verdict != Verdict::Done {
+            if verdict == Verdict::Done {
+                if let Some(latency) = items[index].recorded_at_us().and_then(age) {
+                    sink.status.observe_latency(latency);
+                }
+            } else {
                 failed.insert(items[index].key().to_owned());
             }
             verdicts[index] = verdict;
@@ -159,6 +169,13 @@ async fn deliver<B: Broker, I: Outgoing>(sink: &mut Publish<B>, items: &mut [I])
     }
     sink.status.add_batch();
     Ok(verdicts)
+}
+
+/// How long ago that was; a moment of a clock that runs ahead is now.
+fn age(recorded_at_us: i64) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let then = Duration::from_micros(u64::try_from(recorded_at_us).ok()?);
+    Some(now.saturating_sub(then))
 }
 
 #[cfg(test)]

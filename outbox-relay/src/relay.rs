@@ -34,6 +34,10 @@ impl Outgoing for Item {
         self.key()
     }
 
+    fn recorded_at_us(&self) -> Option<i64> {
+        Some(self.recorded_at_us())
+    }
+
     fn take_frame(&mut self) -> Result<Frame, String> {
         self.take_frame()
     }

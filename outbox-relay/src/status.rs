@@ -8,6 +8,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+mod latency;
+
+pub use latency::{Latency, LatencyCounts};
+
 /// Where one outbox's pipe reports, and where others read. Clones share their content.
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Shared>);
@@ -29,6 +33,7 @@ struct Counters {
     batches: AtomicU64,
     waiting: AtomicU64,
     parked: AtomicU64,
+    latency: Latency,
 }
 
 #[derive(Debug)]
@@ -37,6 +42,16 @@ struct Now {
     since: Instant,
     last_error: Option<String>,
     held: BTreeSet<u16>,
+    backlog: Backlog,
+}
+
+/// About how much waits, as the relay last saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Backlog {
+    /// At most so many rows: by first and last id, since a hot table is not counted.
+    pub rows_at_most: u64,
+    /// The age of the first row in seconds, by the database's clock; 0 when nothing waits.
+    pub oldest_seconds: f64,
 }
 
 /// What a pipe is doing.
@@ -86,13 +101,34 @@ pub struct Snapshot {
     pub waiting_keys: u64,
     /// Keys of the outbox that are parked.
     pub parked_keys: u64,
+    /// About how much waits.
+    pub backlog: Backlog,
+    /// How long messages took from their recording to the broker's confirmation.
+    pub latency: LatencyCounts,
+}
+
+impl State {
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused { .. } => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 impl Status {
     /// For the outbox of this name.
     pub fn new(name: impl Into<String>) -> Self {
-        let now =
-            Now { state: State::Starting, since: Instant::now(), last_error: None, held: BTreeSet::new() };
+        let now = Now {
+            state: State::Starting,
+            since: Instant::now(),
+            last_error: None,
+            held: BTreeSet::new(),
+            backlog: Backlog::default(),
+        };
         Self(Arc::new(Shared {
             name: name.into(),
             counters: Counters::default(),
@@ -125,6 +161,8 @@ impl Status {
             held: now.held.clone(),
             waiting_keys: read(&counters.waiting),
             parked_keys: read(&counters.parked),
+            backlog: now.backlog,
+            latency: counters.latency.counts(),
         }
     }
 
@@ -149,6 +187,14 @@ impl Status {
 
     pub(crate) fn set_held(&self, held: BTreeSet<u16>) {
         self.now().held = held;
+    }
+
+    pub(crate) fn set_backlog(&self, backlog: Backlog) {
+        self.now().backlog = backlog;
+    }
+
+    pub(crate) fn observe_latency(&self, latency: std::time::Duration) {
+        self.0.counters.latency.observe(latency);
     }
 
     pub(crate) fn set_keys(&self, waiting: u64, parked: u64) {

@@ -232,6 +232,60 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
     assert!(unknown.err.contains("items"));
 }
 
+/// What the relay answers to a GET; `None` while nobody listens.
+fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: relay\r\n{token}Connection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let code = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((code, answer))
+}
+
+#[test]
+fn a_running_relay_serves_health_and_behind_the_token_metrics() {
+    let database = Server::Sqlite.empty();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let relay = Relay::with(&format!(
+        "[admin]\nlisten = {address:?}\ntoken = \"s3cret\"\n{}",
+        config(&server_url(AMQP_URL), &database.url)
+    ));
+    assert_eq!(relay.run(&["migrate"]).code, 0);
+    let child = Command::new(program("outbox-relay"))
+        .args(["run", "--log-format", "json"])
+        .current_dir(relay.folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ready = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        get(&address, "/readyz", None).is_some_and(|(code, _)| code == 200)
+    });
+    let answers = ["/healthz", "/metrics", "/api/status"]
+        .map(|path| [None, Some("wrong!"), Some("s3cret")].map(|token| get(&address, path, token).unwrap()));
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    assert!(ready, "{ended:?}");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended.err.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "{ended:?}"
+    );
+    assert!(!ended.err.contains("s3cret"));
+
+    let [health, metrics, status] = answers;
+    assert!(health.iter().all(|(code, _)| *code == 200));
+    for guarded in [&metrics, &status] {
+        assert_eq!(guarded.each_ref().map(|(code, _)| *code), [401, 401, 200]);
+    }
+    assert!(metrics[2].1.contains("outbox_relay_up{outbox=\"items\"} 1.0"), "{}", metrics[2].1);
+    assert!(status[2].1.contains("\"state\":\"running\""), "{}", status[2].1);
+}
+
 /// The story, as JSON.
 fn story(arguments: &[&str]) -> serde_json::Value {
     let output = Command::new(program("supply-chain")).args(arguments).arg("--json").output().unwrap();

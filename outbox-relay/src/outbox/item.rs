@@ -16,6 +16,7 @@ pub struct Item {
     key: String,
     attempts: u32,
     has_key_row: bool,
+    recorded_at_us: i64,
     frame: Option<Result<Frame, String>>,
 }
 
@@ -37,6 +38,7 @@ impl Item {
             key,
             attempts: u32::try_from(attempts).unwrap_or_default(),
             has_key_row: head.attempts.is_some(),
+            recorded_at_us: head.created_at_us,
             frame: Some(frame(source, bucket, head)),
         }
     }
@@ -69,6 +71,11 @@ impl Item {
     /// The key for people.
     pub(super) fn label(&self) -> String {
         self.key.replacen('\0', " ", 1)
+    }
+
+    /// When the row was inserted, by the database's clock, in microseconds since 1970.
+    pub fn recorded_at_us(&self) -> i64 {
+        self.recorded_at_us
     }
 
     /// How often this message was refused before.

@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::store::Store;
-use crate::status::Status;
+use crate::status::{Backlog, Status};
 
 /// How long giving the leases back may take at the end.
 const GIVE_BACK: Duration = Duration::from_secs(5);
@@ -272,6 +272,11 @@ impl Keeper {
             }
         }
         self.status.set_keys(found.waiting, found.parked);
+        let backlog = self.store.backlog().await?;
+        self.status.set_backlog(Backlog {
+            rows_at_most: backlog.rows_max().unsigned_abs(),
+            oldest_seconds: backlog.oldest_ms.unwrap_or_default().max(0) as f64 / 1000.0,
+        });
         let count = found.held.len();
         let lost = self.leases.set_held(found.held, before);
         if !lost.is_empty() {

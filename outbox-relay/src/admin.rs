@@ -1,0 +1,108 @@
+//! What a running relay serves over HTTP: `/healthz` and `/readyz` for probes, and behind the token `/metrics`
+//! for Prometheus and `/api/status` for people. It reads the pipes' status and touches no database.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use outbox_core::{Error, ErrorKind, Result};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::AdminConfig;
+use crate::status::{self, Status};
+
+/// The content type that Prometheus asks OpenMetrics by.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug)]
+struct Shared {
+    statuses: Vec<Status>,
+    token: String,
+}
+
+/// Serves until `shutdown`. Without a token in the configuration nothing is served.
+///
+/// # Errors
+/// `Invalid` when the address cannot be listened on.
+pub async fn serve(config: &AdminConfig, statuses: Vec<Status>, shutdown: CancellationToken) -> Result<()> {
+    let Some(token) = &config.token else {
+        info!("admin: there is no token in the configuration, so no health or metrics are served");
+        return Ok(());
+    };
+    let listener = TcpListener::bind(&config.listen).await.map_err(|e| {
+        let text = format!("admin.listen: {} cannot be listened on", config.listen);
+        Error::with_source(ErrorKind::Invalid, text, e)
+    })?;
+    info!("admin: http://{}", config.listen);
+    let router = router(statuses, token.expose().to_owned());
+    tokio::spawn(async move {
+        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::warn!("admin: {error}");
+        }
+    });
+    Ok(())
+}
+
+fn router(statuses: Vec<Status>, token: String) -> Router {
+    let shared = Arc::new(Shared { statuses, token });
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/status", get(all))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), ask_for_token));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .merge(guarded)
+        .with_state(shared)
+}
+
+async fn ask_for_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if is_authorized(request.headers(), &shared.token) {
+        return next.run(request).await;
+    }
+    let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, ask, "send `Authorization: Bearer TOKEN`, with the token of [admin]\n")
+        .into_response()
+}
+
+/// Compares all bytes whatever the first ones are, so that the time tells nothing of the token.
+fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
+    let given =
+        headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    given.is_some_and(|given| {
+        given.len() == token.len()
+            && given.iter().zip(token.as_bytes()).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
+    })
+}
+
+/// 200 while every pipe runs; else 503 and which do not. A relay that is paused is alive and must not be
+/// restarted for it: that is what `/healthz` says.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let snapshots = shared.statuses.iter().map(Status::snapshot);
+    let not_ready: Vec<_> =
+        snapshots.filter(|s| s.state != status::State::Running).map(|s| (s.name, s.state)).collect();
+    if not_ready.is_empty() {
+        return "ready\n".into_response();
+    }
+    // Not why: texts of errors are for those who have the token.
+    let names: Vec<_> = not_ready.iter().map(|(name, state)| format!("{name}: {}\n", state.name())).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, names.concat()).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    match crate::metrics::text(&shared.statuses) {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn all(State(shared): State<Arc<Shared>>) -> Response {
+    Json(shared.statuses.iter().map(Status::snapshot).collect::<Vec<_>>()).into_response()
+}

@@ -1,0 +1,120 @@
+//! The Prometheus form of what the pipes report: written anew from their snapshots for each scrape.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::status::{Snapshot, State, Status};
+
+/// All metrics in the text form of OpenMetrics.
+///
+/// # Errors
+/// Never in practice: writing to a text does not fail.
+pub fn text(statuses: &[Status]) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("outbox_relay");
+    let snapshots = statuses.iter().map(Status::snapshot).collect();
+    registry.register_collector(Box::new(Pipes { snapshots }));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[derive(Debug)]
+struct Pipes {
+    snapshots: Vec<Snapshot>,
+}
+
+type Read<T> = fn(&Snapshot) -> T;
+
+const COUNTERS: &[(&str, &str, Read<u64>)] = &[
+    ("published", "Messages that the broker confirmed", |s| s.published),
+    ("returned", "Messages that no queue wanted and that were therefore refused", |s| s.returned),
+    ("refused", "Messages that were refused or could not be encoded", |s| s.refused),
+    ("settled", "Rows deleted after their confirmation", |s| s.settled),
+    ("batches", "Batches delivered", |s| s.batches),
+    ("queries", "Statements run on the outbox's database", |s| s.queries),
+];
+
+const GAUGES: &[(&str, &str, Option<Unit>, Read<f64>)] = &[
+    ("up", "1 while the pipe runs, 0 while it is paused, starting or stopped", None, |s| {
+        f64::from(u8::from(s.state == State::Running))
+    }),
+    ("state_age", "How long the pipe has been in its state", Some(Unit::Seconds), |s| s.state_seconds as f64),
+    ("buckets_held", "Buckets that this relay holds, of 64", None, |s| s.held.len() as f64),
+    ("keys_waiting", "Keys that wait for another attempt", None, |s| s.waiting_keys as f64),
+    ("keys_parked", "Keys that are parked until somebody replays or discards them", None, |s| {
+        s.parked_keys as f64
+    }),
+    ("backlog_rows_max", "At most so many rows wait, by first and last id", None, |s| {
+        s.backlog.rows_at_most as f64
+    }),
+    ("backlog_age", "Age of the first row, by the database's clock", Some(Unit::Seconds), |s| {
+        s.backlog.oldest_seconds
+    }),
+];
+
+impl Collector for Pipes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, read) in COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for snapshot in &self.snapshots {
+                let labels = [("outbox", snapshot.name.as_str())];
+                ConstCounter::new(read(snapshot)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, unit, read) in GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+            for snapshot in &self.snapshots {
+                let labels = [("outbox", snapshot.name.as_str())];
+                ConstGauge::new(read(snapshot)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "From the recording of a message to the broker's confirmation, by the relay's clock";
+        let seconds = Some(&Unit::Seconds);
+        let mut family = encoder.encode_descriptor("latency", help, seconds, MetricType::Histogram)?;
+        for Snapshot { name, latency, .. } in &self.snapshots {
+            let steps: Vec<_> =
+                latency.steps.iter().map(|(end, count)| (end.unwrap_or(f64::MAX), *count)).collect();
+            let labels = [("outbox", name.as_str())];
+            let mut histogram = family.encode_family(&labels)?;
+            histogram.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+                latency.sum_seconds,
+                latency.count,
+                &steps,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn metrics_have_help_units_and_labels() {
+        let status = Status::new("product");
+        status.add_published(3);
+        status.observe_latency(Duration::from_millis(4));
+        let text = text(&[status, Status::new("order")]).unwrap();
+        for line in [
+            "# HELP outbox_relay_published Messages that the broker confirmed",
+            "outbox_relay_published_total{outbox=\"product\"} 3",
+            "outbox_relay_published_total{outbox=\"order\"} 0",
+            "# UNIT outbox_relay_backlog_age_seconds seconds",
+            "outbox_relay_up{outbox=\"product\"} 0.0",
+            "outbox_relay_latency_seconds_bucket{le=\"0.002\",outbox=\"product\"} 0",
+            "outbox_relay_latency_seconds_bucket{le=\"0.005\",outbox=\"product\"} 1",
+            "outbox_relay_latency_seconds_bucket{le=\"+Inf\",outbox=\"product\"} 1",
+            "outbox_relay_latency_seconds_count{outbox=\"product\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}
