@@ -71,6 +71,7 @@ mod retry;
 mod schema;
 mod subscriber;
 mod transaction;
+mod writer;
 
 pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
@@ -86,6 +87,7 @@ pub use outbox_macros::{Outbox, OutboxEvent, Replica};
 pub use retry::{RetryPolicy, Waits};
 pub use subscriber::{Subscriber, SubscriberStats};
 pub use transaction::{EntityOn, InsertOn, OutboxTx};
+pub use writer::{BacklogLimit, WhenFull, Writer};
 
 /// What the derives call; not for use by hand.
 #[doc(hidden)]

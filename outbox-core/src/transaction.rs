@@ -3,6 +3,7 @@
 //! Messages go in at the end of the transaction, after the entity's writes: the row lock of the entity
 //! then keeps the ids of one key in commit order, and the outbox is locked as shortly as can be.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::connection::OutboxConnection;
@@ -55,6 +56,8 @@ pub trait EntityOn<C>: Entity {
 pub struct OutboxTx<'c, C> {
     connection: &'c mut C,
     messages: Vec<Message>,
+    /// Keys (aggregate, key) that are locked before the messages go in.
+    strict: BTreeSet<(String, String)>,
 }
 
 impl<'c, C> fmt::Debug for OutboxTx<'c, C> {
@@ -65,7 +68,7 @@ impl<'c, C> fmt::Debug for OutboxTx<'c, C> {
 
 impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub(crate) fn new(connection: &'c mut C) -> Self {
-        Self { connection, messages: Vec::new() }
+        Self { connection, messages: Vec::new(), strict: BTreeSet::new() }
     }
 
     /// The connection, for anything else in the same transaction. Writes through it are not recorded.
@@ -143,20 +146,42 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// What `body` returns, and Diesel's for the savepoint itself.
     pub fn savepoint<T>(&mut self, body: impl FnOnce(&mut OutboxTx<'_, C>) -> Result<T>) -> Result<T> {
-        let (value, messages) = self.connection.transaction(|connection| {
+        let (value, messages, strict) = self.connection.transaction(|connection| {
             let mut inner = OutboxTx::new(connection);
             let value = body(&mut inner)?;
-            Ok::<_, Error>((value, inner.messages))
+            Ok::<_, Error>((value, inner.messages, inner.strict))
         })?;
         self.messages.extend(messages);
+        self.strict.extend(strict);
         Ok(value)
     }
 
+    /// Has a lock taken on a key before the messages go in, so that transactions that record messages of this
+    /// key get ids in commit order without writing its row.
+    #[doc(hidden)]
+    pub fn keep_strict(&mut self, aggregate: &str, key: &str) {
+        self.strict.insert((aggregate.to_owned(), key.to_owned()));
+    }
+
+    fn lock_strict(&mut self) -> Result<()> {
+        if self.strict.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = self.strict.iter().map(|(aggregate, key)| (&**aggregate, &**key)).collect();
+        self.connection.lock_keys(&keys).map_err(|error| {
+            error.context(format!(
+                "locking {} keys whose order is strict (tables of an older version? run `outbox-relay migrate`)",
+                keys.len()
+            ))
+        })
+    }
+
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
-    pub(crate) fn flush(self) -> Result<()> {
+    pub(crate) fn flush(mut self) -> Result<()> {
         if self.messages.is_empty() {
             return Ok(());
         }
+        self.lock_strict()?;
         let count = self.messages.len();
         self.connection.append_messages(&self.messages).map_err(|error| {
             let kind = crate::error::database_kind(&error);

@@ -21,7 +21,7 @@ impl File {
         let url = format!("sqlite://{}", folder.path().join("product.db").display());
         let mut store = Store::new(Database::parse(&Secret::new(&url)).unwrap(), "test");
         assert!(store.meta().await.unwrap_err().to_string().contains("unable to open"));
-        assert_eq!(store.migrate().await.unwrap(), ["0000outbox0001"]);
+        assert_eq!(store.migrate().await.unwrap(), ["0000outbox0001", "0000outbox0002"]);
         Self { _folder: folder, url }
     }
 
