@@ -324,6 +324,20 @@ mod tests {
         assert!(matches!(arguments.verb, Verb::Run { until_idle: true }));
     }
 
+    #[tokio::test]
+    async fn sql_is_printed_without_a_configuration() {
+        let parse = |more: &[&str]| {
+            Arguments::try_parse_from([&["outbox-relay", "-c", "missing.toml", "migrate"], more].concat())
+        };
+        for arguments in [&["--sql", "mysql"][..], &["--sql", "sqlite", "--role", "inbox"]] {
+            assert!(matches!(verb(parse(arguments).unwrap()).await, End::Done));
+        }
+        assert!(matches!(verb(parse(&[]).unwrap()).await, End::Wrong(_)), "to connect it needs one");
+        for wrong in [&["--sql", "oracle"][..], &["--role", "inbox"]] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2);
+        }
+    }
+
     #[test]
     fn init_does_not_overwrite() {
         let folder = tempfile::tempdir().unwrap();

@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::MysqlConnection;
 pub(crate) const SERVER: Server = Server::Mariadb;
 pub(crate) const TABLES: &str = crate::items::MYSQL;
 
+#[path = "backlog.rs"]
+mod backlog;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]
@@ -22,3 +24,7 @@ mod store;
 mod subscribers;
 #[path = "write_side.rs"]
 mod write_side;
+#[path = "writer.rs"]
+mod writer;
+#[path = "writer_servers.rs"]
+mod writer_servers;

@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::PgConnection;
 pub(crate) const SERVER: Server = Server::Postgres;
 pub(crate) const TABLES: &str = crate::items::POSTGRES;
 
+#[path = "backlog.rs"]
+mod backlog;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]
@@ -22,3 +24,9 @@ mod store;
 mod subscribers;
 #[path = "write_side.rs"]
 mod write_side;
+#[path = "writer.rs"]
+mod writer;
+#[path = "writer_postgres.rs"]
+mod writer_postgres;
+#[path = "writer_servers.rs"]
+mod writer_servers;

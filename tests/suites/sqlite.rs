@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::SqliteConnection;
 pub(crate) const SERVER: Server = Server::Sqlite;
 pub(crate) const TABLES: &str = crate::items::SQLITE;
 
+#[path = "backlog.rs"]
+mod backlog;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]
@@ -20,3 +22,7 @@ mod store;
 mod subscribers;
 #[path = "write_side.rs"]
 mod write_side;
+#[path = "writer.rs"]
+mod writer;
+#[path = "writer_sqlite.rs"]
+mod writer_sqlite;
