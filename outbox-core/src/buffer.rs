@@ -1,5 +1,7 @@
 //! What a transaction has recorded and not yet written.
 
+use std::collections::BTreeSet;
+
 use crate::entity::{Entity, EntityChange, Operation};
 use crate::error::Result;
 use crate::event::Event;
@@ -9,6 +11,8 @@ use crate::message::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     messages: Vec<Message>,
+    /// Keys (aggregate, key) that are locked before the messages go in.
+    strict: BTreeSet<(String, String)>,
 }
 
 impl Buffer {
@@ -20,6 +24,7 @@ impl Buffer {
     /// Takes what a savepoint recorded.
     pub(crate) fn absorb(&mut self, inner: Self) {
         self.messages.extend(inner.messages);
+        self.strict.extend(inner.strict);
     }
 
     pub(crate) fn created<E: Entity>(&mut self, entity: &E) -> Result<()> {
@@ -58,6 +63,9 @@ impl Buffer {
     fn entity<E: Entity>(&mut self, operation: Operation, entity: &E, change: &EntityChange) -> Result<()> {
         let payload = serde_json::to_vec(change)?;
         let message = Message::new(E::AGGREGATE, entity.key(), E::EVENTS.of(operation), payload)?;
+        if E::STRICT {
+            self.keep_strict(message.aggregate(), message.key());
+        }
         self.push(message.with_schema(E::SCHEMA));
         Ok(())
     }
@@ -69,6 +77,16 @@ impl Buffer {
 
     pub(crate) fn push(&mut self, message: Message) {
         self.messages.push(message);
+    }
+
+    /// Has a lock taken on a key before the messages go in.
+    pub(crate) fn keep_strict(&mut self, aggregate: &str, key: &str) {
+        self.strict.insert((aggregate.to_owned(), key.to_owned()));
+    }
+
+    /// The keys to lock, sorted.
+    pub(crate) fn strict_keys(&self) -> Vec<(&str, &str)> {
+        self.strict.iter().map(|(aggregate, key)| (&**aggregate, &**key)).collect()
     }
 
     pub(crate) fn messages(&self) -> &[Message] {

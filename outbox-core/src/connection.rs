@@ -9,6 +9,7 @@ use crate::inbox::HeldMessage;
 use crate::message::{Message, MessageId, Version};
 use crate::transaction::OutboxTx;
 
+pub(crate) mod lock;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -67,6 +68,24 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
         self.transaction(body)
     }
 
+    /// Waits for, and takes until the end of the transaction, a lock per key (aggregate, key), so that
+    /// transactions which record messages of one key without a lock on its row get ids in commit order.
+    /// All locks in one statement and one order: two transactions that call this once cannot deadlock.
+    #[doc(hidden)]
+    fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()>;
+
+    /// The ends of the outbox and the age of its oldest row, without a scan.
+    #[doc(hidden)]
+    fn outbox_ends(&mut self) -> QueryResult<Ends>;
+
+    /// The age in milliseconds of the oldest row whose key is not parked, among the first rows.
+    #[doc(hidden)]
+    fn oldest_movable_ms(&mut self) -> QueryResult<Option<i64>>;
+
+    /// Whether the outbox holds more rows than this.
+    #[doc(hidden)]
+    fn outbox_exceeds(&mut self, rows: i64) -> QueryResult<bool>;
+
     #[doc(hidden)]
     fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()>;
 
@@ -112,6 +131,32 @@ pub(crate) struct ConsumerSql {
     pub(crate) copy_source: &'static str,
 }
 
+/// The texts by which a writer looks at the backlog of one database.
+#[doc(hidden)]
+pub(crate) struct BacklogSql {
+    pub(crate) ends: &'static str,
+    pub(crate) oldest_movable: &'static str,
+    pub(crate) exceeds: &'static str,
+}
+
+/// The lowest and the highest id of the outbox, and the age of the row with the lowest.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, diesel::QueryableByName)]
+pub struct Ends {
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::BigInt>)]
+    pub first_id: Option<i64>,
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::BigInt>)]
+    pub last_id: Option<i64>,
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::BigInt>)]
+    pub oldest_ms: Option<i64>,
+}
+
+#[derive(diesel::QueryableByName)]
+pub(crate) struct NumberRow {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    pub(crate) number: i64,
+}
+
 #[derive(diesel::QueryableByName)]
 pub(crate) struct VersionRow {
     #[diesel(sql_type = diesel::sql_types::BigInt)]
@@ -125,6 +170,28 @@ pub(crate) struct SourceRow {
     #[diesel(sql_type = diesel::sql_types::Text)]
     pub(crate) source: String,
 }
+
+/// As [`consumer_methods`], for a writer's look at the backlog.
+macro_rules! backlog_methods {
+    ($sql:expr) => {
+        fn outbox_ends(&mut self) -> QueryResult<super::Ends> {
+            diesel::RunQueryDsl::get_result(diesel::sql_query($sql.ends), self)
+        }
+
+        fn oldest_movable_ms(&mut self) -> QueryResult<Option<i64>> {
+            let rows: Vec<super::NumberRow> =
+                diesel::RunQueryDsl::load(diesel::sql_query($sql.oldest_movable), self)?;
+            Ok(rows.first().map(|row| row.number))
+        }
+
+        fn outbox_exceeds(&mut self, rows: i64) -> QueryResult<bool> {
+            let query = diesel::sql_query($sql.exceeds).bind::<BigInt, _>(rows);
+            let rows: Vec<super::NumberRow> = diesel::RunQueryDsl::load(query, self)?;
+            Ok(!rows.is_empty())
+        }
+    };
+}
+pub(crate) use backlog_methods;
 
 /// The methods whose Rust is equal on all databases and whose SQL is not. A macro, because Diesel's bounds
 /// for a generic connection would outgrow the bodies.

@@ -19,6 +19,9 @@ pub enum ErrorKind {
     Outage,
     /// The broker is there but does not fit: missing exchange, queue with other arguments, no permission.
     Broker,
+    /// The outbox holds more than the [`Writer`](crate::Writer)'s limit: the relay is down or does not keep up.
+    /// Nothing was written; try again later.
+    Backlog,
     /// An error of the application's own, returned from a closure or a handler.
     Application,
 }
@@ -72,6 +75,17 @@ impl Error {
     /// Whether waiting and trying again can help: the database or the broker is at fault, not the message.
     pub fn is_outage(&self) -> bool {
         self.kind == ErrorKind::Outage
+    }
+
+    /// Whether the database gave the transaction up in favour of another one: a serialization failure, a
+    /// deadlock, a lock wait that ran out, SQLite's busy or locked. It has rolled the work back, or will;
+    /// the same transaction can succeed when it runs again from its start, as [`Writer`](crate::Writer) does.
+    ///
+    /// False for a lost connection: what a COMMIT has done before the loss is not known. False also for an
+    /// error inside [`Error::application`]. Known by the servers' English texts, as Diesel keeps no error
+    /// numbers: PostgreSQL's deadlocks and lock timeouts are missed under another `lc_messages`.
+    pub fn is_contention(&self) -> bool {
+        self.kind == ErrorKind::Outage && self.downcast_ref().is_some_and(is_contention)
     }
 
     /// The cause that the application put in with [`Error::application`], or a database's error below.
@@ -159,18 +173,52 @@ const PASSING: [&str; 20] = [
     "could not connect",
 ];
 
+/// The beginnings of the texts by which the drivers name contention.
+/// MySQL and MariaDB: 1205, 1213, 1020 (a stale snapshot; it rolls back), 3572; PostgreSQL: 40P01, 55P03;
+/// SQLite: SQLITE_BUSY, SQLITE_LOCKED.
+const CONTENTION: [&str; 11] = [
+    "deadlock found",
+    "deadlock detected",
+    "wsrep detected deadlock",
+    "lock wait timeout exceeded",
+    "record has changed since last read",
+    "statement aborted because lock(s) could not be acquired",
+    "canceling statement due to lock timeout",
+    "could not obtain lock on",
+    "database is locked",
+    "database table is locked",
+    "database schema is locked",
+];
+
+/// See [`Error::is_contention`].
+fn is_contention(error: &diesel::result::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind as Db, Error as Diesel};
+    match error {
+        Diesel::DatabaseError(Db::SerializationFailure, _) => true,
+        // Any other kind is no contention, and its text may hold values. A COMMIT's deadlock is Unknown too.
+        Diesel::DatabaseError(Db::Unknown, information) => {
+            let text = information.message().to_ascii_lowercase();
+            CONTENTION.iter().any(|beginning| text.starts_with(beginning))
+        }
+        // What COMMIT said decides; that ROLLBACK failed too tells something about the connection only.
+        Diesel::RollbackErrorOnCommit { commit_error, .. } => is_contention(commit_error),
+        _ => false,
+    }
+}
+
 /// The kind of a database error: an outage when trying the same statement again can succeed.
 pub(crate) fn database_kind(error: &diesel::result::Error) -> ErrorKind {
     use diesel::result::{DatabaseErrorKind as Db, Error as Diesel};
     match error {
         Diesel::NotFound => ErrorKind::NotFound,
+        _ if is_contention(error) => ErrorKind::Outage,
         Diesel::DatabaseError(
-            Db::SerializationFailure | Db::ReadOnlyTransaction | Db::ClosedConnection,
+            Db::ReadOnlyTransaction | Db::ClosedConnection | Db::UnableToSendCommand,
             _,
         )
-        | Diesel::DatabaseError(Db::UnableToSendCommand, _)
         | Diesel::BrokenTransactionManager => ErrorKind::Outage,
-        Diesel::DatabaseError(_, information) => {
+        // Constraints have kinds of their own, and texts with values in them.
+        Diesel::DatabaseError(Db::Unknown, information) => {
             let text = information.message().to_ascii_lowercase();
             if PASSING.iter().any(|passing| text.contains(passing)) {
                 ErrorKind::Outage
@@ -197,6 +245,51 @@ mod tests {
         assert!(error("Deadlock found when trying to get lock").is_outage());
         assert!(error("database is locked").is_outage());
         assert_eq!(error("Unknown column 'x'").kind(), ErrorKind::Database);
+    }
+
+    fn unknown(text: &str) -> Diesel {
+        Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned()))
+    }
+
+    #[test]
+    fn contention_is_what_rolls_back_and_a_lost_connection_is_not() {
+        for text in [
+            "Deadlock found when trying to get lock; try restarting transaction",
+            "Lock wait timeout exceeded; try restarting transaction",
+            "deadlock detected",
+            "canceling statement due to lock timeout",
+            "database is locked",
+            "database table is locked: outbox",
+        ] {
+            let error = Error::from(unknown(text)).context("recording");
+            assert!(error.is_contention() && error.is_outage(), "{text}");
+        }
+        for text in [
+            "Lost connection to server during query",
+            "Server has gone away",
+            "canceling statement due to statement timeout",
+            "Incorrect integer value: 'deadlock found'",
+        ] {
+            assert!(!Error::from(unknown(text)).is_contention(), "{text}");
+        }
+        let duplicate = "Duplicate entry 'deadlock' for key 'PRIMARY'".to_owned();
+        let duplicate =
+            Error::from(Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, Box::new(duplicate)));
+        assert!(!duplicate.is_contention());
+        assert_eq!(duplicate.kind(), ErrorKind::Database, "a value is no outage");
+        assert!(!Error::application(unknown("database is locked")).is_contention());
+    }
+
+    #[test]
+    fn what_commit_said_decides_whether_it_may_be_repeated() {
+        let failed = |commit: &str, rollback: &str| {
+            Error::from(Diesel::RollbackErrorOnCommit {
+                commit_error: Box::new(unknown(commit)),
+                rollback_error: Box::new(unknown(rollback)),
+            })
+        };
+        assert!(failed("Deadlock found when", "Server has gone away").is_contention());
+        assert!(!failed("Lost connection to server", "database is locked").is_contention());
     }
 
     #[test]

@@ -78,6 +78,7 @@ mod schema;
 mod subscriber;
 mod transaction;
 mod write;
+mod writer;
 
 #[cfg(feature = "async-sqlite")]
 pub use asynchronous::AsyncSqliteConnection;
@@ -101,6 +102,7 @@ pub use rows::Condition;
 pub use subscriber::{Subscriber, SubscriberStats};
 pub use transaction::OutboxTx;
 pub use write::{EntityOn, InsertOn, UpsertOn};
+pub use writer::{BacklogLimit, WhenFull, Writer};
 
 #[doc(hidden)]
 #[path = "private.rs"]

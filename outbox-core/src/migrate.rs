@@ -1,9 +1,51 @@
 //! The tables of this crate, embedded: [`OUTBOX`] for a service that writes, [`INBOX`] for one that consumes.
 //!
+//! Apply them with [`run`], with `outbox-relay migrate`, or through any tool from [`Migrations::sql`]; with
+//! one way today and another tomorrow, as all of them leave word in the database of what is applied.
+//!
 //! They share Diesel's `__diesel_schema_migrations` with the application's own; their versions start with
 //! `0000outbox` and `0000inbox`, which sort before any date, so reverting the newest never means ours.
+//!
+//! A service with embedded migrations of its own puts both into one source, so that `revert_all_migrations`
+//! and the like know every version that they find:
+#![cfg_attr(
+    feature = "sqlite",
+    doc = r#"
+```
+use diesel::migration::{Migration, MigrationSource, Result};
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use outbox_core::migrate;
+
+# /*
+const OWN: EmbeddedMigrations = embed_migrations!("migrations");
+# */
+# const OWN: EmbeddedMigrations = embed_migrations!("migrations/sqlite/inbox");
+
+struct All;
+
+impl MigrationSource<Sqlite> for All {
+    fn migrations(&self) -> Result<Vec<Box<dyn Migration<Sqlite>>>> {
+        let mut all = (migrate::OUTBOX.sqlite)().migrations()?;
+        all.extend(OWN.migrations()?);
+        Ok(all)
+    }
+}
+
+let mut connection = SqliteConnection::establish(":memory:")?;
+connection.run_pending_migrations(All)?;
+assert!(!connection.has_pending_migration(All)?);
+connection.revert_all_migrations(All)?;
+# Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+```
+"#
+)]
+
+use std::fmt::Write as _;
 
 use diesel::backend::Backend;
+use diesel::migration::CREATE_MIGRATIONS_TABLE;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +57,49 @@ macro_rules! embedded {
     }};
 }
 
+/// The scripts of one role, per database: the files that `embed_migrations!` embeds, which keeps its own to
+/// itself. A test holds the two against each other.
+macro_rules! scripts {
+    ($role:literal: $($name:literal),+) => {
+        |dialect| match dialect {
+            Dialect::Mysql => scripts!("mysql", $role, $($name),+),
+            Dialect::Postgres => scripts!("postgres", $role, $($name),+),
+            Dialect::Sqlite => scripts!("sqlite", $role, $($name),+),
+        }
+    };
+    ($dialect:literal, $role:literal, $($name:literal),+) => {
+        &[$(Script {
+            name: $name,
+            up: include_str!(concat!("../migrations/", $dialect, "/", $role, "/", $name, "/up.sql")),
+        }),+]
+    };
+}
+
+/// Which SQL a script is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// MySQL and MariaDB.
+    Mysql,
+    /// PostgreSQL.
+    Postgres,
+    /// SQLite.
+    Sqlite,
+}
+
+/// One migration as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Script {
+    name: &'static str,
+    up: &'static str,
+}
+
+impl Script {
+    /// What Diesel makes of the name.
+    fn version(&self) -> String {
+        self.name.split('_').next().unwrap_or_default().replace('-', "")
+    }
+}
+
 /// The migrations of one role, per database.
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
@@ -24,14 +109,51 @@ pub struct Migrations {
     pub postgres: fn() -> EmbeddedMigrations,
     /// For `sqlite://` URLs.
     pub sqlite: fn() -> EmbeddedMigrations,
+    scripts: fn(Dialect) -> &'static [Script],
 }
 
-/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key` and `outbox_meta`, for the database whose changes
-/// are published.
+impl Migrations {
+    /// All migrations of the role as one script, for tools like Flyway: the statements as they are embedded,
+    /// each migration under a comment with its version, followed by the INSERT that marks it applied.
+    ///
+    /// The marks go into Diesel's `__diesel_schema_migrations`, which is created if it is missing. So
+    /// [`run`] and `outbox-relay migrate` find nothing left to do, and later versions may come by either way.
+    /// A database that has the first migrations gets the parts of the later ones only.
+    ///
+    /// ```
+    /// use outbox_core::migrate::{Dialect, OUTBOX};
+    ///
+    /// assert!(OUTBOX.sql(Dialect::Postgres).contains("CREATE TABLE outbox ("));
+    /// ```
+    pub fn sql(&self, dialect: Dialect) -> String {
+        let mut sql = String::from(
+            "-- Apply each part once, in this order, as the owner of the schema; on PostgreSQL and SQLite each in a\n\
+             -- transaction. The INSERT at its end tells `outbox-relay migrate`, and whatever else runs these\n\
+             -- migrations through Diesel, that the part is applied.\n",
+        );
+        for script in (self.scripts)(dialect) {
+            let version = script.version();
+            // Writing into a String cannot fail.
+            let _ = write!(
+                sql,
+                "\n-- ==== {version} ({name}) ====\n\n{up}\n\n{CREATE_MIGRATIONS_TABLE};\n\
+                 INSERT INTO __diesel_schema_migrations (version) VALUES ('{version}');\n",
+                name = script.name,
+                up = script.up.trim_end(),
+                CREATE_MIGRATIONS_TABLE = CREATE_MIGRATIONS_TABLE.trim().trim_end_matches(';'),
+            );
+        }
+        sql
+    }
+}
+
+/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key` and `outbox_meta`, on MySQL and MariaDB
+/// `outbox_slot` too, for the database whose changes are published.
 pub const OUTBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/outbox"),
     postgres: || embedded!("migrations/postgres/outbox"),
     sqlite: || embedded!("migrations/sqlite/outbox"),
+    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict"),
 };
 
 /// `inbox`, `inbox_held`, `copy_deleted` and `copy_source`, for the database of a subscriber.
@@ -39,6 +161,7 @@ pub const INBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/inbox"),
     postgres: || embedded!("migrations/postgres/inbox"),
     sqlite: || embedded!("migrations/sqlite/inbox"),
+    scripts: scripts!("inbox": "0000-inbox-0001_inbox"),
 };
 
 /// A database with migrations of its own here.
@@ -75,7 +198,8 @@ impl Migrated for diesel::sqlite::Sqlite {
 /// use outbox_core::migrate;
 ///
 /// let mut connection = diesel::SqliteConnection::establish(":memory:")?;
-/// assert_eq!(migrate::run(&mut connection, &migrate::OUTBOX)?, ["0000outbox0001", "0000outbox0003"]);
+/// let versions = migrate::run(&mut connection, &migrate::OUTBOX)?;
+/// assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003"]);
 /// assert!(migrate::run(&mut connection, &migrate::OUTBOX)?.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
@@ -90,4 +214,36 @@ pub fn run<DB: Migrated, C: MigrationHarness<DB>>(
         .run_pending_migrations(DB::of(migrations))
         .map(|versions| versions.iter().map(ToString::to_string).collect())
         .map_err(|e| Error::with_source(ErrorKind::Database, "migrating the outbox tables", e))
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod tests {
+    use super::*;
+
+    fn embedded<DB: Migrated>(migrations: &Migrations) -> Vec<(String, String)> {
+        use diesel::migration::MigrationSource;
+        let embedded = MigrationSource::<DB>::migrations(&DB::of(migrations)).unwrap();
+        let mut names: Vec<_> =
+            embedded.iter().map(|m| (m.name().to_string(), m.name().version().to_string())).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_scripts_are_the_embedded_migrations() {
+        for migrations in [OUTBOX, INBOX] {
+            for (dialect, embedded) in [
+                (Dialect::Mysql, embedded::<diesel::mysql::Mysql>(&migrations)),
+                (Dialect::Postgres, embedded::<diesel::pg::Pg>(&migrations)),
+                (Dialect::Sqlite, embedded::<diesel::sqlite::Sqlite>(&migrations)),
+            ] {
+                let scripts = (migrations.scripts)(dialect);
+                let names: Vec<_> =
+                    scripts.iter().map(|script| (script.name.to_owned(), script.version())).collect();
+                assert_eq!(names, embedded, "{dialect:?}");
+                assert!(scripts.iter().all(|script| migrations.sql(dialect).contains(script.up.trim_end())));
+            }
+        }
+    }
 }

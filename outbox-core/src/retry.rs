@@ -14,8 +14,9 @@ pub struct RetryPolicy {
     pub max: Duration,
     /// Each wait is this many times the one before. Default 2.
     pub multiplier: f64,
-    /// Attempts in all before giving up, at least 1; only for what counts attempts. An outage is waited
-    /// out without limit. Default 5.
+    /// Attempts in all before giving up, at least 1; only for what counts attempts: a handler, a
+    /// [`Writer`](crate::Writer)'s transaction. A relay or subscriber waits out an outage without limit.
+    /// Default 5.
     pub max_attempts: u32,
 }
 
@@ -45,6 +46,35 @@ impl RetryPolicy {
     }
 }
 
+/// The attempts at one thing: what follows a failure, for whoever waits, blocking or not.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    waits: Waits,
+    made: u32,
+    max: u32,
+}
+
+impl Attempts {
+    /// One attempt at first, and more as the policy allows.
+    pub(crate) fn of(policy: &RetryPolicy) -> Self {
+        Self { waits: policy.waits(), made: 1, max: policy.max_attempts }
+    }
+
+    /// The wait before the next attempt; `None` when there is none left.
+    pub(crate) fn next_wait(&mut self) -> Option<Duration> {
+        if self.made >= self.max {
+            return None;
+        }
+        self.made += 1;
+        Some(self.waits.next_wait())
+    }
+
+    /// How many were made, the one that is under way among them.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+}
+
 /// An endless series of growing, jittered waits; start again with [`Waits::reset`] after a success.
 #[derive(Debug)]
 pub struct Waits(backoff::ExponentialBackoff);
@@ -65,6 +95,15 @@ impl Waits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_end_after_the_last_and_one_is_always_made() {
+        for (max_attempts, waits) in [(0, 0), (1, 0), (3, 2)] {
+            let mut attempts = Attempts::of(&RetryPolicy { max_attempts, ..RetryPolicy::default() });
+            assert_eq!(std::iter::from_fn(|| attempts.next_wait()).count(), waits);
+            assert_eq!(attempts.made(), max_attempts.max(1));
+        }
+    }
 
     #[test]
     fn waits_grow_to_the_maximum_and_start_again() {

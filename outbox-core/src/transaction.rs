@@ -233,14 +233,31 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         Ok(value)
     }
 
+    /// Has a lock taken on a key before the messages go in, so that transactions that record messages of this
+    /// key get ids in commit order without writing its row.
+    #[doc(hidden)]
+    pub fn keep_strict(&mut self, aggregate: &str, key: &str) {
+        self.buffer.keep_strict(aggregate, key);
+    }
+
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) fn flush(self) -> Result<()> {
         let messages = self.buffer.messages();
         if messages.is_empty() {
             return Ok(());
         }
+        let keys = self.buffer.strict_keys();
+        if !keys.is_empty() {
+            self.connection.lock_keys(&keys).map_err(|error| lock_failed(keys.len(), error))?;
+        }
         self.connection.append_messages(messages).map_err(|error| append_failed(messages.len(), error))
     }
+}
+
+pub(crate) fn lock_failed(count: usize, error: Error) -> Error {
+    error.context(format!(
+        "locking {count} keys whose order is strict (tables of an older version? run `outbox-relay migrate`)"
+    ))
 }
 
 pub(crate) fn append_failed(count: usize, error: diesel::result::Error) -> Error {

@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use outbox_core::migrate::{Dialect, INBOX, OUTBOX};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -58,7 +59,14 @@ enum Verb {
         json: bool,
     },
     /// Create or upgrade the outbox tables in the configured databases
-    Migrate,
+    Migrate {
+        /// Connect to nothing; print the SQL for this database instead, for other tools to apply
+        #[arg(long, value_name = "DATABASE")]
+        sql: Option<SqlOf>,
+        /// Whose tables to print: those of a service that writes, or of a subscriber
+        #[arg(long, requires = "sql", default_value = "outbox")]
+        role: Role,
+    },
     /// Relay until SIGTERM or SIGINT
     Run {
         /// End once all that was committed before the start is delivered; exit code 1 if keys are parked
@@ -76,6 +84,20 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SqlOf {
+    /// MariaDB too
+    Mysql,
+    Postgres,
+    Sqlite,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    Outbox,
+    Inbox,
 }
 
 /// How a verb ended; the text for standard error is in it.
@@ -132,8 +154,11 @@ fn log_to_stderr(format: LogFormat) {
 }
 
 async fn verb(arguments: Arguments) -> End {
-    if let Verb::Init { force } = arguments.verb {
-        return init(&arguments.config, force);
+    // These need no configuration.
+    match arguments.verb {
+        Verb::Init { force } => return init(&arguments.config, force),
+        Verb::Migrate { sql: Some(sql), role } => return print_sql(sql, role),
+        _ => {}
     }
     let config = match config::from_file(&arguments.config, &Environment::of_process()) {
         Ok(config) => config,
@@ -142,7 +167,7 @@ async fn verb(arguments: Arguments) -> End {
     match arguments.verb {
         Verb::Init { .. } => End::Done,
         Verb::Check { json } => check(&config, json).await,
-        Verb::Migrate => migrate(&config).await,
+        Verb::Migrate { .. } => migrate(&config).await,
         Verb::Run { until_idle } => relay(&config, until_idle).await,
         Verb::Dead { verb } => dead::run(&config, verb).await,
         Verb::Status { json } => status(&config, json).await,
@@ -187,6 +212,20 @@ async fn check(config: &Config, json: bool) -> End {
     } else {
         End::Done
     }
+}
+
+fn print_sql(sql: SqlOf, role: Role) -> End {
+    let dialect = match sql {
+        SqlOf::Mysql => Dialect::Mysql,
+        SqlOf::Postgres => Dialect::Postgres,
+        SqlOf::Sqlite => Dialect::Sqlite,
+    };
+    let migrations = match role {
+        Role::Outbox => OUTBOX,
+        Role::Inbox => INBOX,
+    };
+    print!("{}", migrations.sql(dialect));
+    End::Done
 }
 
 async fn migrate(config: &Config) -> End {
@@ -309,6 +348,20 @@ mod tests {
             Arguments::try_parse_from(["outbox-relay", "run", "--until-idle", "-c", "x.toml"]).unwrap();
         assert_eq!(arguments.config, PathBuf::from("x.toml"));
         assert!(matches!(arguments.verb, Verb::Run { until_idle: true }));
+    }
+
+    #[tokio::test]
+    async fn sql_is_printed_without_a_configuration() {
+        let parse = |more: &[&str]| {
+            Arguments::try_parse_from([&["outbox-relay", "-c", "missing.toml", "migrate"], more].concat())
+        };
+        for arguments in [&["--sql", "mysql"][..], &["--sql", "sqlite", "--role", "inbox"]] {
+            assert!(matches!(verb(parse(arguments).unwrap()).await, End::Done));
+        }
+        assert!(matches!(verb(parse(&[]).unwrap()).await, End::Wrong(_)), "to connect it needs one");
+        for wrong in [&["--sql", "oracle"][..], &["--role", "inbox"]] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2);
+        }
     }
 
     #[test]

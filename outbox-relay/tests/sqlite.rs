@@ -21,7 +21,8 @@ impl File {
         let url = format!("sqlite://{}", folder.path().join("product.db").display());
         let mut store = Store::new(Database::parse(&Secret::new(&url)).unwrap(), "test");
         assert!(store.meta().await.unwrap_err().to_string().contains("unable to open"));
-        assert_eq!(store.migrate().await.unwrap(), ["0000outbox0001", "0000outbox0003"]);
+        let versions = store.migrate().await.unwrap();
+        assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003"]);
         Self { _folder: folder, url }
     }
 

@@ -1,17 +1,29 @@
-//! The embedded migrations: up, again, down, up.
+//! The embedded migrations: up, again, down, up; from an older version with messages waiting; and by other
+//! tools, from SQL.
 
+use diesel::connection::SimpleConnection as _;
 use diesel_migrations::MigrationHarness as _;
-use outbox_core::migrate::{self, INBOX, Migrated as _, OUTBOX};
+use outbox_core::broker::memory::MemoryBroker;
+use outbox_core::migrate::{self, Dialect, INBOX, Migrated as _, OUTBOX};
+use outbox_core::{OutboxConnection as _, Result};
+use outbox_relay::check::{self, Level};
+use outbox_relay::config::Secret;
+use outbox_relay::outbox::store::{Database, Store};
 
-use super::database::connect;
+use super::database::{connect, message, outbox};
+use super::end_to_end::{RelayTask, config};
+use super::{Connection, SERVER};
+use crate::harness::{Server, TestDatabase, until};
 
 type Backend = <super::Connection as diesel::Connection>::Backend;
 
+const OUTBOX_VERSIONS: [&str; 3] = ["0000outbox0001", "0000outbox0002", "0000outbox0003"];
+
 #[test]
 fn up_twice_down_and_up() {
-    let database = super::SERVER.empty();
+    let database = SERVER.empty();
     let mut connection = connect(&database);
-    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), ["0000outbox0001", "0000outbox0003"]);
+    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS);
     assert_eq!(migrate::run(&mut connection, &INBOX).unwrap(), ["0000inbox0001"]);
     assert!(migrate::run(&mut connection, &OUTBOX).unwrap().is_empty());
 
@@ -20,5 +32,151 @@ fn up_twice_down_and_up() {
         connection.revert_last_migration(Backend::of(migrations)).unwrap();
     }
     assert!(connection.applied_migrations().unwrap().is_empty());
-    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap().len(), 2);
+    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap().len(), OUTBOX_VERSIONS.len());
+}
+
+/// A database of the first version, with messages of two keys, of which one is parked.
+fn first_version() -> TestDatabase {
+    let database = SERVER.empty();
+    let mut connection = connect(&database);
+    connection.run_next_migration(Backend::of(&OUTBOX)).unwrap();
+    let written = connection.outbox_transaction(|tx| {
+        for (key, event) in [("parked", "first"), ("free", "first"), ("free", "second")] {
+            tx.record_message(message(key, event));
+        }
+        Ok(())
+    });
+    written.unwrap();
+    let now = if SERVER == Server::Sqlite { "0" } else { "current_timestamp" };
+    let park = format!(
+        "insert into outbox_key (aggregate_type, aggregate_id, head_id, attempts, parked, next_at, last_error) \
+         values ('thing', 'parked', 1, 5, true, {now}, 'no')"
+    );
+    connection.batch_execute(&park).unwrap();
+    database
+}
+
+fn record_strictly(connection: &mut Connection) -> Result<()> {
+    connection.outbox_transaction(|tx| {
+        tx.keep_strict("thing", "strict");
+        tx.record_message(message("strict", "event"));
+        Ok(())
+    })
+}
+
+async fn findings(database: &TestDatabase) -> Vec<check::Finding> {
+    let text = format!(
+        "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[[outbox]]\nname = \"items\"\ndatabase = {:?}\n",
+        database.url
+    );
+    let config =
+        outbox_relay::config::from_text(&text, &outbox_relay::config::Environment::of_process()).unwrap();
+    let mut findings = check::all(&config).await;
+    findings.retain(|finding| finding.about == "outbox items");
+    findings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_in_use_is_upgraded_and_goes_on() {
+    let database = first_version();
+    let mut connection = connect(&database);
+    let before = outbox(&mut connection);
+
+    let pending: Vec<_> =
+        findings(&database).await.into_iter().filter(|finding| finding.level != Level::Ok).collect();
+    let (strict, needs_table) =
+        (record_strictly(&mut connection), matches!(SERVER, Server::Mariadb | Server::Mysql));
+    if needs_table {
+        let error = strict.unwrap_err();
+        assert!(error.to_string().contains("outbox-relay migrate"), "{error}");
+        let told = pending.iter().find(|finding| finding.text.contains("0000outbox0002")).unwrap();
+        assert_eq!(told.level, Level::Warning, "the relay itself works");
+        assert_eq!(told.fix.as_deref(), Some("outbox-relay migrate"));
+    } else {
+        strict.unwrap();
+        connection.batch_execute("delete from outbox where aggregate_id = 'strict'").unwrap();
+        assert!(!pending.iter().any(|finding| finding.text.contains("migration")), "{pending:?}");
+    }
+    assert_eq!(outbox(&mut connection), before);
+
+    let mut store = Store::new(Database::parse(&Secret::new(&database.url)).unwrap(), "");
+    assert_eq!(store.migrate().await.unwrap(), OUTBOX_VERSIONS[1..]);
+    assert_eq!(outbox(&mut connection), before, "what was pending is still pending");
+    assert!(!findings(&database).await.iter().any(|finding| finding.text.contains("migration")));
+    record_strictly(&mut connection).unwrap();
+
+    let relay = RelayTask::start(config(&database), MemoryBroker::new());
+    until("all but the parked key is published", || {
+        let left: Vec<_> = outbox(&mut connection).into_iter().map(|row| row.key).collect();
+        async move { left == ["parked"] }
+    })
+    .await;
+    relay.stop().await;
+}
+
+#[test]
+fn the_newest_version_can_be_taken_back_while_messages_wait() {
+    let database = first_version();
+    let mut connection = connect(&database);
+    let before = outbox(&mut connection);
+    for _ in 0..2 {
+        assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS[1..]);
+        record_strictly(&mut connection).unwrap();
+        connection.batch_execute("delete from outbox where aggregate_id = 'strict'").unwrap();
+        connection.revert_last_migration(Backend::of(&OUTBOX)).unwrap();
+        assert_eq!(outbox(&mut connection), before);
+    }
+    let written = connection.outbox_transaction(|tx| {
+        tx.record_message(message("free", "third"));
+        Ok(())
+    });
+    written.unwrap();
+    assert_eq!(outbox(&mut connection).len(), before.len() + 1);
+}
+
+/// On MySQL and MariaDB DDL commits: a migration may have been cut short.
+#[test]
+fn a_migration_that_was_cut_short_is_finished() {
+    let database = first_version();
+    let mut connection = connect(&database);
+    migrate::run(&mut connection, &OUTBOX).unwrap();
+    let forget = "delete from __diesel_schema_migrations where version = '0000outbox0002'";
+    connection.batch_execute(forget).unwrap();
+    if matches!(SERVER, Server::Mariadb | Server::Mysql) {
+        connection.batch_execute("delete from outbox_slot where slot >= 500").unwrap();
+        let error = (0..64)
+            .map(|n| {
+                connection.outbox_transaction(|tx| {
+                    tx.keep_strict("thing", &n.to_string());
+                    tx.record_message(message(&n.to_string(), "event"));
+                    Ok(())
+                })
+            })
+            .find_map(Result::err)
+            .unwrap();
+        assert!(error.to_string().contains("outbox_slot lacks rows"), "never without the lock: {error}");
+    }
+    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS[1..]);
+    record_strictly(&mut connection).unwrap();
+}
+
+#[test]
+fn the_printed_sql_makes_the_same_tables_and_leaves_nothing_to_migrate() {
+    let dialect = match SERVER {
+        Server::Sqlite => Dialect::Sqlite,
+        Server::Postgres => Dialect::Postgres,
+        Server::Mariadb | Server::Mysql => Dialect::Mysql,
+    };
+    let database = SERVER.empty();
+    let mut connection = connect(&database);
+    connection.batch_execute(&OUTBOX.sql(dialect)).unwrap();
+    connection.batch_execute(&INBOX.sql(dialect)).unwrap();
+    for migrations in [&OUTBOX, &INBOX] {
+        assert!(migrate::run(&mut connection, migrations).unwrap().is_empty());
+    }
+    record_strictly(&mut connection).unwrap();
+    assert_eq!(outbox(&mut connection).len(), 1);
+    for migrations in [&OUTBOX, &OUTBOX, &INBOX] {
+        connection.revert_last_migration(Backend::of(migrations)).unwrap();
+    }
 }

@@ -9,6 +9,8 @@ pub(crate) const TABLES: &str = crate::items::POSTGRES;
 
 #[path = "asynchronous.rs"]
 mod asynchronous;
+#[path = "backlog.rs"]
+mod backlog;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]
@@ -27,3 +29,9 @@ mod store;
 mod subscribers;
 #[path = "write_side.rs"]
 mod write_side;
+#[path = "writer.rs"]
+mod writer;
+#[path = "writer_postgres.rs"]
+mod writer_postgres;
+#[path = "writer_servers.rs"]
+mod writer_servers;

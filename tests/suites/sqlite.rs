@@ -9,6 +9,8 @@ pub(crate) const TABLES: &str = crate::items::SQLITE;
 
 #[path = "asynchronous.rs"]
 mod asynchronous;
+#[path = "backlog.rs"]
+mod backlog;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]
@@ -25,3 +27,7 @@ mod store;
 mod subscribers;
 #[path = "write_side.rs"]
 mod write_side;
+#[path = "writer.rs"]
+mod writer;
+#[path = "writer_sqlite.rs"]
+mod writer_sqlite;

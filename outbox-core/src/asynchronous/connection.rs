@@ -85,6 +85,10 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
         Self::TransactionManager::begin_transaction(self)
     }
 
+    /// As [`OutboxConnection::lock_keys`](crate::OutboxConnection::lock_keys).
+    #[doc(hidden)]
+    fn lock_keys(&mut self, keys: &[(&str, &str)]) -> impl Future<Output = Result<()>> + Send;
+
     #[doc(hidden)]
     fn append_messages(&mut self, messages: Vec<Message>) -> impl Future<Output = QueryResult<()>> + Send;
 }
@@ -125,11 +129,29 @@ macro_rules! append_messages {
 
 #[cfg(feature = "async-mysql")]
 impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
+    async fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
+        let slots = crate::connection::lock::Slots::of(keys);
+        let query = diesel::sql_query(slots.sql());
+        let locked: Vec<crate::connection::NumberRow> = diesel_async::RunQueryDsl::load(query, self).await?;
+        slots.check(locked.len())
+    }
+
     append_messages!();
 }
 
 #[cfg(feature = "async-postgres")]
 impl AsyncOutboxConnection for diesel_async::AsyncPgConnection {
+    async fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
+        use diesel::sql_types::{Array, Integer};
+
+        use crate::connection::lock;
+        let query = diesel::sql_query(lock::POSTGRES)
+            .bind::<Integer, _>(lock::CLASS)
+            .bind::<Array<Integer>, _>(lock::advisory(keys));
+        diesel_async::RunQueryDsl::execute(query, self).await?;
+        Ok(())
+    }
+
     append_messages!();
 }
 
@@ -144,6 +166,11 @@ impl AsyncOutboxConnection for super::AsyncSqliteConnection {
             diesel::connection::AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE")
         })
         .await
+    }
+
+    /// Nothing to take: who has begun to write is the only writer until its COMMIT.
+    async fn lock_keys(&mut self, _: &[(&str, &str)]) -> Result<()> {
+        Ok(())
     }
 
     async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {

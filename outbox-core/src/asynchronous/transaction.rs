@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::message::Message;
 use crate::rows::Condition;
-use crate::transaction::{append_failed, in_context};
+use crate::transaction::{append_failed, in_context, lock_failed};
 
 /// An open transaction in which writes are recorded; get one from
 /// [`AsyncOutboxConnection::outbox_transaction`].
@@ -252,11 +252,15 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) async fn flush(self) -> Result<()> {
-        let messages = self.buffer.into_messages();
-        let count = messages.len();
+        let count = self.buffer.messages().len();
         if count == 0 {
             return Ok(());
         }
+        let keys = self.buffer.strict_keys();
+        if !keys.is_empty() {
+            self.connection.lock_keys(&keys).await.map_err(|error| lock_failed(keys.len(), error))?;
+        }
+        let messages = self.buffer.into_messages();
         self.connection.append_messages(messages).await.map_err(|error| append_failed(count, error))
     }
 }

@@ -4,7 +4,12 @@ use diesel::mysql::MysqlConnection;
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 
-use super::{ConsumerSql, OutboxConnection, SourceRow, VersionRow, consumer_methods};
+use super::lock::Slots;
+use super::{
+    BacklogSql, ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, backlog_methods,
+    consumer_methods,
+};
+use crate::error::Result;
 use crate::inbox::HeldMessage;
 use crate::message::{Message, MessageId, Version};
 
@@ -22,6 +27,28 @@ const SQL: ConsumerSql = ConsumerSql {
     copy_source: "select source from copy_source where copy = ?",
 };
 
+/// Indexes are forced: a plan made for an empty table reads or sorts all of a full one. The rows are counted
+/// off on the narrow index.
+const BACKLOG: BacklogSql = BacklogSql {
+    ends: "select (select min(id) from outbox) as first_id, (select max(id) from outbox) as last_id, \
+        (select timestampdiff(microsecond, created_at, utc_timestamp(6)) div 1000 \
+         from outbox force index (primary) order by id limit 1) as oldest_ms",
+    oldest_movable: "select timestampdiff(microsecond, o.created_at, utc_timestamp(6)) div 1000 as number \
+        from (select id, aggregate_type, aggregate_id, created_at \
+              from outbox force index (primary) order by id limit 10000) o \
+        left join outbox_key k force index (primary) \
+          on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id \
+        where k.parked is null or not k.parked order by o.id limit 1",
+    exceeds: "select id as number from outbox force index (outbox_bucket) limit 1 offset ?",
+};
+
 impl OutboxConnection for MysqlConnection {
+    fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
+        let slots = Slots::of(keys);
+        let locked: Vec<NumberRow> = diesel::RunQueryDsl::load(diesel::sql_query(slots.sql()), self)?;
+        slots.check(locked.len())
+    }
+
+    backlog_methods!(BACKLOG);
     consumer_methods!(SQL);
 }

@@ -360,6 +360,16 @@ impl Store {
         }
     }
 
+    /// Whether a table is missing that only writers need, and only for strict order; known where a user without
+    /// rights on it would not be told so anyway.
+    pub(crate) async fn lacks_slots(&mut self) -> bool {
+        const SLOTS: Probe =
+            Probe { table: "outbox_slot", right: "SELECT", text: "select slot from outbox_slot limit 0" };
+        // Elsewhere locks need no table.
+        self.database.kind() == Kind::Mysql
+            && self.probe(&SLOTS).await.is_err_and(|error| error.to_string().contains("doesn't exist"))
+    }
+
     /// Creates or upgrades the tables; returns the versions applied now.
     ///
     /// # Errors

@@ -1,0 +1,78 @@
+//! What a writer meets on a server only: deadlocks and lost connections. (On SQLite one transaction writes at
+//! a time, in the same process.)
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use diesel::prelude::*;
+use outbox_core::Result;
+
+use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
+use super::writer::{add_one, retrying, two_items};
+use super::{Connection, SERVER};
+use crate::harness::Server;
+
+#[test]
+fn two_transactions_that_deadlock_are_both_committed_once() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let (a, b) = two_items(&mut connection);
+    let barrier = Barrier::new(2);
+    let attempts = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for (first, second) in [(a, b), (b, a)] {
+            let (barrier, attempts, database) = (&barrier, &attempts, &database);
+            scope.spawn(move || {
+                let mut connection = connect(database);
+                let mut is_first_attempt = true;
+                let transaction = retrying(5).transaction(&mut connection, |tx| {
+                    attempts.fetch_add(1, Ordering::Relaxed);
+                    add_one(tx, first)?;
+                    if std::mem::take(&mut is_first_attempt) {
+                        barrier.wait();
+                    }
+                    add_one(tx, second)
+                });
+                transaction.unwrap();
+            });
+        }
+    });
+    assert!(attempts.into_inner() >= 3, "one of the two was the victim");
+    assert!(items(&mut connection).iter().all(|item| item.amount == 2));
+    let pending = outbox(&mut connection);
+    assert_eq!(pending.len(), 4);
+    for key in [a, b] {
+        let amounts: Vec<_> = pending
+            .iter()
+            .filter(|row| row.key == key.to_string())
+            .map(|row| row.payload["after"]["amount"].as_i64().unwrap())
+            .collect();
+        assert_eq!(amounts, [1, 2], "each change has one message");
+    }
+}
+
+/// Has the server end this connection.
+fn end_connection(connection: &mut Connection) -> QueryResult<()> {
+    let kill = match SERVER {
+        Server::Postgres => "select pg_terminate_backend(pg_backend_pid())",
+        _ => "kill connection connection_id()",
+    };
+    diesel::sql_query(kill).execute(connection)?;
+    diesel::sql_query("select 1").execute(connection).map(|_| ())
+}
+
+#[test]
+fn a_lost_connection_is_not_tried_again() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let mut calls = 0;
+    let lost: Result<()> = retrying(5).transaction(&mut connection, |tx| {
+        calls += 1;
+        tx.record_message(message("k", "e"));
+        Ok(end_connection(tx.conn())?)
+    });
+    let error = lost.unwrap_err();
+    assert!(!error.is_contention(), "{error}");
+    assert_eq!(calls, 1, "{error}");
+    assert!(outbox_is_empty(&mut connect(&database)));
+}
