@@ -3,13 +3,15 @@
 
 mod event;
 mod outbox;
+mod payload;
 mod read;
 mod replica;
 
-pub(crate) use event::Event;
+pub(crate) use event::{Content, Event, Kind};
 pub(crate) use outbox::{Entity, Insertable, Outbox, ReadBack};
+pub(crate) use payload::PayloadField;
 pub(crate) use read::{Field, krate};
-pub(crate) use replica::Replica;
+pub(crate) use replica::{Followed, Replica};
 
 #[cfg(test)]
 mod tests {

@@ -77,7 +77,7 @@ pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
 pub use entity::{Entity, EntityChange, EventNames, FieldSchema, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
-pub use event::Event;
+pub use event::{Event, EventSchema};
 pub use inbox::HeldState;
 pub use message::{
     BUCKET_HASH, BUCKETS, Frame, HEADERS_BYTES_MAX, Headers, KEY_BYTES_MAX, Message, MessageId,
@@ -97,12 +97,45 @@ pub mod __private {
     pub use serde;
     pub use serde_json;
 
+    pub use crate::copy::{DeleteMark, Mark, Marks, mark, marks};
     pub use crate::entity::join_key;
+    pub use crate::event::held_fields;
 
     /// A field of an image; a missing one is `null`, which an `Option` takes.
     pub fn field<T: serde::de::DeserializeOwned>(image: &crate::Image, name: &str) -> crate::Result<T> {
-        let value = image.get(name).cloned().unwrap_or(serde_json::Value::Null);
-        serde_json::from_value(value).map_err(|e| crate::Error::from(e).context(format!("field {name}")))
+        let value = image.get(name);
+        // Serde's own reason would repeat the value.
+        T::deserialize(value.unwrap_or(&serde_json::Value::Null)).map_err(|_| {
+            let ty = ::core::any::type_name::<T>();
+            crate::Error::invalid(match value {
+                Some(value) => format!("field {name}: {} does not read as {ty}", json_kind(value)),
+                None => format!("field {name} is missing"),
+            })
+        })
+    }
+
+    /// A field of an image, converted by a function of the user's.
+    pub fn field_with<T, V, E>(
+        image: &crate::Image,
+        name: &str,
+        with: impl FnOnce(T) -> ::core::result::Result<V, E>,
+    ) -> crate::Result<V>
+    where
+        T: serde::de::DeserializeOwned,
+        E: ::core::fmt::Display,
+    {
+        with(field(image, name)?).map_err(|e| crate::Error::invalid(format!("field {name}: {e}")))
+    }
+
+    fn json_kind(value: &serde_json::Value) -> &'static str {
+        match value {
+            serde_json::Value::Null => "null",
+            serde_json::Value::Bool(_) => "a boolean",
+            serde_json::Value::Number(_) => "a number",
+            serde_json::Value::String(_) => "a string",
+            serde_json::Value::Array(_) => "an array",
+            serde_json::Value::Object(_) => "an object",
+        }
     }
 
     /// Puts a field into an image.

@@ -7,20 +7,23 @@ use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
 use super::paths::{Paths, at, in_const};
-use crate::ast::{Field, Replica};
+use super::told_at;
+use crate::ast::{Field, Followed, Replica};
 
 /// Diesel's tuples end at 32 elements (here: 31 groups of fields and the version): groups of 8 take the
 /// widest tables of Diesel.
 const GROUP: usize = 8;
 
 pub(crate) fn replica(replica: &Replica) -> TokenStream {
-    let Replica { krate, ident, table, aggregate, key, fields } = replica;
+    let Replica { krate, ident, table, aggregate, key, fields, local, soft_delete, events } = replica;
     let paths = Paths::new(krate);
     let Paths { private, diesel, query_result, .. } = &paths;
     let copy = table.segments.last().map(|segment| segment.ident.unraw().to_string());
-    let reads = fields.iter().map(|Field { ident, ty, name, .. }| {
-        quote_spanned!(at(ty.span())=> #ident: #private::field::<#ty>(__image, #name)?)
+    let reads = fields.iter().map(|followed| read(&paths, followed));
+    let defaults = local.iter().map(|Field { ident, ty, .. }| {
+        quote_spanned!(at(ty.span())=> #ident: <#ty as ::core::default::Default>::default())
     });
+    let [created, updated, deleted] = events;
 
     // Missing columns are told at the table's name.
     let table_span = at(table.span());
@@ -43,16 +46,39 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
     };
     let rows = paths.rows(table, key);
     let is_key = |field: &&Field| key.iter().any(|key| key.ident == field.ident);
-    let inserted = groups(&paths, table, fields.iter());
-    let updated = groups(&paths, table, fields.iter().filter(|field| !is_key(field)));
+    let columns = || fields.iter().map(|followed| &followed.field);
+    let to_insert = groups(&paths, table, columns());
+    let to_update = groups(&paths, table, columns().filter(|field| !is_key(field)));
+    let mark = |is_deleted: bool| {
+        soft_delete.as_ref().map(|column| {
+            let value = quote!(#private::mark::<_, #is_deleted>(#table::#column, __MARKS));
+            paths.eq(table, column, &value)
+        })
+    };
+    // The one place that asks for the column's type, so that a wrong one is told once.
+    let marks = soft_delete.as_ref().map(|column| {
+        let (private, table) = (told_at(private, column.span()), told_at(table, column.span()));
+        quote_spanned! {at(column.span())=>
+            const __MARKS: #private::Marks = #private::marks(#table::#column);
+        }
+    });
+    let live = mark(false).into_iter();
     // MySQL assigns from left to right; the version stays last, so that an assignment may read the old one.
-    let set = quote!((#(#updated,)* (#(#version),*)));
-    let values = quote!((#(#inserted,)* (#(#version),*)));
+    let last = quote!((#(#live,)* #(#version),*));
+    let set = quote!((#(#to_update,)* #last));
+    let values = quote!((#(#to_insert,)* #last));
 
     let update_older = paths.run("execute", &quote!(#diesel::update(#rows).filter(#is_older).set(#set)));
     let exists = paths.run("get_result", &quote!(#diesel::select(#diesel::dsl::exists(#rows))));
     let insert = paths.run("execute", &quote!(#diesel::insert_into(#table::table).values(#values)));
-    let delete_older = paths.run("execute", &quote!(#diesel::delete(#rows).filter(#is_older)));
+    let delete_older = match mark(true) {
+        None => quote!(#diesel::delete(#rows).filter(#is_older)),
+        Some(mark) => {
+            let [generation, id, _] = &version;
+            quote!(#diesel::update(#rows).filter(#is_older).set((#mark, #generation, #id)))
+        }
+    };
+    let delete_older = paths.run("execute", &delete_older);
 
     let by_database = paths.per_database(|database| {
         let connection = &database.connection;
@@ -98,12 +124,31 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
         impl #krate::Replica for #ident {
             const AGGREGATE: &'static ::core::primitive::str = #aggregate;
             const COPY: &'static ::core::primitive::str = #copy;
+            const EVENTS: #krate::EventNames = #krate::EventNames {
+                created: #created,
+                updated: #updated,
+                deleted: #deleted,
+            };
             fn from_image(__image: &#krate::Image) -> #krate::Result<Self> {
-                ::core::result::Result::Ok(Self { #(#reads),* })
+                ::core::result::Result::Ok(Self { #(#reads,)* #(#defaults,)* })
             }
         }
+        #marks
         #by_database
     })
+}
+
+/// A field from the message's image.
+fn read(paths: &Paths, followed: &Followed) -> TokenStream {
+    let private = &paths.private;
+    let Followed { field: Field { ident, ty, name, .. }, with } = followed;
+    match with {
+        None => quote_spanned!(at(ty.span())=> #ident: #private::field::<#ty>(__image, #name)?),
+        Some(with) => {
+            let private = told_at(private, with.span());
+            quote_spanned!(at(with.span())=> #ident: #private::field_with::<_, #ty, _>(__image, #name, #with)?)
+        }
+    }
 }
 
 /// Assignments of the fields, in tuples that Diesel can nest.
