@@ -17,6 +17,31 @@ pub struct EventSchema {
 }
 
 /// A domain event, or an enum of them; derive it with `#[derive(OutboxEvent)]`.
+///
+#[cfg_attr(
+    feature = "derive",
+    doc = r##"
+```
+use outbox_core::{Event, OutboxEvent};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[serde(tag = "type")]
+#[outbox(aggregate = "product", key = product_id)]
+enum ProductEvent {
+    PriceRaised { product_id: i64, by_cents: i64 },
+    #[outbox(event = "taken_off")]
+    Delisted { product_id: i64 },
+}
+
+let message = ProductEvent::PriceRaised { product_id: 7, by_cents: 45 }.message()?;
+assert_eq!((message.kind().as_str(), message.key()), ("product.price_raised", "7"));
+assert_eq!(message.payload(), br#"{"type":"PriceRaised","product_id":7,"by_cents":45}"#);
+assert_eq!(ProductEvent::EVENTS[1].event, "taken_off");
+# Ok::<(), outbox_core::Error>(())
+```
+"##
+)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an outbox event",
     note = "add `#[derive(OutboxEvent)]` and `#[outbox(aggregate = \"…\", event = \"…\", key = field)]` to it"

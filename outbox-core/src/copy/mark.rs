@@ -98,3 +98,72 @@ impl<ST, DB: Backend, const DELETED: bool> QueryFragment<DB> for Mark<ST, DELETE
 impl<ST: TypedExpressionType, QS, const DELETED: bool> AppearsOnTable<QS> for Mark<ST, DELETED> {}
 
 impl<ST: TypedExpressionType, QS, const DELETED: bool> SelectableExpression<QS> for Mark<ST, DELETED> {}
+
+#[cfg(all(test, feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod tests {
+    use diesel::debug_query;
+    use diesel::prelude::*;
+
+    use super::*;
+
+    diesel::table! {
+        marked (id) {
+            id -> BigInt,
+            gone -> Bool,
+            at -> Nullable<Timestamp>,
+            at_zone -> Nullable<Timestamptz>,
+            at_date -> Nullable<Datetime>,
+            at_text -> Nullable<TimestamptzSqlite>,
+        }
+    }
+
+    macro_rules! updates {
+        ($db:ty, $column:ident) => {{
+            let column = marked::$column;
+            let values = (
+                debug_query::<$db, _>(
+                    &diesel::update(marked::table).set(column.eq(mark::<_, true>(column, marks(column)))),
+                )
+                .to_string(),
+                debug_query::<$db, _>(&diesel::insert_into(marked::table).values((column.eq(mark::<
+                    _,
+                    false,
+                >(
+                    column,
+                    marks(column),
+                )),)))
+                .to_string(),
+            );
+            (values.0.replace(['`', '"'], ""), values.1.replace(['`', '"'], ""))
+        }};
+    }
+
+    #[test]
+    fn every_kind_of_column_is_marked_in_its_own_words() {
+        use diesel::{mysql::Mysql, pg::Pg, sqlite::Sqlite};
+        let (deleted, live) = updates!(Pg, gone);
+        assert_eq!(deleted, "UPDATE marked SET gone = TRUE -- binds: []");
+        assert_eq!(live, "INSERT INTO marked (gone) VALUES (FALSE) -- binds: []");
+        for (deleted, live) in [
+            updates!(Mysql, at),
+            updates!(Sqlite, at),
+            updates!(Pg, at_zone),
+            updates!(Mysql, at_date),
+            updates!(Sqlite, at_text),
+        ] {
+            assert!(deleted.ends_with(" = CURRENT_TIMESTAMP -- binds: []"), "{deleted}");
+            assert!(live.ends_with(" VALUES (NULL) -- binds: []"), "{live}");
+        }
+    }
+
+    #[test]
+    fn statements_with_a_mark_stay_in_the_cache() {
+        fn id<T: QueryId>(_: &T) -> Option<std::any::TypeId> {
+            T::query_id()
+        }
+        let deleted = id(&mark::<_, true>(marked::gone, marks(marked::gone)));
+        let live = id(&mark::<_, false>(marked::gone, marks(marked::gone)));
+        assert!(deleted.is_some() && live.is_some() && deleted != live);
+        assert_ne!(live, id(&mark::<_, false>(marked::at, marks(marked::at))));
+    }
+}
