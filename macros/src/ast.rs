@@ -3,13 +3,15 @@
 
 mod event;
 mod outbox;
+mod payload;
 mod read;
 mod replica;
 
-pub(crate) use event::Event;
+pub(crate) use event::{Content, Event, Kind};
 pub(crate) use outbox::{Entity, Form, Insertable, Outbox, ReadBack, Recorded};
+pub(crate) use payload::PayloadField;
 pub(crate) use read::{Field, krate};
-pub(crate) use replica::Replica;
+pub(crate) use replica::{Followed, Replica};
 
 #[cfg(test)]
 mod tests {
@@ -65,6 +67,36 @@ mod tests {
             struct E { c: i64 }
         }));
         assert_eq!(told.len(), 1, "{told:#?}");
+    }
+
+    #[test]
+    fn a_variant_takes_the_key_of_its_enum_unless_it_has_its_own() {
+        let Ok(event) = Event::new(&parse_quote! {
+            #[outbox(aggregate = "product", key(shop, r#type), version = 3)]
+            enum E {
+                PriceRaised { r#type: String, shop: i64 },
+                #[outbox(event = "off", key = id)]
+                TakenOff { id: i64 },
+                Held(Held<'static>),
+            }
+        }) else {
+            panic!("refused")
+        };
+        let shown: Vec<_> = event
+            .kinds
+            .iter()
+            .map(|kind| match &kind.content {
+                Content::Fields { key, .. } => {
+                    let key: Vec<_> = key.iter().map(|field| field.ident.unraw().to_string()).collect();
+                    format!("{} by {}", kind.event.value(), key.join(", "))
+                }
+                Content::Event { inner, .. } => {
+                    format!("{} in {}", kind.event.value(), quote::quote!(#inner))
+                }
+            })
+            .collect();
+        assert_eq!(shown, ["price_raised by shop, type", "off by id", "held in Held < 'static >"]);
+        assert_eq!((event.version, event.is_strict), (3, false));
     }
 
     #[test]

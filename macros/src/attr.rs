@@ -73,12 +73,18 @@ impl Derive {
                 ("aggregate", "aggregate = \"name\""),
                 ("event", "event = \"name\""),
                 ("key", "key(field, …)"),
+                ("version", "version = 2"),
+                ("strict", "strict"),
                 ("crate", "crate = path"),
             ],
             Self::Replica => &[
                 ("of", "of = \"aggregate\""),
                 ("table", "table = path"),
                 ("key", "key(field, …)"),
+                ("soft_delete", "soft_delete = column"),
+                ("created", "created = \"event\""),
+                ("updated", "updated = \"event\""),
+                ("deleted", "deleted = \"event\""),
                 ("crate", "crate = path"),
             ],
         }
@@ -95,7 +101,17 @@ impl Derive {
                 ("version", "version"),
             ],
             Self::Event => &[],
-            Self::Replica => &[("from", "from = \"name in the image\"")],
+            Self::Replica => {
+                &[("from", "from = \"name in the image\""), ("with", "with = function"), ("local", "local")]
+            }
+        }
+    }
+
+    /// What the attributes of its types are said to stand on.
+    fn place(self) -> &'static str {
+        match self {
+            Self::Event => "an event",
+            Self::Outbox | Self::Replica => "a struct",
         }
     }
 }
@@ -110,10 +126,13 @@ pub(crate) struct Container {
     pub(crate) entity: Option<Path>,
     pub(crate) table: Option<Path>,
     pub(crate) key: Option<Vec<Ident>>,
+    /// The schema version of an event, at least 1.
+    pub(crate) version: Option<u32>,
+    pub(crate) strict: Option<Path>,
+    pub(crate) soft_delete: Option<Ident>,
     pub(crate) created: Option<LitStr>,
     pub(crate) updated: Option<LitStr>,
     pub(crate) deleted: Option<LitStr>,
-    pub(crate) strict: Option<Path>,
     /// `#[diesel(table_name = …)]`.
     pub(crate) diesel_table: Option<Path>,
     /// `#[diesel(primary_key(…))]`: columns, as with Diesel.
@@ -131,6 +150,8 @@ pub(crate) struct OnField {
     pub(crate) hash: Option<Path>,
     pub(crate) version: Option<Path>,
     pub(crate) from: Option<LitStr>,
+    pub(crate) with: Option<Path>,
+    pub(crate) local: Option<Path>,
     /// `#[diesel(column_name = …)]`.
     pub(crate) column: Option<Ident>,
     /// `#[diesel(embed)]`.
@@ -147,7 +168,7 @@ pub(crate) fn container(attributes: &[Attribute], derive: Derive, errors: &mut E
     let namespace = derive.namespace();
     for item in items(attributes, namespace, derive.on_struct(), errors) {
         let Some((name, form)) = known(&item, derive.on_struct()) else {
-            unknown(item.path(), namespace, "a struct", derive.on_struct(), errors);
+            unknown(item.path(), namespace, derive.place(), derive.on_struct(), errors);
             continue;
         };
         match name {
@@ -157,10 +178,12 @@ pub(crate) fn container(attributes: &[Attribute], derive: Derive, errors: &mut E
             "entity" => set(&mut found.entity, path(&item, form), &item, errors),
             "table" => set(&mut found.table, path(&item, form), &item, errors),
             "crate" => set(&mut found.krate, path(&item, form), &item, errors),
+            "version" => set(&mut found.version, positive(&item, form), &item, errors),
+            "strict" => set(&mut found.strict, flag(&item, form), &item, errors),
+            "soft_delete" => set(&mut found.soft_delete, ident(&item, form), &item, errors),
             "created" => set(&mut found.created, text(&item, form), &item, errors),
             "updated" => set(&mut found.updated, text(&item, form), &item, errors),
             "deleted" => set(&mut found.deleted, text(&item, form), &item, errors),
-            "strict" => set(&mut found.strict, flag(&item, form), &item, errors),
             _ => set(&mut found.key, fields(&item, form), &item, errors),
         }
     }
@@ -181,6 +204,20 @@ pub(crate) fn container(attributes: &[Attribute], derive: Derive, errors: &mut E
     found
 }
 
+/// Reads the attributes of a variant of an event: its name and its key.
+pub(crate) fn on_variant(attributes: &[Attribute], errors: &mut Errors) -> Container {
+    const FORMS: &[(&str, &str)] = &[("event", "event = \"name\""), ("key", "key(field, …)")];
+    let mut found = Container::default();
+    for item in items(attributes, "outbox", FORMS, errors) {
+        match known(&item, FORMS) {
+            Some(("event", form)) => set(&mut found.event, text(&item, form), &item, errors),
+            Some((_, form)) => set(&mut found.key, fields(&item, form), &item, errors),
+            None => unknown(item.path(), "outbox", "a variant", FORMS, errors),
+        }
+    }
+    found
+}
+
 /// Reads the attributes of a field.
 pub(crate) fn on_field(attributes: &[Attribute], derive: Derive, errors: &mut Errors) -> OnField {
     let mut found = OnField::default();
@@ -196,6 +233,8 @@ pub(crate) fn on_field(attributes: &[Attribute], derive: Derive, errors: &mut Er
             "redact" => set(&mut found.redact, flag(&item, form), &item, errors),
             "hash" => set(&mut found.hash, flag(&item, form), &item, errors),
             "version" => set(&mut found.version, flag(&item, form), &item, errors),
+            "with" => set(&mut found.with, path(&item, form), &item, errors),
+            "local" => set(&mut found.local, flag(&item, form), &item, errors),
             _ => set(&mut found.skip, flag(&item, form), &item, errors),
         }
     }
@@ -295,6 +334,22 @@ fn path(item: &Meta, form: &str) -> Result<Path, syn::Error> {
         },
         _ => malformed(item, form),
     }
+}
+
+/// An integer of at least 1.
+fn positive(item: &Meta, form: &str) -> Result<u32, syn::Error> {
+    if let Meta::NameValue(pair) = item
+        && let Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) = ungrouped(&pair.value)
+        && let Ok(number @ 1..) = number.base10_parse::<u32>()
+    {
+        return Ok(number);
+    }
+    Err(syn::Error::new_spanned(item, format!("write it as `{form}`, an integer of at least 1")))
+}
+
+/// The name of a column.
+fn ident(item: &Meta, form: &str) -> Result<Ident, syn::Error> {
+    path(item, form)?.get_ident().cloned().map_or_else(|| malformed(item, form), Ok)
 }
 
 /// `key(a, b)` or `key = a`.

@@ -10,9 +10,22 @@ mod paths;
 mod replica;
 mod statements;
 
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
+
 pub(crate) use event::event;
 pub(crate) use outbox::outbox;
 pub(crate) use replica::replica;
+
+/// Tokens that mean what they mean where they come from and are underlined there: an expression whose parts
+/// stand at several places is underlined from the first to the last.
+fn told_at(tokens: impl ToTokens, span: Span) -> TokenStream {
+    let moved = |mut token: TokenTree| {
+        token.set_span(token.span().located_at(span));
+        token
+    };
+    tokens.into_token_stream().into_iter().map(moved).collect()
+}
 
 #[cfg(test)]
 mod tests {

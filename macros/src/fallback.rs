@@ -111,7 +111,8 @@ pub(crate) fn event(input: &DeriveInput, error: &syn::Error) -> TokenStream {
         quote! {
             impl #impl_generics #krate::Event for #ident #type_generics #where_clause {
                 const AGGREGATE: &'static ::core::primitive::str = "";
-                const EVENT: &'static ::core::primitive::str = "";
+                const EVENTS: &'static [#krate::EventSchema] = &[];
+                fn event(&self) -> &'static ::core::primitive::str { ::core::unreachable!() }
                 fn key(&self) -> ::std::string::String { ::core::unreachable!() }
             }
         },

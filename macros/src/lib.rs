@@ -83,7 +83,8 @@ pub fn derive_outbox(input: TokenStream) -> TokenStream {
     outbox(&input).into()
 }
 
-/// Makes a struct a domain event, to be recorded beside the entity it is about.
+/// Makes a struct a domain event, or an enum one event for each variant, to be recorded beside the entity it
+/// is about.
 ///
 /// ```ignore
 /// #[derive(Serialize, OutboxEvent)]
@@ -92,24 +93,56 @@ pub fn derive_outbox(input: TokenStream) -> TokenStream {
 ///     product_id: i64,
 ///     by_cents: i64,
 /// }
+///
+/// #[derive(Serialize, Deserialize, OutboxEvent)]
+/// #[serde(tag = "type")]
+/// #[outbox(aggregate = "product", key = product_id)]
+/// enum ProductEvent {
+///     PriceRaised { product_id: i64, by_cents: i64 }, // product.price_raised
+///     #[outbox(event = "taken_off", key = id)]
+///     Delisted { id: i64 }, // product.taken_off
+///     Recalled(Recalled), // product.recalled; the key is that of the event inside
+/// }
 /// ```
 ///
 /// | attribute | where | value | default |
 /// |---|---|---|---|
-/// | `#[outbox(aggregate = "…")]` | struct | 1 to 100 of `[A-Za-z0-9_-]`, first word of the message's kind | required |
+/// | `#[outbox(aggregate = "…")]` | struct, enum | 1 to 100 of `[A-Za-z0-9_-]`, first word of the message's kind | required |
 /// | `#[outbox(event = "…")]` | struct | 1 to 100 of `[A-Za-z0-9_-]`, second word; not `current`, which handlers never see | required |
+/// | `#[outbox(event = "…")]` | variant | the same; no two variants have one name | the variant's name in snake case, as serde has it: `PriceRaised` is `price_raised` |
 /// | `#[outbox(key = field)]`, `#[outbox(key(a, b))]` | struct | the fields of the aggregate's key, as its entity has them; none an `Option` | required |
-/// | `#[outbox(crate = path)]` | struct | where `outbox_core` is | `::outbox_core` |
+/// | `#[outbox(key = field)]`, `#[outbox(key(a, b))]` | variant | the same, of this variant's fields | the enum's |
+/// | `#[outbox(key = field)]`, `#[outbox(key(a, b))]` | enum | the key of the variants that name none | |
+/// | `#[outbox(version = 2)]` | struct, enum | the version of the payload's schema, an integer of at least 1 | 1 |
+/// | `#[outbox(strict)]` | struct, enum | keeps events of one key in order where no transaction locks a row of that key, at the price of a lock | |
+/// | `#[outbox(crate = path)]` | struct, enum | where `outbox_core` is | `::outbox_core` |
 ///
-/// The payload is the struct as serde serializes it; a key field needs `Display`. Lifetimes are fine; enums,
-/// unions, tuple structs, type and const parameters are not supported.
+/// A key field needs `Display`. A variant has named fields, or holds one struct that is an event of the same
+/// aggregate: that event's key is taken, its name is not.
+///
+/// The payload is the type as serde serializes it: of an enum, in the form that the user chose with serde.
+/// `#[serde(tag = "type")]` suits best: the fields stand at the top, so that one variant's payload also reads
+/// as a struct of its fields, and the whole enum reads back, for `Subscriber::on_event`. With
+/// `#[serde(untagged)]` only handlers of one kind read it safely. Without either the fields stand under the
+/// variant's name.
+///
+/// `EVENTS` names the fields as they are called in the payload. It follows serde's `rename`, `rename_all`,
+/// `rename_all_fields`, `skip` and `skip_serializing`. What `flatten` puts in the place of a field, and `into`
+/// or `transparent` in the place of all, cannot be seen: the type of such fields is `?`. A tag is not among
+/// the fields, and neither is what a `Serialize` written by hand does.
+///
+/// Lifetimes are fine; unions, tuple structs, unit and tuple variants, type and const parameters are not
+/// supported.
 ///
 /// <details><summary>What it writes</summary>
 ///
 /// ```text
 /// impl Event for PriceRaised {
 ///     const AGGREGATE: &'static str = "product";
-///     const EVENT: &'static str = "price_raised";
+///     const EVENTS: &'static [EventSchema] = &[EventSchema { event: "price_raised", fields: &[…] }];
+///     const SCHEMA_VERSION: u32 = 1;
+///     const STRICT: bool = false;
+///     fn event(&self) -> &'static str { "price_raised" }
 ///     fn key(&self) -> String { join_key(&[&self.product_id]) }
 /// }
 /// ```
@@ -130,8 +163,10 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 /// struct ProductCopy {
 ///     id: i64,
 ///     name: String,
-///     #[replica(from = "price_cents")]
-///     price: i64,
+///     #[replica(from = "price_cents", with = Money::from_cents)]
+///     price: Money,
+///     #[replica(local)]
+///     note: String,
 /// }
 /// ```
 ///
@@ -140,13 +175,26 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 /// | `#[replica(of = "…")]` | struct | the aggregate it follows | required |
 /// | `#[replica(table = path)]`, `#[diesel(table_name = path)]` | struct | the table | required |
 /// | `#[replica(key(a, b))]` | struct | the fields that find the row, none an `Option` | `#[diesel(primary_key(…))]`, else `id` |
+/// | `#[replica(soft_delete = column)]` | struct | the column that a delete marks, in place of deleting the row | |
+/// | `#[replica(created = "…", updated = "…", deleted = "…")]` | struct | the aggregate's event names, where they are its own | `created`, `updated`, `deleted` |
 /// | `#[replica(from = "…")]` | field | its name in the message | the field's name |
+/// | `#[replica(with = path)]` | field | a function that makes it from what the message holds: `fn(T) -> Result<Field, E>` | |
+/// | `#[replica(local)]` | field | the service's own: the copy never writes its column; not for key fields | |
 /// | `#[replica(crate = path)]` | struct | where `outbox_core` is | `::outbox_core` |
 /// | `#[diesel(column_name = …)]` | field | its column | the field's name |
 ///
 /// None of Diesel's derives is needed. A field needs `Deserialize`, and to be writable to its column. The
 /// table also needs the columns `outbox_generation` and `outbox_id` (`BigInt`) and `outbox_bucket`
 /// (`SmallInt`); columns without a field are never touched. `None` is written as NULL.
+///
+/// With `with` it is the function's parameter that needs `Deserialize`; its error needs `Display`, stands in
+/// `inbox_held` and in the log, and should not repeat the value. A `local` field needs `Default`, which is
+/// its value before the row is read from the table; an insert leaves the column to the database's default.
+///
+/// The column of `soft_delete` is either a `Bool`, written `true` and `false`, or a nullable `Timestamp`,
+/// `Timestamptz`, `Datetime` (MySQL) or `TimestamptzSqlite`, written `CURRENT_TIMESTAMP` (in the time zone of
+/// the session, where the type has none) and `NULL`. A newer change of the row unmarks it. The delete of a row
+/// that was never seen is remembered and inserts none. To read the mark, give the column a `local` field.
 ///
 /// Not supported: enums, unions, tuple structs, generics and lifetimes, `#[diesel(embed)]` and
 /// `#[diesel(serialize_as = …)]`.
@@ -157,6 +205,7 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 /// impl Replica for ProductCopy {
 ///     const AGGREGATE: &'static str = "product";
 ///     const COPY: &'static str = "product_copies";
+///     const EVENTS: EventNames = EventNames { created: "created", updated: "updated", deleted: "deleted" };
 ///     fn from_image(image: &Image) -> Result<Self> { Ok(Self { id: field(image, "id")?, … }) }
 /// }
 /// // For each database that outbox-core is built with:

@@ -71,7 +71,11 @@ impl Buffer {
     }
 
     pub(crate) fn event<E: Event>(&mut self, event: &E) -> Result<()> {
-        self.push(event.message()?);
+        let message = event.message()?;
+        if E::STRICT {
+            self.keep_strict(message.aggregate(), message.key());
+        }
+        self.push(message);
         Ok(())
     }
 

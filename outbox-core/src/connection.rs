@@ -9,6 +9,7 @@ use crate::inbox::HeldMessage;
 use crate::message::{Message, MessageId, Version};
 use crate::transaction::OutboxTx;
 
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "async-mysql", feature = "async-postgres"))]
 pub(crate) mod lock;
 #[cfg(feature = "mysql")]
 mod mysql;

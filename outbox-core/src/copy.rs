@@ -1,7 +1,11 @@
 //! Copies: tables that follow the entities of another service, row by row, whatever arrives twice or late.
 
+mod mark;
+
+pub use mark::{DeleteMark, Mark, Marks, mark, marks};
+
 use crate::connection::OutboxConnection;
-use crate::entity::{EntityChange, Image, Operation};
+use crate::entity::{EntityChange, EventNames, Image};
 use crate::error::{Error, Result};
 use crate::message::{Recorded, Version};
 
@@ -9,8 +13,8 @@ use crate::message::{Recorded, Version};
 ///
 /// Beside the replicated columns the table has `outbox_generation` and `outbox_id` (the version of the
 /// row's last change, both `BIGINT NOT NULL`) and `outbox_bucket` (`SMALLINT NOT NULL`). Columns that the
-/// derive does not name belong to the service: they are never touched, and need a default. Unique keys
-/// beside the primary key, and foreign keys, do not go with a copy fed by messages: different keys arrive
+/// derive does not name, or names `local`, belong to the service: they are never touched, and need a default.
+/// With `soft_delete` a delete marks the row in a column and a later change unmarks it. Unique keys beside the primary key, and foreign keys, do not go with a copy fed by messages: different keys arrive
 /// in no particular order.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the row of a copy",
@@ -21,6 +25,8 @@ pub trait Replica: Sized {
     const AGGREGATE: &'static str;
     /// The copy's table.
     const COPY: &'static str;
+    /// The event names of that aggregate's messages.
+    const EVENTS: EventNames = EventNames::DEFAULT;
 
     /// The row in an entity's image.
     ///
@@ -47,7 +53,7 @@ pub trait ReplicaOn<C>: Replica {
     #[doc(hidden)]
     fn insert(&self, connection: &mut C, version: Version, bucket: u16) -> diesel::QueryResult<()>;
 
-    /// Deletes the row if its version is older; the number of rows deleted.
+    /// Deletes or marks the row if its version is older; the number of rows deleted or marked.
     #[doc(hidden)]
     fn delete_older(&self, connection: &mut C, version: Version) -> diesel::QueryResult<usize>;
 }
@@ -74,7 +80,7 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
     let row = R::from_image(image)?;
     let (key, bucket, version) = (message.key(), message.bucket(), recorded.version);
 
-    if message.event() == Operation::Deleted.name() {
+    if message.event() == R::EVENTS.deleted {
         let gone = row.delete_older(connection, version)?;
         let newer =
             gone == 0 && (row.exists(connection)? || is_deleted_since::<R, C>(connection, key, version)?);

@@ -88,7 +88,7 @@ pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
 pub use entity::{Entity, EntityChange, EventNames, FieldSchema, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
-pub use event::Event;
+pub use event::{Event, EventSchema};
 pub use hash::{REDACTED, set_hash_key};
 pub use inbox::HeldState;
 pub use message::{

@@ -13,15 +13,48 @@ pub use ::core;
 
 #[cfg(feature = "async-sqlite")]
 pub use crate::asynchronous::AsyncSqliteConnection;
+pub use crate::copy::{DeleteMark, Mark, Marks, mark, marks};
 use crate::entity::Image;
 pub use crate::entity::join_key;
+pub use crate::event::held_fields;
 pub use crate::hash::put_hashed;
 pub use crate::rows::{AnyOf, FirstOf, pair};
 
 /// A field of an image; a missing one is `null`, which an `Option` takes.
 pub fn field<T: serde::de::DeserializeOwned>(image: &Image, name: &str) -> crate::Result<T> {
-    let value = image.get(name).cloned().unwrap_or(serde_json::Value::Null);
-    serde_json::from_value(value).map_err(|e| crate::Error::from(e).context(format!("field {name}")))
+    let value = image.get(name);
+    // Serde's own reason would repeat the value.
+    T::deserialize(value.unwrap_or(&serde_json::Value::Null)).map_err(|_| {
+        let ty = std::any::type_name::<T>();
+        crate::Error::invalid(match value {
+            Some(value) => format!("field {name}: {} does not read as {ty}", json_kind(value)),
+            None => format!("field {name} is missing"),
+        })
+    })
+}
+
+/// A field of an image, converted by a function of the user's.
+pub fn field_with<T, V, E>(
+    image: &Image,
+    name: &str,
+    with: impl FnOnce(T) -> Result<V, E>,
+) -> crate::Result<V>
+where
+    T: serde::de::DeserializeOwned,
+    E: std::fmt::Display,
+{
+    with(field(image, name)?).map_err(|e| crate::Error::invalid(format!("field {name}: {e}")))
+}
+
+fn json_kind(value: &serde_json::Value) -> &'static str {
+    match value {
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "a boolean",
+        serde_json::Value::Number(_) => "a number",
+        serde_json::Value::String(_) => "a string",
+        serde_json::Value::Array(_) => "an array",
+        serde_json::Value::Object(_) => "an object",
+    }
 }
 
 /// Puts a field into an image.

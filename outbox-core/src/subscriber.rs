@@ -18,6 +18,7 @@ use crate::connection::OutboxConnection;
 use crate::copy::{self, ReplicaOn};
 use crate::entity::Operation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::message::{BUCKETS, Recorded};
 use crate::retry::RetryPolicy;
 use crate::transaction::OutboxTx;
@@ -95,14 +96,15 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         }
     }
 
-    /// Keeps a copy of an aggregate: follows its `created`, `updated`, `deleted` and `current` messages and
-    /// takes a change only if it is newer than what the copy shows.
+    /// Keeps a copy of an aggregate: follows its `created`, `updated`, `deleted` (by the names in
+    /// [`Replica::EVENTS`](crate::Replica::EVENTS)) and `current` messages and takes a change only if it is
+    /// newer than what the copy shows.
     #[must_use]
     pub fn copy<R: ReplicaOn<C> + 'static>(mut self) -> Self {
         for operation in Operation::ALL {
             let run = |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| copy_change::<R, C>(tx, recorded);
             let effect = Effect { copy: Some(R::COPY), run: Box::new(run) };
-            self.add(format!("{}.{}", R::AGGREGATE, operation.name()), effect);
+            self.add(format!("{}.{}", R::AGGREGATE, R::EVENTS.of(operation)), effect);
         }
         self
     }
@@ -123,6 +125,34 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
             handler(tx, serde_json::from_slice(recorded.message.payload())?)
         };
         self.add(kind.into(), Effect { copy: None, run: Box::new(run) });
+        self
+    }
+
+    /// Handles every event of `E`, for an enum each of its variants, as [`on`](Self::on) does for one kind.
+    ///
+    /// A payload that reads as another event than the message's kind says is set aside, not handled: with
+    /// `#[serde(untagged)]` variants of equal fields cannot be told apart.
+    #[must_use]
+    pub fn on_event<E: Event + DeserializeOwned>(
+        mut self,
+        handler: impl Fn(&mut OutboxTx<'_, C>, E) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let handler = Arc::new(handler);
+        for schema in E::EVENTS {
+            let handler = Arc::clone(&handler);
+            let run = move |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| {
+                let event: E = serde_json::from_slice(recorded.message.payload())?;
+                if event.event() != recorded.message.event() {
+                    return Err(Error::invalid(format!(
+                        "the payload reads as event {}; tag the enum: #[serde(tag = \"type\")]",
+                        event.event()
+                    )));
+                }
+                handler(tx, event)
+            };
+            let effect = Effect { copy: None, run: Box::new(run) };
+            self.add(format!("{}.{}", E::AGGREGATE, schema.event), effect);
+        }
         self
     }
 

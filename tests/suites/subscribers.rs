@@ -8,14 +8,17 @@ use chrono::Utc;
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
 use outbox_core::broker::{Broker as _, Publisher as _};
-use outbox_core::{Error, ErrorKind, Frame, Message, Recorded, RetryPolicy, Subscriber, Version};
+use outbox_core::{Error, ErrorKind, Event as _, Frame, Message, Recorded, RetryPolicy, Subscriber, Version};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
 use super::database::{connect, copies, enter, fresh, ledger_entries, pool};
 use crate::harness::{TestDatabase, until};
-use crate::items::{ItemCopy, Stepped, inbox, inbox_held, item_copy};
+use crate::items::{
+    Emptied, FlaggedCopy, ItemCopy, PurseEvent, Stepped, TimedCopy, flagged_copy, inbox, inbox_held,
+    item_copy, timed_copy,
+};
 
 fn quick() -> RetryPolicy {
     RetryPolicy { initial: Duration::from_millis(1), max: Duration::from_millis(5), ..Default::default() }
@@ -289,4 +292,158 @@ async fn missing_inbox_tables_are_named_at_start() {
     let subscriber = Subscriber::new("test", broker, pool(&database)).copy::<ItemCopy>();
     let error = subscriber.run(CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("outbox_core::migrate::run"), "{error}");
+}
+
+/// A change of a good, by event names of its own.
+fn good(id: i64, event: &str, amount: &str, version: i64) -> Frame {
+    let side = if event == "delisted" { "before" } else { "after" };
+    let image = serde_json::json!({ side: {"id": id, "amount": amount, "own": "theirs", "gone": true} });
+    let payload = image.to_string().into_bytes();
+    recorded(Message::new("good", id.to_string(), event, payload).unwrap(), version)
+}
+
+fn flagged(id: i64, cents: i64, gone: bool) -> FlaggedCopy {
+    FlaggedCopy { id, cents, own: "mine".into(), gone }
+}
+
+fn flagged_copies(connection: &mut Connection) -> Vec<FlaggedCopy> {
+    flagged_copy::table.order(flagged_copy::id).select(FlaggedCopy::as_select()).load(connection).unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_converts_keeps_its_own_and_marks_what_is_deleted() {
+    let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
+    running.feed(&[good(1, "listed", "9.50", 1), good(2, "listed", "1.00", 2)]).await;
+    diesel::update(flagged_copy::table.find(2))
+        .set(flagged_copy::own.eq("ours"))
+        .execute(&mut running.connection)
+        .unwrap();
+    running.feed(&[good(1, "changed", "9.95", 3), good(2, "delisted", "1.00", 4)]).await;
+    let two = FlaggedCopy { own: "ours".into(), ..flagged(2, 100, true) };
+    assert_eq!(flagged_copies(&mut running.connection), [flagged(1, 995, false), two.clone()]);
+    assert!(running.held().is_empty());
+
+    // Comes back by a change, by a new listing, and by its state sent again.
+    running.feed(&[good(2, "changed", "2.00", 5), good(1, "delisted", "9.95", 6)]).await;
+    running.feed(&[good(1, "listed", "3.00", 7), good(3, "current", "4.00", 8)]).await;
+    let two = FlaggedCopy { cents: 200, gone: false, ..two };
+    let expected = [flagged(1, 300, false), two, flagged(3, 400, false)];
+    assert_eq!(flagged_copies(&mut running.connection), expected);
+    running.feed(&[good(3, "delisted", "4.00", 9), good(3, "current", "4.00", 10)]).await;
+    assert_eq!(flagged_copies(&mut running.connection), expected);
+    assert!(running.held().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_marked_row_takes_no_older_change() {
+    let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
+    let created = good(1, "listed", "9.50", 10);
+    let deleted = good(1, "delisted", "9.50", 12);
+    running.feed(&[created.clone(), deleted.clone()]).await;
+    // Delivered again: known, no effect. Unknown and older, or of the same version: set aside.
+    running.feed(&[created, deleted]).await;
+    assert_eq!(running.stats.duplicates(), 2);
+    running.feed(&[good(1, "changed", "1.00", 11), good(1, "listed", "1.00", 12)]).await;
+    running.feed(&[good(1, "delisted", "1.00", 12), good(1, "delisted", "1.00", 5)]).await;
+    assert_eq!(flagged_copies(&mut running.connection), [flagged(1, 950, true)]);
+    // A row never seen: its delete is remembered, and an older change does not bring it.
+    running.feed(&[good(2, "delisted", "1.00", 20)]).await;
+    running.feed(&[good(2, "changed", "1.00", 19), good(2, "delisted", "1.00", 20)]).await;
+    assert_eq!(flagged_copies(&mut running.connection), [flagged(1, 950, true)]);
+    let held = running.held();
+    assert_eq!(held.len(), 6, "{held:?}");
+    assert!(held.iter().all(|(_, _, error)| error.contains("stale-unknown")), "{held:?}");
+
+    running.feed(&[good(2, "changed", "1.00", 21), good(1, "changed", "2.00", 22)]).await;
+    assert_eq!(flagged_copies(&mut running.connection), [flagged(1, 200, false), flagged(2, 100, false)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_marked_row_that_the_service_removes_does_not_come_back_by_an_older_change() {
+    let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
+    running.feed(&[good(1, "listed", "9.50", 10), good(1, "delisted", "9.50", 12)]).await;
+    diesel::delete(flagged_copy::table).execute(&mut running.connection).unwrap();
+    running.feed(&[good(1, "changed", "9.50", 11)]).await;
+    assert!(flagged_copies(&mut running.connection).is_empty());
+    assert!(running.held()[0].2.contains("stale-unknown"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_delete_may_leave_its_time() {
+    let mut running = Running::start(|s| s.copy::<TimedCopy>()).await;
+    let rows = |connection: &mut Connection| -> Vec<(i64, String, bool)> {
+        timed_copy::table
+            .order(timed_copy::id)
+            .select((timed_copy::id, timed_copy::name, timed_copy::deleted_at.is_not_null()))
+            .load(connection)
+            .unwrap()
+    };
+    running.feed(&[change(1, "created", "a", 1), change(2, "created", "b", 2)]).await;
+    running.feed(&[change(1, "deleted", "a", 3)]).await;
+    assert_eq!(rows(&mut running.connection), [(1, "a".into(), true), (2, "b".into(), false)]);
+    let passed: i64 = timed_copy::table
+        .filter(timed_copy::deleted_at.le(diesel::dsl::now))
+        .count()
+        .get_result(&mut running.connection)
+        .unwrap();
+    assert_eq!(passed, 1);
+    running.feed(&[change(1, "updated", "old", 2)]).await;
+    assert_eq!(running.held().len(), 1);
+    running.feed(&[change(1, "updated", "a2", 4)]).await;
+    assert_eq!(rows(&mut running.connection), [(1, "a2".into(), false), (2, "b".into(), false)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_convert_is_set_aside_without_its_value() {
+    let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
+    let wrong_type = serde_json::json!({ "after": {"id": "hush", "amount": "1.00"} });
+    let wrong_type = Message::new("good", "3", "listed", wrong_type.to_string().into_bytes()).unwrap();
+    running.feed(&[good(1, "listed", "hush", 1), recorded(wrong_type, 2)]).await;
+    let held = running.held();
+    let errors: Vec<_> = held.iter().map(|(_, _, error)| error.as_str()).collect();
+    assert!(errors.iter().any(|error| error.ends_with("field amount: no decimal point")), "{errors:?}");
+    assert!(errors.iter().any(|error| error.contains("field id: a string does not read as")), "{errors:?}");
+    assert!(!errors.iter().any(|error| error.contains("hush")), "{errors:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_handler_takes_every_event_of_an_enum() {
+    let mut running = Running::start(|s| {
+        s.on_event(|tx, event: PurseEvent| {
+            let (purse, sequence) = match event {
+                PurseEvent::Filled { purse, by } => (purse, by),
+                PurseEvent::NameChanged { old, new } => (format!("{old}>{new}"), 0),
+                PurseEvent::Emptied(Emptied { purse }) => (purse, -1),
+            };
+            Ok(enter(tx.conn(), &purse, sequence)?)
+        })
+    })
+    .await;
+    let events = [
+        PurseEvent::Filled { purse: "a".into(), by: 7 },
+        PurseEvent::NameChanged { old: "a".into(), new: "b".into() },
+        PurseEvent::Emptied(Emptied { purse: "b".into() }),
+    ];
+    let frames: Vec<_> =
+        events.iter().zip(1..).map(|(event, id)| recorded(event.message().unwrap(), id)).collect();
+    let kinds: Vec<_> = frames.iter().map(|frame| frame.kind.as_str()).collect();
+    assert_eq!(kinds, ["purse.filled", "purse.renamed", "purse.emptied"]);
+    running.feed(&frames).await;
+    assert_eq!(
+        ledger_entries(&mut running.connection),
+        [("a".into(), 7), ("a>b".into(), 0), ("b".into(), -1)]
+    );
+
+    // The payload of one event under the name of another.
+    let payload = events[0].message().unwrap().payload().to_vec();
+    running.feed(&[recorded(Message::new("purse", "a", "emptied", payload).unwrap(), 4)]).await;
+    assert_eq!(ledger_entries(&mut running.connection).len(), 3);
+    let held = running.held();
+    assert!(held[0].2.contains("reads as event filled"), "{held:?}");
+    running.stop().await;
 }

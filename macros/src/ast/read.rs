@@ -36,10 +36,32 @@ pub(super) struct Read<'a> {
 
 impl<'a> Read<'a> {
     pub(super) fn new(input: &'a DeriveInput, derive: Derive, errors: &mut Errors) -> Self {
+        let read = Self::without_fields(input, derive, errors);
+        read.with_fields(fields(input, errors), errors)
+    }
+
+    /// The type and its own attributes alone.
+    pub(super) fn without_fields(input: &'a DeriveInput, derive: Derive, errors: &mut Errors) -> Self {
         let container = attr::container(&input.attrs, derive, errors);
-        let is_unclear = errors.unclear;
-        let has_names = matches!(&input.data, Data::Struct(DataStruct { fields: Fields::Named(_), .. }));
-        let fields = fields(input, errors)
+        Self {
+            derive,
+            ident: &input.ident,
+            generics: &input.generics,
+            container,
+            fields: Vec::new(),
+            has_names: matches!(&input.data, Data::Struct(DataStruct { fields: Fields::Named(_), .. })),
+            is_unclear: errors.unclear,
+        }
+    }
+
+    /// The same with fields, of a struct or of a variant.
+    pub(super) fn with_fields(
+        self,
+        fields: impl Iterator<Item = (&'a Ident, &'a syn::Field)>,
+        errors: &mut Errors,
+    ) -> Self {
+        let derive = self.derive;
+        let fields = fields
             .map(|(ident, field)| {
                 let on = attr::on_field(&field.attrs, derive, errors);
                 let text = on.rename.as_ref().or(on.from.as_ref());
@@ -58,15 +80,7 @@ impl<'a> Read<'a> {
                 (Field { ident: ident.clone(), ty: field.ty.clone(), column, name }, on)
             })
             .collect();
-        Self {
-            derive,
-            ident: &input.ident,
-            generics: &input.generics,
-            container,
-            fields,
-            has_names,
-            is_unclear,
-        }
+        Self { fields, ..self }
     }
 
     pub(super) fn krate(&self) -> Path {

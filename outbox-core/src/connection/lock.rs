@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 use crate::error::{Error, ErrorKind, Result};
 
 /// The rows of `outbox_slot`.
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 const SLOTS: u64 = 1024;
 /// `outb`: keeps our advisory locks apart from the application's on PostgreSQL.
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 pub(crate) const CLASS: i32 = 0x6f75_7462;
 
 /// Keys in one order for all: two transactions that lock once each cannot deadlock.
@@ -25,9 +28,11 @@ fn hash(aggregate: &str, key: &str) -> u64 {
 }
 
 /// The slots of keys on MySQL and MariaDB: a key's hash names its slot, so that the table is bounded.
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 #[derive(Debug)]
 pub(crate) struct Slots(BTreeSet<u64>);
 
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 impl Slots {
     pub(crate) fn of(keys: &[(&str, &str)]) -> Self {
         Self(keys.iter().map(|(aggregate, key)| hash(aggregate, key) % SLOTS).collect())

@@ -10,6 +10,7 @@ mod schema {
             version -> Text,
             bucket -> Text,
             connection -> Text,
+            gone -> Bool,
             outbox_generation -> BigInt,
             outbox_id -> BigInt,
             outbox_bucket -> SmallInt,
@@ -65,11 +66,18 @@ mod hostile {
     pub(crate) struct String;
 
     #[derive(::outbox_core::Replica)]
-    #[replica(of = "product", table = products)]
+    #[replica(of = "product", table = products, soft_delete = gone, created = "made")]
     pub(crate) struct ProductCopy {
         pub(crate) id: i64,
         pub(crate) image: Text,
+        #[replica(with = convert)]
         pub(crate) version: Text,
+        #[replica(local)]
+        pub(crate) bucket: Text,
+    }
+
+    fn convert(text: Text) -> ::core::result::Result<Text, Text> {
+        Outcome::ok(text)
     }
 
     // Serde's own derive does not bear this scope.
@@ -77,6 +85,25 @@ mod hostile {
     #[outbox(aggregate = "product", event = "price_raised", key = id)]
     pub(crate) struct Event {
         pub(crate) id: i64,
+    }
+
+    #[derive(::outbox_core::OutboxEvent)]
+    #[outbox(aggregate = "product", key = image)]
+    pub(crate) enum Happened {
+        PriceRaised { image: i64 },
+        Held(Event),
+    }
+}
+
+impl hostile::Outcome {
+    fn ok<T, E>(value: T) -> Result<T, E> {
+        Ok(value)
+    }
+}
+
+impl serde::Serialize for hostile::Happened {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
     }
 }
 
@@ -129,6 +156,9 @@ fn main() {
     let product = unfriendly::Product { id: 7, image: "i".to_owned(), version: "v".to_owned() };
     assert_eq!(outbox_core::Entity::key(&product), "7");
     assert_eq!(outbox_core::Event::key(&hostile::Event { id: 7 }), "7");
+    assert_eq!(outbox_core::Event::key(&hostile::Happened::PriceRaised { image: 8 }), "8");
+    let held = hostile::Happened::Held(hostile::Event { id: 9 });
+    assert_eq!((outbox_core::Event::key(&held).as_str(), outbox_core::Event::event(&held)), ("9", "held"));
     let copy = <hostile::ProductCopy as outbox_core::Replica>::from_image(
         &outbox_core::Entity::image(&product).unwrap(),
     );
