@@ -62,6 +62,7 @@ assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
 pub mod broker;
 mod buffer;
 mod connection;
+pub mod contract;
 mod copy;
 mod entity;
 mod error;
