@@ -269,15 +269,23 @@ fn a_folder_that_is_missing_is_made_and_nothing_else_is_left_in_it() {
 }
 
 #[test]
-fn checks_at_the_same_time_never_see_half_a_file() {
-    let folder = Folder::new();
-    let contract = raised(1, &[("a", "i64")]).entity::<Product>();
+fn a_file_is_whole_at_every_moment_of_a_write() {
+    // So large that no write is done at once.
+    let names: Vec<&'static str> = (0..20_000).map(|name| &*format!("field_{name}").leak()).collect();
+    let contracts =
+        ["i32", "i64"].map(|ty| raised(1, &names.iter().map(|name| (*name, ty)).collect::<Vec<_>>()));
+    let folder = Folder::with(&contracts[0]);
+    let texts = contracts.each_ref().map(Contract::to_json);
     thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| contract.check_as(Mode::Write, &folder.file()).unwrap());
+        let writer = scope.spawn(|| {
+            for round in 0..20 {
+                contracts[round % 2].check_as(Mode::Accept, &folder.file()).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            assert!(texts.contains(&folder.text()), "half a file");
         }
     });
-    assert_eq!(folder.text(), contract.to_json());
 }
 
 #[test]

@@ -83,6 +83,8 @@ fn a_type_nested_too_deep_is_its_own_text() {
         let text = open.repeat(100_000);
         assert_eq!(Form::from(text.as_str()), Form::Named(text, Vec::new()));
     }
+    // Wide is not deep.
+    assert!(passes(&format!("({})", "i64,".repeat(50)), &format!("({})", "i32,".repeat(50))));
 }
 
 #[test]
