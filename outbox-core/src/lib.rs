@@ -64,6 +64,7 @@ mod asynchronous;
 pub mod broker;
 mod buffer;
 mod connection;
+pub mod contract;
 mod copy;
 mod entity;
 mod error;
