@@ -9,7 +9,8 @@
 ```
 use diesel::prelude::*;
 use outbox_core::contract::Contract;
-use outbox_core::{Outbox, assert_contract};
+use outbox_core::{Outbox, OutboxEvent, assert_contract};
+use serde::Serialize;
 
 diesel::table! {
     product (id) { id -> BigInt, name -> Text, note -> Nullable<Text>, }
@@ -20,9 +21,13 @@ diesel::table! {
 #[outbox(aggregate = "product")]
 struct Product { id: i64, name: String, note: Option<String> }
 
+#[derive(Serialize, OutboxEvent)]
+#[outbox(aggregate = "product", event = "price_raised", key = product_id)]
+struct PriceRaised<'a> { product_id: i64, by_cents: i64, why: &'a str }
+
 /// Every message that this service publishes.
 fn published() -> Contract {
-    Contract::new().entity::<Product>()
+    Contract::new().entity::<Product>().event::<PriceRaised>()
 }
 
 // In a service, the body of a test.
@@ -70,6 +75,7 @@ use self::changes::{Change, Changes};
 use self::form::Form;
 use crate::entity::{Entity, FieldSchema, Operation};
 use crate::error::{Error, Result};
+use crate::event::Event;
 
 /// The messages that a service publishes, with their fields; see the [module](self).
 ///
@@ -119,6 +125,14 @@ impl Contract {
     pub fn entity<E: Entity>(self) -> Self {
         let events = [Operation::Created, Operation::Updated, Operation::Deleted].map(|o| E::EVENTS.of(o));
         self.with(E::AGGREGATE, &events, None, E::FIELDS)
+    }
+
+    /// With the messages of an event: one for a struct, one for each variant of an enum.
+    #[must_use]
+    pub fn event<E: Event>(self) -> Self {
+        E::EVENTS.iter().fold(self, |contract, schema| {
+            contract.message(E::AGGREGATE, schema.event, E::SCHEMA_VERSION, schema.fields)
+        })
     }
 
     /// With an event that no derive describes, such as one recorded with
