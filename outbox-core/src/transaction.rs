@@ -168,12 +168,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
             return Ok(());
         }
         let keys: Vec<_> = self.strict.iter().map(|(aggregate, key)| (&**aggregate, &**key)).collect();
-        self.connection.lock_keys(&keys).map_err(|error| {
-            error.context(format!(
-                "locking {} keys whose order is strict (tables of an older version? run `outbox-relay migrate`)",
-                keys.len()
-            ))
-        })
+        self.connection
+            .lock_keys(&keys)
+            .map_err(|error| error.context(format!("locking {} keys whose order is strict", keys.len())))
     }
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.

@@ -58,11 +58,18 @@ impl OutboxConnection for MysqlConnection {
              where slot in ({}) order by slot for update",
             list.join(",")
         ));
-        let locked: Vec<NumberRow> = diesel::RunQueryDsl::load(query, self)?;
+        let locked: Vec<NumberRow> = diesel::RunQueryDsl::load(query, self).map_err(|error| {
+            Error::from(error).context(
+                "table outbox_slot (missing? run `outbox-relay migrate`; it needs SELECT and UPDATE)",
+            )
+        })?;
         if locked.len() == slots.len() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Database, "table outbox_slot lacks rows 0 to 1023, nothing was locked"))
+        Err(Error::new(
+            ErrorKind::Database,
+            "table outbox_slot lacks rows of 0 to 1023: insert the missing ones",
+        ))
     }
 
     backlog_methods!(BACKLOG);
