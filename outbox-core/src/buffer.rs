@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::entity::{Entity, EntityChange, Operation};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::Message;
 
@@ -13,6 +13,8 @@ pub(crate) struct Buffer {
     messages: Vec<Message>,
     /// Keys (aggregate, key) that are locked before the messages go in.
     strict: BTreeSet<(String, String)>,
+    /// The server has rolled the whole transaction back, whatever Diesel thinks.
+    is_lost: bool,
 }
 
 impl Buffer {
@@ -25,6 +27,33 @@ impl Buffer {
     pub(crate) fn absorb(&mut self, inner: Self) {
         self.messages.extend(inner.messages);
         self.strict.extend(inner.strict);
+    }
+
+    /// Notes that the server has rolled the whole transaction back: MySQL and MariaDB do so after a deadlock,
+    /// savepoints included, and what follows would be committed statement by statement.
+    pub(crate) fn lose(&mut self) {
+        self.is_lost = true;
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// # Errors
+    /// Contention, when the transaction was lost and the caller went on.
+    pub(crate) fn check_lost(&self) -> Result<()> {
+        if !self.is_lost {
+            return Ok(());
+        }
+        let cause = "a deadlock in it was not passed on";
+        Err(Error::with_source(
+            ErrorKind::Outage,
+            "the server has rolled the whole transaction back; let errors of the database leave the closure",
+            diesel::result::Error::DatabaseError(
+                diesel::result::DatabaseErrorKind::SerializationFailure,
+                Box::new(cause.to_owned()),
+            ),
+        ))
     }
 
     pub(crate) fn created<E: Entity>(&mut self, entity: &E) -> Result<()> {

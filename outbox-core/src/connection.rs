@@ -23,6 +23,10 @@ mod sqlite;
 ///
 /// Sealed: the hidden methods may change.
 pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManager> + 'static {
+    /// Whether a deadlock rolls the whole transaction back, its savepoints included.
+    #[doc(hidden)]
+    const DEADLOCK_ENDS_ALL: bool = false;
+
     /// Runs `body` in a transaction and commits its writes together with what it recorded, or neither.
     ///
     /// Inside another transaction it is a savepoint of that one. On SQLite it is `BEGIN IMMEDIATE`.

@@ -147,13 +147,13 @@ impl Migrations {
     }
 }
 
-/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key` and `outbox_meta`, on MySQL and MariaDB
+/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key`, `outbox_audit` and `outbox_meta`, on MySQL and MariaDB
 /// `outbox_slot` too, for the database whose changes are published.
 pub const OUTBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/outbox"),
     postgres: || embedded!("migrations/postgres/outbox"),
     sqlite: || embedded!("migrations/sqlite/outbox"),
-    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict"),
+    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit"),
 };
 
 /// `inbox`, `inbox_held`, `copy_deleted` and `copy_source`, for the database of a subscriber.

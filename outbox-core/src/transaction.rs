@@ -49,7 +49,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
     pub fn insert<I: InsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
         let entity =
-            new.insert_on(self.connection).map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+            new.insert_on(self.connection).map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         self.buffer.created(&entity)?;
         Ok(entity)
     }
@@ -60,8 +60,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`InsertOn::insert_all_on`] for MySQL and MariaDB.
     pub fn insert_all<I: InsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
-        let rows =
-            I::insert_all_on(new, self.connection).map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+        let rows = I::insert_all_on(new, self.connection)
+            .map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         rows.iter().try_for_each(|row| self.buffer.created(row))?;
         Ok(rows)
     }
@@ -76,7 +76,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub fn upsert<E: UpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
         let (row, operation) = entity
             .upsert_on(self.connection)
-            .map_err(|e| in_context::<E>(e, "upsert", Some(entity.key())))?;
+            .map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
         match operation {
             Operation::Created => self.buffer.created(&row)?,
             _ => self.buffer.updated(None, &row)?,
@@ -89,7 +89,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// `NotFound` when there is no such row, and Diesel's.
     pub fn lock<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
-        E::lock_on(id, self.connection).map_err(|e| in_context::<E>(e, "lock", None))
+        E::lock_on(id, self.connection).map_err(|e| self.failed::<E>(e, "lock", None))
     }
 
     /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
@@ -111,7 +111,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     fn update_row<E: EntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
         let after = entity
             .update_on(self.connection)
-            .map_err(|e| in_context::<E>(e, "update", Some(entity.key())))?;
+            .map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
         self.buffer.updated(before, &after)?;
         Ok(after)
     }
@@ -129,7 +129,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     {
         let after = before
             .update_with_on(changes, self.connection)
-            .map_err(|e| in_context::<E>(e, "update", Some(before.key())))?;
+            .map_err(|e| self.failed::<E>(e, "update", Some(before.key())))?;
         self.buffer.updated(Some(before), &after)?;
         Ok(after)
     }
@@ -150,7 +150,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         X::Changeset: QueryFragment<C::Backend>,
     {
         let rows = E::update_where_on(condition, changes, self.connection)
-            .map_err(|e| in_context::<E>(e, "update", None))?;
+            .map_err(|e| self.failed::<E>(e, "update", None))?;
         rows.iter().try_for_each(|(before, after)| self.buffer.updated(Some(before), after))?;
         Ok(rows.into_iter().map(|(_, after)| after).collect())
     }
@@ -163,7 +163,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub fn delete<E: EntityOn<C>>(&mut self, entity: &E) -> Result<E> {
         let last = entity
             .delete_on(self.connection)
-            .map_err(|e| in_context::<E>(e, "delete", Some(entity.key())))?;
+            .map_err(|e| self.failed::<E>(e, "delete", Some(entity.key())))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -173,7 +173,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`delete`](Self::delete).
     pub fn delete_by_id<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
-        let last = E::delete_id_on(id, self.connection).map_err(|e| in_context::<E>(e, "delete", None))?;
+        let last = E::delete_id_on(id, self.connection).map_err(|e| self.failed::<E>(e, "delete", None))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -187,8 +187,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         E: EntityOn<C>,
         P: Condition<E::Table, C::Backend>,
     {
-        let rows =
-            E::delete_where_on(condition, self.connection).map_err(|e| in_context::<E>(e, "delete", None))?;
+        let rows = E::delete_where_on(condition, self.connection)
+            .map_err(|e| self.failed::<E>(e, "delete", None))?;
         rows.iter().try_for_each(|row| self.buffer.deleted(row))?;
         Ok(rows)
     }
@@ -224,13 +224,27 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// What `body` returns, and Diesel's for the savepoint itself.
     pub fn savepoint<T>(&mut self, body: impl FnOnce(&mut OutboxTx<'_, C>) -> Result<T>) -> Result<T> {
         let buffer = self.buffer.inner();
-        let (value, inner) = self.connection.transaction(|connection| {
+        let mut is_lost = false;
+        let outcome = self.connection.transaction(|connection| {
             let mut tx = OutboxTx { connection, buffer };
-            let value = body(&mut tx)?;
-            Ok::<_, Error>((value, tx.buffer))
-        })?;
+            let value = body(&mut tx);
+            is_lost = tx.buffer.is_lost();
+            Ok::<_, Error>((value?, tx.buffer))
+        });
+        if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
+            self.buffer.lose();
+        }
+        let (value, inner) = outcome?;
         self.buffer.absorb(inner);
         Ok(value)
+    }
+
+    fn failed<E: Entity>(&mut self, error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
+        let error = in_context::<E>(error, what, key);
+        if ends_all::<C>(&error) {
+            self.buffer.lose();
+        }
+        error
     }
 
     /// Has a lock taken on a key before the messages go in, so that transactions that record messages of this
@@ -242,6 +256,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) fn flush(self) -> Result<()> {
+        self.buffer.check_lost()?;
         let messages = self.buffer.messages();
         if messages.is_empty() {
             return Ok(());
@@ -254,10 +269,12 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 }
 
+fn ends_all<C: OutboxConnection>(error: &Error) -> bool {
+    C::DEADLOCK_ENDS_ALL && error.is_contention()
+}
+
 pub(crate) fn lock_failed(count: usize, error: Error) -> Error {
-    error.context(format!(
-        "locking {count} keys whose order is strict (tables of an older version? run `outbox-relay migrate`)"
-    ))
+    error.context(format!("locking {count} keys whose order is strict"))
 }
 
 pub(crate) fn append_failed(count: usize, error: diesel::result::Error) -> Error {

@@ -28,7 +28,7 @@ fn up_twice_down_and_up() {
     assert!(migrate::run(&mut connection, &OUTBOX).unwrap().is_empty());
 
     // Diesel reverts the newest version of the database, whoever made it.
-    for migrations in [&OUTBOX, &OUTBOX, &INBOX] {
+    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &INBOX] {
         connection.revert_last_migration(Backend::of(migrations)).unwrap();
     }
     assert!(connection.applied_migrations().unwrap().is_empty());
@@ -115,7 +115,7 @@ async fn an_outbox_in_use_is_upgraded_and_goes_on() {
 }
 
 #[test]
-fn the_newest_version_can_be_taken_back_while_messages_wait() {
+fn newer_versions_can_be_taken_back_while_messages_wait() {
     let database = first_version();
     let mut connection = connect(&database);
     let before = outbox(&mut connection);
@@ -123,7 +123,9 @@ fn the_newest_version_can_be_taken_back_while_messages_wait() {
         assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS[1..]);
         record_strictly(&mut connection).unwrap();
         connection.batch_execute("delete from outbox where aggregate_id = 'strict'").unwrap();
-        connection.revert_last_migration(Backend::of(&OUTBOX)).unwrap();
+        for _ in &OUTBOX_VERSIONS[1..] {
+            connection.revert_last_migration(Backend::of(&OUTBOX)).unwrap();
+        }
         assert_eq!(outbox(&mut connection), before);
     }
     let written = connection.outbox_transaction(|tx| {
@@ -156,7 +158,7 @@ fn a_migration_that_was_cut_short_is_finished() {
             .unwrap();
         assert!(error.to_string().contains("outbox_slot lacks rows"), "never without the lock: {error}");
     }
-    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS[1..]);
+    assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS[1..2]);
     record_strictly(&mut connection).unwrap();
 }
 
@@ -176,7 +178,7 @@ fn the_printed_sql_makes_the_same_tables_and_leaves_nothing_to_migrate() {
     }
     record_strictly(&mut connection).unwrap();
     assert_eq!(outbox(&mut connection).len(), 1);
-    for migrations in [&OUTBOX, &OUTBOX, &INBOX] {
+    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &INBOX] {
         connection.revert_last_migration(Backend::of(migrations)).unwrap();
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::prelude::*;
-use outbox_core::Result;
+use outbox_core::{OutboxConnection as _, Result};
 
 use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
 use super::writer::{add_one, retrying, two_items};
 use super::{Connection, SERVER};
 use crate::harness::Server;
+use crate::items::{Item, NewItem};
 
 #[test]
 fn two_transactions_that_deadlock_are_both_committed_once() {
@@ -48,6 +49,52 @@ fn two_transactions_that_deadlock_are_both_committed_once() {
             .map(|row| row.payload["after"]["amount"].as_i64().unwrap())
             .collect();
         assert_eq!(amounts, [1, 2], "each change has one message");
+    }
+}
+
+/// Whichever of the two is the victim swallows the deadlock in a savepoint and goes on.
+#[test]
+fn a_deadlock_that_is_not_passed_on_leaves_no_message_without_its_row() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let (a, b) = two_items(&mut connection);
+    let barrier = Barrier::new(2);
+    let swallowed = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for (name, first, second) in [("one", a, b), ("two", b, a)] {
+            let (barrier, swallowed, database) = (&barrier, &swallowed, &database);
+            scope.spawn(move || {
+                let mut connection = connect(database);
+                let outcome = connection.outbox_transaction(|tx| {
+                    tx.insert(&NewItem { name, amount: 1 })?;
+                    add_one(tx, first)?;
+                    barrier.wait();
+                    let inner = tx.savepoint(|tx| {
+                        let row: Item = tx.lock(&second)?;
+                        tx.update(&row)
+                    });
+                    if inner.is_err() {
+                        swallowed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    tx.insert(&NewItem { name: "afterwards", amount: 1 })?;
+                    Ok(inner.is_err())
+                });
+                match (SERVER, outcome) {
+                    // The savepoint takes only its own writes along.
+                    (Server::Postgres, Ok(_)) | (_, Ok(false)) => {}
+                    (Server::Mariadb | Server::Mysql, Err(error)) => {
+                        assert!(error.is_contention(), "{error}");
+                        assert!(error.to_string().contains("rolled the whole transaction back"), "{error}");
+                    }
+                    (_, outcome) => panic!("{outcome:?}"),
+                }
+            });
+        }
+    });
+    assert_eq!(swallowed.into_inner(), 1, "one of the two was the victim");
+    let rows = items(&mut connection);
+    for row in outbox(&mut connection).iter().filter(|row| row.kind == "item.created") {
+        assert!(rows.iter().any(|item| item.id.to_string() == row.key), "{row:?} has no row");
     }
 }
 

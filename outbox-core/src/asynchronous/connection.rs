@@ -31,6 +31,10 @@ where
 ///
 /// Sealed: the hidden methods may change.
 pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
+    /// Whether a deadlock rolls the whole transaction back, its savepoints included.
+    #[doc(hidden)]
+    const DEADLOCK_ENDS_ALL: bool = false;
+
     /// Runs `body` in a transaction and commits its writes together with what it recorded, or neither.
     ///
     /// Inside another transaction it is a savepoint of that one. On SQLite it is `BEGIN IMMEDIATE`. The
@@ -130,11 +134,13 @@ macro_rules! append_messages {
 
 #[cfg(feature = "async-mysql")]
 impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
+    const DEADLOCK_ENDS_ALL: bool = true;
+
     async fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
         let slots = crate::connection::lock::Slots::of(keys);
         let query = diesel::sql_query(slots.sql());
-        let locked: Vec<crate::connection::NumberRow> = diesel_async::RunQueryDsl::load(query, self).await?;
-        slots.check(locked.len())
+        let locked = diesel_async::RunQueryDsl::load::<crate::connection::NumberRow>(query, self).await;
+        slots.check(locked.map(|rows| rows.len()))
     }
 
     append_messages!();

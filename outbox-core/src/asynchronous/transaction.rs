@@ -8,8 +8,8 @@ use diesel_async::TransactionManager;
 use super::connection::{AsyncBody, AsyncOutboxConnection, finish};
 use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
 use crate::buffer::Buffer;
-use crate::entity::Operation;
-use crate::error::Result;
+use crate::entity::{Entity, Operation};
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::message::Message;
 use crate::rows::Condition;
@@ -50,7 +50,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
     pub async fn insert<I: AsyncInsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
         let entity =
-            new.insert_on(self.connection).await.map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+            new.insert_on(self.connection).await.map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         self.buffer.created(&entity)?;
         Ok(entity)
     }
@@ -63,7 +63,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     pub async fn insert_all<I: AsyncInsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
         let rows = I::insert_all_on(new, self.connection)
             .await
-            .map_err(|e| in_context::<I::Entity>(e, "insert", None))?;
+            .map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         rows.iter().try_for_each(|row| self.buffer.created(row))?;
         Ok(rows)
     }
@@ -79,7 +79,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let (row, operation) = entity
             .upsert_on(self.connection)
             .await
-            .map_err(|e| in_context::<E>(e, "upsert", Some(entity.key())))?;
+            .map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
         match operation {
             Operation::Created => self.buffer.created(&row)?,
             _ => self.buffer.updated(None, &row)?,
@@ -92,7 +92,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// `NotFound` when there is no such row, and Diesel's.
     pub async fn lock<E: AsyncEntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
-        E::lock_on(id, self.connection).await.map_err(|e| in_context::<E>(e, "lock", None))
+        E::lock_on(id, self.connection).await.map_err(|e| self.failed::<E>(e, "lock", None))
     }
 
     /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
@@ -115,7 +115,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let after = entity
             .update_on(self.connection)
             .await
-            .map_err(|e| in_context::<E>(e, "update", Some(entity.key())))?;
+            .map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
         self.buffer.updated(before, &after)?;
         Ok(after)
     }
@@ -134,7 +134,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let after = before
             .update_with_on(changes, self.connection)
             .await
-            .map_err(|e| in_context::<E>(e, "update", Some(before.key())))?;
+            .map_err(|e| self.failed::<E>(e, "update", Some(before.key())))?;
         self.buffer.updated(Some(before), &after)?;
         Ok(after)
     }
@@ -156,7 +156,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     {
         let rows = E::update_where_on(condition, changes, self.connection)
             .await
-            .map_err(|e| in_context::<E>(e, "update", None))?;
+            .map_err(|e| self.failed::<E>(e, "update", None))?;
         rows.iter().try_for_each(|(before, after)| self.buffer.updated(Some(before), after))?;
         Ok(rows.into_iter().map(|(_, after)| after).collect())
     }
@@ -170,7 +170,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let last = entity
             .delete_on(self.connection)
             .await
-            .map_err(|e| in_context::<E>(e, "delete", Some(entity.key())))?;
+            .map_err(|e| self.failed::<E>(e, "delete", Some(entity.key())))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -181,7 +181,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// As [`delete`](Self::delete).
     pub async fn delete_by_id<E: AsyncEntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
         let last =
-            E::delete_id_on(id, self.connection).await.map_err(|e| in_context::<E>(e, "delete", None))?;
+            E::delete_id_on(id, self.connection).await.map_err(|e| self.failed::<E>(e, "delete", None))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -197,7 +197,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     {
         let rows = E::delete_where_on(condition, self.connection)
             .await
-            .map_err(|e| in_context::<E>(e, "delete", None))?;
+            .map_err(|e| self.failed::<E>(e, "delete", None))?;
         rows.iter().try_for_each(|row| self.buffer.deleted(row))?;
         Ok(rows)
     }
@@ -244,14 +244,28 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             let mut inner = AsyncOutboxTx { connection: &mut *self.connection, buffer: self.buffer.inner() };
             let outcome = body(&mut inner).await;
             let recorded = inner.buffer;
-            let value = finish(self.connection, outcome).await?;
+            let is_lost = recorded.is_lost();
+            let outcome = finish(self.connection, outcome).await;
+            if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
+                self.buffer.lose();
+            }
+            let value = outcome?;
             self.buffer.absorb(recorded);
             Ok(value)
         }
     }
 
+    fn failed<E: Entity>(&mut self, error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
+        let error = in_context::<E>(error, what, key);
+        if ends_all::<C>(&error) {
+            self.buffer.lose();
+        }
+        error
+    }
+
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) async fn flush(self) -> Result<()> {
+        self.buffer.check_lost()?;
         let count = self.buffer.messages().len();
         if count == 0 {
             return Ok(());
@@ -263,4 +277,8 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let messages = self.buffer.into_messages();
         self.connection.append_messages(messages).await.map_err(|error| append_failed(count, error))
     }
+}
+
+fn ends_all<C: AsyncOutboxConnection>(error: &Error) -> bool {
+    C::DEADLOCK_ENDS_ALL && error.is_contention()
 }

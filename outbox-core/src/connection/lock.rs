@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
+use diesel::QueryResult;
+
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 use crate::error::{Error, ErrorKind, Result};
 
 /// The rows of `outbox_slot`.
@@ -48,13 +51,23 @@ impl Slots {
         )
     }
 
+    /// Of how many rows the statement gave.
+    ///
     /// # Errors
-    /// `Database` when not all were there to be locked.
-    pub(crate) fn check(&self, locked: usize) -> Result<()> {
+    /// The statement's, and `Database` when not all were there to be locked.
+    pub(crate) fn check(&self, locked: QueryResult<usize>) -> Result<()> {
+        let locked = locked.map_err(|error| {
+            Error::from(error).context(
+                "table outbox_slot (missing? run `outbox-relay migrate`; it needs SELECT and UPDATE)",
+            )
+        })?;
         if locked == self.0.len() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Database, "table outbox_slot lacks rows 0 to 1023, nothing was locked"))
+        Err(Error::new(
+            ErrorKind::Database,
+            "table outbox_slot lacks rows of 0 to 1023: insert the missing ones",
+        ))
     }
 }
 

@@ -43,10 +43,12 @@ const BACKLOG: BacklogSql = BacklogSql {
 };
 
 impl OutboxConnection for MysqlConnection {
+    const DEADLOCK_ENDS_ALL: bool = true;
+
     fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
         let slots = Slots::of(keys);
-        let locked: Vec<NumberRow> = diesel::RunQueryDsl::load(diesel::sql_query(slots.sql()), self)?;
-        slots.check(locked.len())
+        let locked = diesel::RunQueryDsl::load::<NumberRow>(diesel::sql_query(slots.sql()), self);
+        slots.check(locked.map(|rows| rows.len()))
     }
 
     backlog_methods!(BACKLOG);

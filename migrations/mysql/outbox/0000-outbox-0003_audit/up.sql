@@ -1,5 +1,5 @@
 -- What people did to messages that the relay had set aside.
-CREATE TABLE outbox_audit (
+CREATE TABLE IF NOT EXISTS outbox_audit (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
   actor VARCHAR(200) CHARACTER SET utf8mb4 NOT NULL,
