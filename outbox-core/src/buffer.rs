@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::entity::{Entity, EntityChange, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::message::Message;
+use crate::message::{Headers, Message};
 
 /// The messages of an open transaction, in the order in which they were recorded.
 #[derive(Debug, Default)]
@@ -13,6 +13,10 @@ pub(crate) struct Buffer {
     messages: Vec<Message>,
     /// Keys (aggregate, key) that are locked before the messages go in.
     strict: BTreeSet<(String, String)>,
+    /// Headers that messages get from now on.
+    headers: Headers,
+    /// Why a message cannot be written.
+    refused: Option<Error>,
     /// The server has rolled the whole transaction back, whatever Diesel thinks.
     is_lost: bool,
 }
@@ -20,13 +24,14 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// A buffer for a savepoint within this one's transaction.
     pub(crate) fn inner(&self) -> Self {
-        Self::default()
+        Self { headers: self.headers.clone(), ..Self::default() }
     }
 
     /// Takes what a savepoint recorded.
     pub(crate) fn absorb(&mut self, inner: Self) {
         self.messages.extend(inner.messages);
         self.strict.extend(inner.strict);
+        self.refused = self.refused.take().or(inner.refused);
     }
 
     /// Notes that the server has rolled the whole transaction back: MySQL and MariaDB do so after a deadlock,
@@ -39,9 +44,15 @@ impl Buffer {
         self.is_lost
     }
 
+    /// Whether the transaction may end with its messages.
+    ///
     /// # Errors
-    /// Contention, when the transaction was lost and the caller went on.
-    pub(crate) fn check_lost(&self) -> Result<()> {
+    /// Contention, when the transaction was lost and the caller went on; `Invalid` when a message cannot be
+    /// written.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
         if !self.is_lost {
             return Ok(());
         }
@@ -95,7 +106,7 @@ impl Buffer {
         if E::STRICT {
             self.keep_strict(message.aggregate(), message.key());
         }
-        self.push(message.with_schema(E::SCHEMA));
+        self.push(message.with_schema(E::SCHEMA).with_entity_version(entity.version()));
         Ok(())
     }
 
@@ -108,8 +119,20 @@ impl Buffer {
         Ok(())
     }
 
-    pub(crate) fn push(&mut self, message: Message) {
+    /// Takes a message with the transaction's headers and the caller's trace context; a header of its own
+    /// wins. One that is then too large fails the transaction at its end.
+    pub(crate) fn push(&mut self, mut message: Message) {
+        message.inherit(&self.headers);
+        message.inherit(&crate::trace::current());
+        if self.refused.is_none() {
+            self.refused = message.check_headers().err();
+        }
         self.messages.push(message);
+    }
+
+    /// Adds a header to all messages from now on.
+    pub(crate) fn set_header(&mut self, name: String, value: String) -> Result<()> {
+        self.headers.insert(name, value)
     }
 
     /// Has a lock taken on a key before the messages go in.

@@ -75,7 +75,9 @@ pub trait Event: Serialize {
         let message = Message::new(Self::AGGREGATE, key, event, payload)?;
         let schema = Self::EVENTS.iter().find(|schema| schema.event == event);
         Ok(match schema {
-            Some(schema) => message.with_schema(&fingerprint(schema.fields)),
+            Some(schema) => {
+                message.with_schema_version(Self::SCHEMA_VERSION).with_schema(&fingerprint(schema.fields))
+            }
             None => message,
         })
     }

@@ -77,6 +77,7 @@ mod retry;
 mod rows;
 mod schema;
 mod subscriber;
+mod trace;
 mod transaction;
 mod write;
 mod writer;

@@ -1,7 +1,6 @@
 //! What a change or a domain event becomes: the same [`Message`] in the outbox row, on the wire and in a
 //! delivery. This is the only place that knows both forms.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hasher;
 
@@ -9,6 +8,13 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+
+mod headers;
+mod wire;
+
+pub use headers::Headers;
+use headers::{CONTENT_TYPE, ENTITY_VERSION, SCHEMA, SCHEMA_VERSION};
+pub use wire::{Frame, OutboxRow, Recorded};
 
 /// The number of buckets that keys are hashed into, fixed for the life of an outbox and kept in
 /// `outbox_meta`: a bucket is what one relay owns at a time.
@@ -27,14 +33,10 @@ pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// The version of the wire form, header `outbox-format`.
 pub const WIRE_FORMAT: &str = "1";
 
-const SOURCE: &str = "outbox-source";
-const ID: &str = "outbox-id";
-const GENERATION: &str = "outbox-generation";
-const KEY: &str = "outbox-key";
-const BUCKET: &str = "outbox-bucket";
-const SCHEMA: &str = "outbox-schema";
-const FORMAT: &str = "outbox-format";
-const TIME: &str = "outbox-time";
+/// The content type of a payload that says nothing else.
+pub(crate) const JSON: &str = "application/json";
+/// The longest content type in bytes: it travels in an AMQP short string.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// The identity of a message, a UUIDv7 made by the writer: what subscribers deduplicate by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,70 +112,6 @@ pub fn bucket_of(aggregate: &str, key: &str) -> u16 {
     (hash.finish() % u64::from(BUCKETS)) as u16
 }
 
-/// Headers of a message: names in lower case, values in text.
-///
-/// Names that belong to the broker (`x-…`, `cc`, `bcc`) or to this crate (`outbox-…`) are refused: `CC` and
-/// `BCC` are routing keys to RabbitMQ.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(BTreeMap<String, String>);
-
-impl Headers {
-    /// Adds a header of the user's.
-    ///
-    /// # Errors
-    /// `Invalid` when the name is not `[a-z][a-z0-9._-]*` of at most 100 bytes, or is reserved.
-    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {
-        let name = name.into();
-        let well_formed = name.len() <= NAME_BYTES_MAX
-            && name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
-        let reserved = name.starts_with("x-") || name.starts_with("outbox-") || name == "cc" || name == "bcc";
-        if !well_formed || reserved {
-            return Err(Error::invalid(format!(
-                "header name {name:?}: use [a-z][a-z0-9._-]* and not x-*, outbox-*, cc or bcc"
-            )));
-        }
-        self.0.insert(name, value.into());
-        Ok(())
-    }
-
-    /// The value of a header.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    /// All headers in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
-    /// Sets a header whatever its name; for the ones of this crate and for frames as they arrive.
-    pub(crate) fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.insert(name.into(), value.into());
-    }
-
-    /// The JSON object that stands in the outbox row.
-    pub fn to_json(&self) -> String {
-        // A map of strings always serializes.
-        serde_json::to_string(&self.0).unwrap_or_default()
-    }
-
-    /// Headers from the JSON object of an outbox row.
-    ///
-    /// # Errors
-    /// `Invalid` when it is not an object of strings.
-    pub fn from_json(json: &[u8]) -> Result<Self> {
-        serde_json::from_slice(json).map(Self).map_err(|e| Error::from(e).context("message headers"))
-    }
-}
-
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
-    /// Headers as somebody else made them, unchecked.
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
-    }
-}
-
 /// A message before it has a place in the outbox: what a writer records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -244,14 +182,77 @@ impl Message {
     /// As [`Headers::insert`]; also when the headers grow past [`HEADERS_BYTES_MAX`].
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Result<Self> {
         self.headers.insert(name, value)?;
-        if self.headers.to_json().len() > HEADERS_BYTES_MAX {
-            return Err(Error::invalid(format!("{}: headers above {HEADERS_BYTES_MAX} bytes", self.kind())));
-        }
+        self.check_headers()?;
         Ok(self)
+    }
+
+    /// The same message with another content type than `application/json`; the payload stays text.
+    ///
+    /// # Errors
+    /// `Invalid` when it is empty, longer than 255 bytes or not of visible ASCII characters and blanks.
+    ///
+    /// ```
+    /// let message = outbox_core::Message::new("report", "7", "made", b"<r/>".to_vec())?;
+    /// assert_eq!(message.content_type(), "application/json");
+    /// assert_eq!(message.with_content_type("application/xml")?.content_type(), "application/xml");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
+    pub fn with_content_type(mut self, content_type: &str) -> Result<Self> {
+        let well_formed = (1..=CONTENT_TYPE_BYTES_MAX).contains(&content_type.len())
+            && content_type.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        if !well_formed {
+            return Err(Error::invalid(format!(
+                "{}: content type {content_type:?}: use 1 to {CONTENT_TYPE_BYTES_MAX} visible ASCII characters",
+                self.kind()
+            )));
+        }
+        self.set_content_type(content_type);
+        Ok(self)
+    }
+
+    fn set_content_type(&mut self, content_type: &str) {
+        if content_type == JSON {
+            self.headers.remove(CONTENT_TYPE);
+        } else {
+            self.headers.set(CONTENT_TYPE, content_type);
+        }
+    }
+
+    /// Adds those of `defaults` that it has not.
+    pub(crate) fn inherit(&mut self, defaults: &Headers) {
+        self.headers.inherit(defaults);
+    }
+
+    pub(crate) fn check_headers(&self) -> Result<()> {
+        let bytes = self.headers.bytes();
+        if bytes <= HEADERS_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{} of key {}: the headers have {bytes} bytes, at most {HEADERS_BYTES_MAX} are allowed; \
+             put large values into the payload",
+            self.kind(),
+            self.key
+        )))
     }
 
     pub(crate) fn with_schema(mut self, fingerprint: &str) -> Self {
         self.headers.set(SCHEMA, fingerprint);
+        self
+    }
+
+    /// The first version is not said: subscribers take a message without one for it.
+    pub(crate) fn with_schema_version(mut self, version: u32) -> Self {
+        if version > 1 {
+            self.headers.set(SCHEMA_VERSION, version.to_string());
+        }
+        self
+    }
+
+    pub(crate) fn with_entity_version(mut self, version: Option<i64>) -> Self {
+        if let Some(version) = version {
+            self.headers.set(ENTITY_VERSION, version.to_string());
+        }
         self
     }
 
@@ -299,7 +300,22 @@ impl Message {
         self.headers.get(SCHEMA)
     }
 
-    /// The JSON text.
+    /// The version of the event's schema, `#[outbox(version = …)]`; 1 where nothing is said.
+    pub fn schema_version(&self) -> u32 {
+        self.headers.get(SCHEMA_VERSION).and_then(|version| version.parse().ok()).unwrap_or(1)
+    }
+
+    /// The entity's own version number, where it has a field with `#[outbox(version)]`.
+    pub fn entity_version(&self) -> Option<i64> {
+        self.headers.get(ENTITY_VERSION)?.parse().ok()
+    }
+
+    /// The payload's content type, `application/json` unless something else was said.
+    pub fn content_type(&self) -> &str {
+        self.headers.get(CONTENT_TYPE).unwrap_or(JSON)
+    }
+
+    /// The payload: JSON text, unless the content type says something else.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -314,208 +330,4 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     Err(Error::invalid(format!(
         "{what} name {name:?}: use 1 to {NAME_BYTES_MAX} of [A-Za-z0-9_-]; it becomes a word of the AMQP routing key"
     )))
-}
-
-/// The columns of an outbox row, as a relay reads them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutboxRow {
-    /// The row's id.
-    pub id: i64,
-    /// The 16 bytes of the [`MessageId`].
-    pub message_id: Vec<u8>,
-    /// The aggregate type.
-    pub aggregate_type: String,
-    /// The key.
-    pub aggregate_id: String,
-    /// What happened.
-    pub event_type: String,
-    /// A JSON object of strings.
-    pub headers: Vec<u8>,
-    /// JSON text.
-    pub payload: Vec<u8>,
-    /// When it was recorded, by the database's clock: microseconds since 1970, UTC.
-    pub created_at_us: i64,
-}
-
-/// A message with its place in its source's history: what is published and what is delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// The message.
-    pub message: Message,
-    /// The name of the outbox it comes from.
-    pub source: String,
-    /// Its version.
-    pub version: Version,
-    /// When it was recorded, by the source database's clock.
-    pub recorded_at: DateTime<Utc>,
-}
-
-impl Recorded {
-    /// The message in an outbox row.
-    ///
-    /// # Errors
-    /// `Invalid` when the row was not written by this crate and breaks one of [`Message::new`]'s bounds:
-    /// such a row can never be published.
-    pub fn from_row(source: &str, generation: i64, row: OutboxRow) -> Result<Self> {
-        let id = row.id;
-        let parse = |row: OutboxRow| -> Result<Self> {
-            let mut message =
-                Message::new(row.aggregate_type, row.aggregate_id, row.event_type, row.payload)?;
-            message.id = MessageId::from_slice(&row.message_id)?;
-            message.headers = Headers::from_json(&row.headers)?;
-            let recorded_at = DateTime::from_timestamp_micros(row.created_at_us)
-                .ok_or_else(|| Error::invalid("created_at is out of range"))?;
-            Ok(Self { message, source: source.to_owned(), version: Version { generation, id }, recorded_at })
-        };
-        parse(row).map_err(|e| e.context(format!("outbox {source}, row {id}")))
-    }
-
-    /// The form that travels.
-    pub fn to_frame(&self) -> Frame {
-        let message = &self.message;
-        let mut headers = message.headers.clone();
-        headers.set(SOURCE, &self.source);
-        headers.set(ID, self.version.id.to_string());
-        headers.set(GENERATION, self.version.generation.to_string());
-        headers.set(KEY, &message.key);
-        headers.set(BUCKET, message.bucket().to_string());
-        headers.set(FORMAT, WIRE_FORMAT);
-        headers.set(TIME, self.recorded_at.timestamp_micros().to_string());
-        Frame {
-            routing_key: format!("{}.{}.{:02}", message.aggregate, message.event, message.bucket()),
-            message_id: message.id.to_string(),
-            kind: message.kind(),
-            headers,
-            body: message.payload.clone(),
-        }
-    }
-
-    /// The message in a frame.
-    ///
-    /// # Errors
-    /// `Invalid`, naming the header or property that is missing or wrong.
-    pub fn from_frame(frame: &Frame) -> Result<Self> {
-        let header = |name: &str| {
-            frame.headers.get(name).ok_or_else(|| Error::invalid(format!("header {name} is missing")))
-        };
-        let number = |name: &str| -> Result<i64> {
-            header(name)?.parse().map_err(|_| Error::invalid(format!("header {name} is not a number")))
-        };
-        if header(FORMAT)? != WIRE_FORMAT {
-            return Err(Error::invalid(format!(
-                "header {FORMAT} is {:?}, this version reads {WIRE_FORMAT:?}; upgrade the subscriber",
-                header(FORMAT)?
-            )));
-        }
-        let (aggregate, event) = frame
-            .kind
-            .split_once('.')
-            .ok_or_else(|| Error::invalid("property type is not {aggregate}.{event}"))?;
-        let mut message = Message::new(aggregate, header(KEY)?, event, frame.body.clone())?;
-        message.id = MessageId::parse(&frame.message_id)?;
-        message.headers = frame
-            .headers
-            .iter()
-            // `x-…` is what the broker noted on the way, such as `x-delivery-count`.
-            .filter(|(name, _)| *name == SCHEMA || !(name.starts_with("outbox-") || name.starts_with("x-")))
-            .collect();
-        let recorded_at = DateTime::from_timestamp_micros(number(TIME)?)
-            .ok_or_else(|| Error::invalid(format!("header {TIME} is out of range")))?;
-        Ok(Self {
-            message,
-            source: header(SOURCE)?.to_owned(),
-            version: Version { generation: number(GENERATION)?, id: number(ID)? },
-            recorded_at,
-        })
-    }
-}
-
-/// A message as a broker carries it; brokers know nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// `{aggregate}.{event}.{bucket:02}`, at most 255 bytes.
-    pub routing_key: String,
-    /// The text of the [`MessageId`]; what a returned message is recognised by.
-    pub message_id: String,
-    /// `{aggregate}.{event}`, AMQP property `type`.
-    pub kind: String,
-    /// All headers.
-    pub headers: Headers,
-    /// The payload.
-    pub body: Vec<u8>,
-}
-
-impl Frame {
-    /// About how many bytes it takes in memory.
-    pub fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.body.len() + headers + self.routing_key.len() + self.kind.len() + 64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn recorded(message: Message) -> Recorded {
-        Recorded {
-            message,
-            source: "product".into(),
-            version: Version { generation: 1, id: 42 },
-            recorded_at: DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap(),
-        }
-    }
-
-    #[test]
-    fn bucket_is_pinned() {
-        // A change here would send keys to other buckets than deployed writers do.
-        assert_eq!(bucket_of("product", "7"), 41);
-        assert_eq!(bucket_of("product", "8"), 52);
-    }
-
-    #[test]
-    fn names_keys_and_payloads_are_checked() {
-        let error = |a: &str, k: &str, e: &str, p: &[u8]| Message::new(a, k, e, p.to_vec()).unwrap_err();
-        assert!(error("a.b", "1", "created", b"").to_string().contains("aggregate name"));
-        assert!(error("a", "1", "", b"").to_string().contains("event name"));
-        assert!(error("a", "", "e", b"").to_string().contains("key is empty"));
-        assert!(error("a", &"k".repeat(256), "e", b"").to_string().contains("256 bytes"));
-        assert!(error("a", "1", "e", &[0xff]).to_string().contains("not UTF-8"));
-        assert!(Message::new("a", "k".repeat(255), "e", vec![]).is_ok());
-    }
-
-    #[test]
-    fn broker_headers_are_refused() {
-        let mut headers = Headers::default();
-        for name in ["cc", "CC", "bcc", "x-death", "outbox-id", "", "ü"] {
-            assert!(headers.insert(name, "v").is_err(), "{name}");
-        }
-        headers.insert("tenant", "7").unwrap();
-    }
-
-    proptest! {
-        #[test]
-        fn a_frame_gives_back_what_was_put_in(
-            aggregate in "[A-Za-z0-9_-]{1,100}", event in "[a-z_]{1,100}", key in "\\PC{1,60}",
-            payload in "\\PC{0,200}", value in "\\PC{0,50}",
-        ) {
-            let message = Message::new(aggregate, key, event, payload.into_bytes())
-                .unwrap().with_header("tenant", value).unwrap().with_schema("abc");
-            let there = recorded(message);
-            let frame = there.to_frame();
-            prop_assert!(frame.routing_key.len() <= 255);
-            prop_assert_eq!(Recorded::from_frame(&frame).unwrap(), there);
-        }
-
-        #[test]
-        fn any_frame_decodes_or_says_why(kind in "\\PC{0,20}", id in "\\PC{0,40}", body in proptest::collection::vec(any::<u8>(), 0..50)) {
-            let mut frame = recorded(Message::new("a", "1", "b", vec![]).unwrap()).to_frame();
-            frame.kind = kind;
-            frame.message_id = id;
-            frame.body = body;
-            let _ = Recorded::from_frame(&frame);
-        }
-    }
 }

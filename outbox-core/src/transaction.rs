@@ -212,6 +212,15 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         events.into_iter().try_for_each(|event| self.record(event))
     }
 
+    /// Gives a header to all messages that are recorded from now on in this transaction and its savepoints,
+    /// unless they have one of that name. A header that a savepoint sets ends with it.
+    ///
+    /// # Errors
+    /// As [`Headers::insert`](crate::Headers::insert).
+    pub fn set_header(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {
+        self.buffer.set_header(name.into(), value.into())
+    }
+
     /// Records a message made by hand.
     pub fn record_message(&mut self, message: Message) {
         self.buffer.push(message);
@@ -255,8 +264,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
-    pub(crate) fn flush(self) -> Result<()> {
-        self.buffer.check_lost()?;
+    pub(crate) fn flush(mut self) -> Result<()> {
+        self.buffer.check()?;
         let messages = self.buffer.messages();
         if messages.is_empty() {
             return Ok(());

@@ -259,6 +259,7 @@ mod tests {
                 routing_key: "a.b.00".into(),
                 message_id: self.0.into(),
                 kind: "a.b".into(),
+                content_type: "application/json".into(),
                 headers: Headers::default(),
                 body: Vec::new(),
             })

@@ -23,6 +23,7 @@ fn frame(routing_key: &str, number: usize) -> Frame {
         routing_key: routing_key.into(),
         message_id: format!("0192e4a0-0000-7000-8000-{number:012}"),
         kind: "thing.made".into(),
+        content_type: "application/json".into(),
         headers: [("outbox-key", "ключ"), ("tenant", "7")].into_iter().collect::<Headers>(),
         body: format!("{{\"number\":{number}}}").into_bytes(),
     }

@@ -268,6 +268,7 @@ mod tests {
             routing_key: routing_key.into(),
             message_id: id.to_string(),
             kind: "a.b".into(),
+            content_type: "application/json".into(),
             headers: Headers::default(),
             body: vec![0; 100],
         }

@@ -161,6 +161,7 @@ fn from_lapin(delivery: LapinDelivery) -> Delivery {
             routing_key: delivery.routing_key.to_string(),
             message_id: text(properties.message_id()),
             kind: text(properties.kind()),
+            content_type: text(properties.content_type()),
             headers,
             body: delivery.data,
         },

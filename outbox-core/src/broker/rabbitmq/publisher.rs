@@ -339,11 +339,15 @@ fn properties(frame: &Frame) -> BasicProperties {
     let properties = BasicProperties::default()
         .with_message_id(frame.message_id.as_str().into())
         .with_type(frame.kind.as_str().into())
-        .with_content_type("application/json".into())
         // Persistent.
         .with_delivery_mode(2)
         .with_app_id("outbox".into())
         .with_headers(headers);
+    let properties = if frame.content_type.is_empty() {
+        properties
+    } else {
+        properties.with_content_type(frame.content_type.as_str().into())
+    };
     let microseconds = frame.headers.get(TIME).and_then(|time| time.parse::<u64>().ok());
     match microseconds {
         Some(microseconds) => properties.with_timestamp(microseconds / 1_000_000),

@@ -1,0 +1,297 @@
+//! A message with its place in a history, in the row that a relay reads and in the frame that travels.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::headers::{BUCKET, CONTENT_TYPE, FORMAT, GENERATION, Headers, ID, KEPT, KEY, SOURCE, TIME};
+use super::{JSON, Message, MessageId, Version, WIRE_FORMAT};
+use crate::error::{Error, Result};
+
+/// How the CloudEvents specification 1.0.2 wants its attributes called in AMQP (binding, 3.1.3.1): the
+/// separator `_` is preferred to `:`.
+const CLOUD_EVENTS: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
+
+/// The columns of an outbox row, as a relay reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// The row's id.
+    pub id: i64,
+    /// The 16 bytes of the [`MessageId`].
+    pub message_id: Vec<u8>,
+    /// The aggregate type.
+    pub aggregate_type: String,
+    /// The key.
+    pub aggregate_id: String,
+    /// What happened.
+    pub event_type: String,
+    /// A JSON object of strings.
+    pub headers: Vec<u8>,
+    /// JSON text.
+    pub payload: Vec<u8>,
+    /// When it was recorded, by the database's clock: microseconds since 1970, UTC.
+    pub created_at_us: i64,
+}
+
+/// A message with its place in its source's history: what is published and what is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The message.
+    pub message: Message,
+    /// The name of the outbox it comes from.
+    pub source: String,
+    /// Its version.
+    pub version: Version,
+    /// When it was recorded, by the source database's clock.
+    pub recorded_at: DateTime<Utc>,
+}
+
+impl Recorded {
+    /// The message in an outbox row.
+    ///
+    /// # Errors
+    /// `Invalid` when the row was not written by this crate and breaks one of [`Message::new`]'s bounds:
+    /// such a row can never be published.
+    pub fn from_row(source: &str, generation: i64, row: OutboxRow) -> Result<Self> {
+        let id = row.id;
+        let parse = |row: OutboxRow| -> Result<Self> {
+            let mut message =
+                Message::new(row.aggregate_type, row.aggregate_id, row.event_type, row.payload)?;
+            message.id = MessageId::from_slice(&row.message_id)?;
+            message.headers = Headers::from_json(&row.headers)?;
+            let recorded_at = DateTime::from_timestamp_micros(row.created_at_us)
+                .ok_or_else(|| Error::invalid("created_at is out of range"))?;
+            Ok(Self { message, source: source.to_owned(), version: Version { generation, id }, recorded_at })
+        };
+        parse(row).map_err(|e| e.context(format!("outbox {source}, row {id}")))
+    }
+
+    /// The form that travels.
+    pub fn to_frame(&self) -> Frame {
+        let message = &self.message;
+        let mut headers = message.headers.clone();
+        let content_type = headers.remove(CONTENT_TYPE).unwrap_or_else(|| JSON.to_owned());
+        headers.set(SOURCE, &self.source);
+        headers.set(ID, self.version.id.to_string());
+        headers.set(GENERATION, self.version.generation.to_string());
+        headers.set(KEY, &message.key);
+        headers.set(BUCKET, message.bucket().to_string());
+        headers.set(FORMAT, WIRE_FORMAT);
+        headers.set(TIME, self.recorded_at.timestamp_micros().to_string());
+        Frame {
+            routing_key: format!("{}.{}.{:02}", message.aggregate, message.event, message.bucket()),
+            message_id: message.id.to_string(),
+            kind: message.kind(),
+            content_type,
+            headers,
+            body: message.payload.clone(),
+        }
+    }
+
+    /// The form that travels, with the attributes of a CloudEvent 1.0 in binary content mode as headers
+    /// besides: the outbox is the source, the key the subject.
+    ///
+    /// Source: the CloudEvents AMQP protocol binding, 3.1.
+    pub fn to_cloud_event(&self) -> Frame {
+        let mut frame = self.to_frame();
+        let message = &self.message;
+        let [prefix, _] = CLOUD_EVENTS;
+        let mut set = |name: &str, value: String| frame.headers.set(format!("{prefix}{name}"), value);
+        set("specversion", "1.0".into());
+        set("id", message.id().to_string());
+        set("source", format!("/outbox/{}", self.source));
+        set("type", message.kind());
+        set("subject", message.key().to_owned());
+        set("time", self.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        if let Some(schema) = message.schema() {
+            set("dataschema", format!("urn:outbox:schema:{schema}"));
+        }
+        // The distributed tracing extension.
+        for name in ["traceparent", "tracestate"] {
+            if let Some(value) = message.headers().get(name) {
+                set(name, value.to_owned());
+            }
+        }
+        frame
+    }
+
+    /// The message in a frame.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the header or property that is missing or wrong.
+    pub fn from_frame(frame: &Frame) -> Result<Self> {
+        let header = |name: &str| {
+            frame.headers.get(name).ok_or_else(|| Error::invalid(format!("header {name} is missing")))
+        };
+        let number = |name: &str| -> Result<i64> {
+            header(name)?.parse().map_err(|_| Error::invalid(format!("header {name} is not a number")))
+        };
+        if header(FORMAT)? != WIRE_FORMAT {
+            return Err(Error::invalid(format!(
+                "header {FORMAT} is {:?}, this version reads {WIRE_FORMAT:?}; upgrade the subscriber",
+                header(FORMAT)?
+            )));
+        }
+        let (aggregate, event) = frame
+            .kind
+            .split_once('.')
+            .ok_or_else(|| Error::invalid("property type is not {aggregate}.{event}"))?;
+        let mut message = Message::new(aggregate, header(KEY)?, event, frame.body.clone())?;
+        message.id = MessageId::parse(&frame.message_id)?;
+        message.headers =
+            frame.headers.iter().filter(|(name, _)| KEPT.contains(name) || !is_of_the_way(name)).collect();
+        if !frame.content_type.is_empty() {
+            message.set_content_type(&frame.content_type);
+        }
+        let recorded_at = DateTime::from_timestamp_micros(number(TIME)?)
+            .ok_or_else(|| Error::invalid(format!("header {TIME} is out of range")))?;
+        Ok(Self {
+            message,
+            source: header(SOURCE)?.to_owned(),
+            version: Version { generation: number(GENERATION)?, id: number(ID)? },
+            recorded_at,
+        })
+    }
+}
+
+/// Whether a header was put on by a relay or a broker: `x-…` is what the broker noted on the way, such as
+/// `x-delivery-count`.
+fn is_of_the_way(name: &str) -> bool {
+    ["outbox-", "x-"].iter().chain(&CLOUD_EVENTS).any(|prefix| name.starts_with(prefix))
+}
+
+/// A message as a broker carries it; brokers know nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// `{aggregate}.{event}.{bucket:02}`, at most 255 bytes.
+    pub routing_key: String,
+    /// The text of the [`MessageId`]; what a returned message is recognised by.
+    pub message_id: String,
+    /// `{aggregate}.{event}`, AMQP property `type`.
+    pub kind: String,
+    /// What the body is; empty where a delivery does not say.
+    pub content_type: String,
+    /// All headers.
+    pub headers: Headers,
+    /// The payload.
+    pub body: Vec<u8>,
+}
+
+impl Frame {
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.body.len() + headers + self.routing_key.len() + self.kind.len() + 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{HEADERS_BYTES_MAX, bucket_of};
+    use super::*;
+
+    fn recorded(message: Message) -> Recorded {
+        Recorded {
+            message,
+            source: "product".into(),
+            version: Version { generation: 1, id: 42 },
+            recorded_at: DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap(),
+        }
+    }
+
+    #[test]
+    fn bucket_is_pinned() {
+        // A change here would send keys to other buckets than deployed writers do.
+        assert_eq!(bucket_of("product", "7"), 41);
+        assert_eq!(bucket_of("product", "8"), 52);
+    }
+
+    #[test]
+    fn names_keys_and_payloads_are_checked() {
+        let error = |a: &str, k: &str, e: &str, p: &[u8]| Message::new(a, k, e, p.to_vec()).unwrap_err();
+        assert!(error("a.b", "1", "created", b"").to_string().contains("aggregate name"));
+        assert!(error("a", "1", "", b"").to_string().contains("event name"));
+        assert!(error("a", "", "e", b"").to_string().contains("key is empty"));
+        assert!(error("a", &"k".repeat(256), "e", b"").to_string().contains("256 bytes"));
+        assert!(error("a", "1", "e", &[0xff]).to_string().contains("not UTF-8"));
+        assert!(Message::new("a", "k".repeat(255), "e", vec![]).is_ok());
+    }
+
+    #[test]
+    fn broker_headers_are_refused() {
+        let mut headers = Headers::default();
+        for name in ["cc", "CC", "bcc", "x-death", "outbox-id", "", "ü"] {
+            assert!(headers.insert(name, "v").is_err(), "{name}");
+        }
+        headers.insert("tenant", "7").unwrap();
+    }
+
+    #[test]
+    fn headers_and_content_types_are_bounded_and_the_error_says_of_what() {
+        let message = || Message::new("a", "7", "e", b"{}".to_vec()).unwrap();
+        let error = message().with_header("h", "x".repeat(HEADERS_BYTES_MAX)).unwrap_err().to_string();
+        assert!(error.contains("a.e of key 7: the headers have"), "{error}");
+        for wrong in ["", "text/ä", &"x".repeat(256)] {
+            assert!(message().with_content_type(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_has_the_required_attributes_and_comes_back_as_the_same_message() {
+        let message = Message::new("product", "7", "updated", b"{}".to_vec()).unwrap().with_schema("abc");
+        let there = recorded(message.with_header("traceparent", "00-1-2-01").unwrap());
+        let frame = there.to_cloud_event();
+        let attribute = |name: &str| frame.headers.get(&format!("cloudEvents_{name}")).unwrap();
+        assert_eq!(attribute("specversion"), "1.0");
+        assert_eq!(attribute("id"), there.message.id().to_string());
+        assert_eq!(attribute("source"), "/outbox/product");
+        assert_eq!(attribute("type"), "product.updated");
+        assert_eq!(attribute("subject"), "7");
+        assert_eq!(attribute("time"), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(attribute("dataschema"), "urn:outbox:schema:abc");
+        assert_eq!(attribute("traceparent"), "00-1-2-01");
+        assert_eq!(frame.content_type, "application/json");
+        assert_eq!(Recorded::from_frame(&frame).unwrap(), there);
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_gives_back_what_was_put_in(
+            aggregate in "[A-Za-z0-9_-]{1,100}", event in "[a-z_]{1,100}", key in "\\PC{1,60}",
+            payload in "\\PC{0,200}", value in "\\PC{0,50}", content_type in "[a-z/+.]{1,20}",
+            version in 1_u32..4, entity_version in proptest::option::of(any::<i64>()), is_cloud_event in any::<bool>(),
+        ) {
+            let message = Message::new(aggregate, key, event, payload.into_bytes())
+                .unwrap().with_header("tenant", value).unwrap().with_schema("abc")
+                .with_content_type(&content_type).unwrap()
+                .with_schema_version(version).with_entity_version(entity_version);
+            let row = OutboxRow {
+                id: 42,
+                message_id: message.id().as_bytes().to_vec(),
+                aggregate_type: message.aggregate().into(),
+                aggregate_id: message.key().into(),
+                event_type: message.event().into(),
+                headers: message.headers().to_json().into_bytes(),
+                payload: message.payload().to_vec(),
+                created_at_us: 1_700_000_000_123_456,
+            };
+            let there = Recorded::from_row("product", 1, row).unwrap();
+            prop_assert_eq!(&there, &recorded(message));
+            prop_assert_eq!(there.message.schema_version(), version);
+            prop_assert_eq!(there.message.entity_version(), entity_version);
+            prop_assert_eq!(there.message.content_type(), content_type);
+            let frame = if is_cloud_event { there.to_cloud_event() } else { there.to_frame() };
+            prop_assert!(frame.routing_key.len() <= 255);
+            prop_assert_eq!(Recorded::from_frame(&frame).unwrap(), there);
+        }
+
+        #[test]
+        fn any_frame_decodes_or_says_why(kind in "\\PC{0,20}", id in "\\PC{0,40}", body in proptest::collection::vec(any::<u8>(), 0..50)) {
+            let mut frame = recorded(Message::new("a", "1", "b", vec![]).unwrap()).to_frame();
+            frame.kind = kind;
+            frame.message_id = id;
+            frame.body = body;
+            let _ = Recorded::from_frame(&frame);
+        }
+    }
+}
