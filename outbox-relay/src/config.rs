@@ -156,6 +156,8 @@ pub struct OutboxConfig {
     /// Unconfirmed messages of one key at a time, 1 to 1000. Default 1, which keeps their order whatever
     /// happens; more only for aggregates that nothing but copies follow.
     pub in_flight_per_key: u32,
+    /// Whether messages have the attributes of CloudEvents 1.0 as headers besides. Default false.
+    pub cloudevents: bool,
 }
 
 impl Default for OutboxConfig {
@@ -173,6 +175,7 @@ impl Default for OutboxConfig {
             retry_initial: RETRY_INITIAL.into(),
             retry_max: RETRY_MAX.into(),
             in_flight_per_key: 1,
+            cloudevents: false,
         }
     }
 }

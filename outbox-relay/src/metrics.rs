@@ -77,7 +77,7 @@ impl Collector for Pipes {
         let mut family = encoder.encode_descriptor("latency", help, seconds, MetricType::Histogram)?;
         for Snapshot { name, latency, .. } in &self.snapshots {
             let steps: Vec<_> =
-                latency.steps.iter().map(|(end, count)| (end.unwrap_or(f64::MAX), *count)).collect();
+                latency.steps.iter().map(|(end, count)| (end.unwrap_or(f64::INFINITY), *count)).collect();
             let labels = [("outbox", name.as_str())];
             let mut histogram = family.encode_family(&labels)?;
             histogram.encode_histogram::<prometheus_client::encoding::NoLabelSet>(

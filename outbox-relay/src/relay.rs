@@ -273,7 +273,8 @@ impl Goal {
         }
         let mut keys = self.store.held_keys(KEYS_NAMED).await?;
         keys.retain(|key| key.parked);
-        Ok(Progress::Parked(keys))
+        // What was left at the first look may have gone since.
+        Ok(if keys.is_empty() { Progress::Open } else { Progress::Parked(keys) })
     }
 }
 

@@ -81,6 +81,20 @@ async fn all_rows_are_published_in_order_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_are_cloud_events_where_asked() {
+    let file = File::migrated().await;
+    file.record(1, 1, "{}");
+    let broker = MemoryBroker::new();
+    let outbox = OutboxConfig { cloudevents: true, ..file.config() };
+    let relay = Relay::new([outbox], broker.clone(), Unrouted::Queue).unwrap();
+    assert!(relay.run_until_idle(CancellationToken::new()).await.unwrap().is_empty());
+    let frame = broker.unrouted().remove(0);
+    assert_eq!(frame.headers.get("cloudEvents_source"), Some("/outbox/product"));
+    assert_eq!(frame.headers.get("cloudEvents_type"), Some("product.updated"));
+    assert_eq!(frame.headers.get("outbox-id"), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_payloads_keep_to_the_bytes_of_a_batch() {
     let file = File::migrated().await;
     file.record(40, 40, &format!("\"{}\"", "x".repeat(50_000)));

@@ -74,7 +74,7 @@ fn frame(routing_key: &str, body: impl Into<Vec<u8>>) -> Frame {
         routing_key: routing_key.to_owned(),
         message_id: MessageId::now().to_string(),
         kind: "product.updated".to_owned(),
-        content_type: "application/json".into(),
+        content_type: "application/vnd.test+json".into(),
         headers: [("outbox-time", "1700000000123456"), ("outbox-key", "käse"), ("tenant", "")]
             .into_iter()
             .collect(),

@@ -165,6 +165,51 @@ fn no_message_is_seen_before_commit() {
 }
 
 #[test]
+fn headers_of_a_transaction_go_with_its_messages() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    connection
+        .outbox_transaction(|tx| {
+            tx.record_message(message("k", "before"));
+            tx.set_header("tenant", "7")?;
+            assert!(tx.set_header("x-death", "1").is_err());
+            tx.record_message(message("k", "with"));
+            tx.record_message(message("k", "own").with_header("tenant", "8")?);
+            tx.savepoint(|tx| {
+                tx.set_header("step", "1")?;
+                tx.record_message(message("k", "inner"));
+                Ok(())
+            })?;
+            tx.record_message(message("k", "after"));
+            Ok(())
+        })
+        .unwrap();
+    let headers: Vec<_> = outbox(&mut connection).into_iter().map(|row| row.headers).collect();
+    let tenant = json!({"tenant": "7"});
+    assert_eq!(
+        headers,
+        [json!({}), tenant.clone(), json!({"tenant": "8"}), json!({"step": "1", "tenant": "7"}), tenant]
+    );
+}
+
+#[test]
+fn headers_that_grow_too_large_fail_the_transaction() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let error = connection
+        .outbox_transaction(|tx| {
+            tx.set_header("one", "x".repeat(40_000))?;
+            tx.set_header("two", "x".repeat(40_000))?;
+            tx.record_message(message("k", "e"));
+            Ok(())
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("thing.e of key k: the headers have"), "{error}");
+    assert!(outbox_is_empty(&mut connection));
+}
+
+#[test]
 fn a_large_batch_keeps_its_order() {
     let database = fresh();
     let mut connection = connect(&database);

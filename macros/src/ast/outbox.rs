@@ -11,8 +11,8 @@ const EMBEDDED_COLUMNS_MAX: usize = 32;
 
 /// `#[derive(Outbox)]`.
 pub(crate) enum Outbox {
-    Entity(Entity),
-    Insertable(Insertable),
+    Entity(Box<Entity>),
+    Insertable(Box<Insertable>),
 }
 
 /// A model whose writes are recorded.
@@ -99,9 +99,9 @@ impl Outbox {
                         "an insertable takes the aggregate of its entity; remove `aggregate`",
                     );
                 }
-                insertable(&read, entity, &mut errors).map(Self::Insertable)
+                insertable(&read, entity, &mut errors).map(Box::new).map(Self::Insertable)
             }
-            None => entity(&read, &mut errors).map(Self::Entity),
+            None => entity(&read, &mut errors).map(Box::new).map(Self::Entity),
         };
         finish(this, errors)
     }

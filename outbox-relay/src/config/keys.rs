@@ -46,6 +46,7 @@ pub(super) const KEYS: &[Key] = &[
     ("outbox", "retry_initial", Value::Interval),
     ("outbox", "retry_max", Value::Interval),
     ("outbox", "in_flight_per_key", Value::Integer),
+    ("outbox", "cloudevents", Value::Bool),
 ];
 
 /// The value of a key of a section.

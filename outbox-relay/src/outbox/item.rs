@@ -7,6 +7,15 @@ use super::store::Head;
 /// No row of outbox_core's has more headers and payload than this.
 const BYTES_MAX: u64 = (PAYLOAD_BYTES_MAX + HEADERS_BYTES_MAX) as u64;
 
+/// What an outbox's messages say of where they come from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// The outbox.
+    pub(super) name: String,
+    /// They are CloudEvents besides.
+    pub(super) is_cloud_event: bool,
+}
+
 /// A row that was read under a lease.
 #[derive(Debug)]
 pub struct Item {
@@ -22,7 +31,7 @@ pub struct Item {
 
 impl Item {
     /// The item of a row whose headers and payload are there.
-    pub(super) fn of(source: &str, epoch: i64, bucket: u16, head: Head) -> Self {
+    pub(super) fn of(origin: &Origin, epoch: i64, bucket: u16, head: Head) -> Self {
         let key = format!(
             "{}\0{}",
             String::from_utf8_lossy(&head.aggregate_type),
@@ -39,7 +48,7 @@ impl Item {
             attempts: u32::try_from(attempts).unwrap_or_default(),
             has_key_row: head.attempts.is_some(),
             recorded_at_us: head.created_at_us,
-            frame: Some(frame(source, bucket, head)),
+            frame: Some(frame(origin, bucket, head)),
         }
     }
 
@@ -97,7 +106,7 @@ impl Item {
     }
 }
 
-fn frame(source: &str, bucket: u16, head: Head) -> Result<Frame, String> {
+fn frame(origin: &Origin, bucket: u16, head: Head) -> Result<Frame, String> {
     if Item::is_too_large(&head) {
         return Err(format!(
             "headers and payload have {} bytes, at most {BYTES_MAX} are published",
@@ -123,5 +132,6 @@ fn frame(source: &str, bucket: u16, head: Head) -> Result<Frame, String> {
             "bucket {bucket} is not its key's, which is {right}: it was written by other code than outbox_core's"
         ));
     }
-    Recorded::from_row(source, generation, row).map(|recorded| recorded.to_frame()).map_err(|e| e.to_string())
+    let recorded = Recorded::from_row(&origin.name, generation, row).map_err(|e| e.to_string())?;
+    Ok(if origin.is_cloud_event { recorded.to_cloud_event() } else { recorded.to_frame() })
 }

@@ -30,6 +30,7 @@ pub mod store;
 mod work;
 
 pub use self::item::Item;
+use self::item::Origin;
 pub(crate) use self::lease::Keeper;
 use self::lease::Leases;
 use self::store::{Database, Failure, Store};
@@ -42,6 +43,7 @@ pub const ERROR_CHARS_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct OutboxSource {
     name: Arc<str>,
+    origin: Arc<Origin>,
     leases: Arc<Leases>,
     status: Status,
     limits: Limits,
@@ -89,6 +91,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSourc
     let keeper = Keeper::new(spare.store(&status), leases.clone(), status.clone());
     let source = OutboxSource {
         name: config.name.as_str().into(),
+        origin: Arc::new(Origin { name: config.name.clone(), is_cloud_event: config.cloudevents }),
         store: Some(spare.store(&status)),
         leases,
         limits: Limits { rows: config.batch_rows, bytes: config.batch_bytes.get() },
@@ -201,7 +204,7 @@ impl OutboxSource {
         let work = std::mem::take(&mut self.work);
         self.task_buckets = work.buckets();
         let asked = work::Asked { held, except: self.delivering_ids.clone(), limits: self.limits };
-        self.task = Some(tokio::spawn(work::run(store, work, asked, self.name.clone())));
+        self.task = Some(tokio::spawn(work::run(store, work, asked, self.origin.clone())));
     }
 
     /// Hands out what was read, without what may not be published any more.

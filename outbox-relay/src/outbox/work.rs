@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outbox_core::Result;
 
-use super::item::Item;
+use super::item::{Item, Origin};
 use super::store::{Ask, Failure, Head, Store};
 
 /// What was decided about rows and is not written yet.
@@ -113,17 +113,17 @@ pub(super) struct Outcome {
 }
 
 /// Writes, then reads. If writing fails nothing is read.
-pub(super) async fn run(mut store: Store, mut work: Work, asked: Asked, source: Arc<str>) -> Outcome {
+pub(super) async fn run(mut store: Store, mut work: Work, asked: Asked, origin: Arc<Origin>) -> Outcome {
     let (settled, missing, read) = match work.write(&mut store).await {
         Ok((settled, missing)) if asked.held.is_empty() => (settled, missing, Ok(Read::default())),
-        Ok((settled, missing)) => (settled, missing, read(&mut store, &asked, &source).await),
+        Ok((settled, missing)) => (settled, missing, read(&mut store, &asked, &origin).await),
         Err(error) => (0, 0, Err(error)),
     };
     Outcome { store, undone: work, settled, missing, read }
 }
 
 /// The first rows that fit, with their payloads.
-async fn read(store: &mut Store, asked: &Asked, source: &str) -> Result<Read> {
+async fn read(store: &mut Store, asked: &Asked, origin: &Origin) -> Result<Read> {
     let held: Vec<u16> = asked.held.keys().copied().collect();
     let ask = Ask { held: &held, except: &asked.except, rows: asked.limits.rows };
     let mut heads = store.heads(&ask).await?;
@@ -137,7 +137,7 @@ async fn read(store: &mut Store, asked: &Asked, source: &str) -> Result<Read> {
         .filter_map(|head| {
             let bucket = u16::try_from(head.bucket).ok()?;
             let epoch = *asked.held.get(&bucket)?;
-            Some(Item::of(source, epoch, bucket, head))
+            Some(Item::of(origin, epoch, bucket, head))
         })
         .collect();
     Ok(Read { items, more })
