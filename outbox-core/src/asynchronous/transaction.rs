@@ -240,7 +240,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     ///
     /// # Errors
     /// What `body` returns, and Diesel's for the savepoint itself.
-    pub fn savepoint<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
+    pub async fn savepoint<'a, T, F>(&mut self, body: F) -> Result<T>
     where
         for<'t, 'i> F: AsyncFnOnce(&'t mut AsyncOutboxTx<'i, C>) -> Result<T>
             + AsyncBody<&'t mut AsyncOutboxTx<'i, C>, Result<T>, Future: Send>
@@ -248,20 +248,18 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             + 'a,
         T: Send + 'a,
     {
-        async move {
-            C::TransactionManager::begin_transaction(self.connection).await?;
-            let mut inner = AsyncOutboxTx { connection: &mut *self.connection, buffer: self.buffer.inner() };
-            let outcome = body(&mut inner).await;
-            let recorded = inner.buffer;
-            let is_lost = recorded.is_lost();
-            let outcome = finish(self.connection, outcome).await;
-            if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
-                self.buffer.lose();
-            }
-            let value = outcome?;
-            self.buffer.absorb(recorded);
-            Ok(value)
+        C::TransactionManager::begin_transaction(self.connection).await?;
+        let mut inner = AsyncOutboxTx { connection: &mut *self.connection, buffer: self.buffer.inner() };
+        let outcome = body(&mut inner).await;
+        let recorded = inner.buffer;
+        let is_lost = recorded.is_lost();
+        let outcome = finish(self.connection, outcome).await;
+        if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
+            self.buffer.lose();
         }
+        let value = outcome?;
+        self.buffer.absorb(recorded);
+        Ok(value)
     }
 
     fn failed<E: Entity>(&mut self, error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
