@@ -109,6 +109,7 @@ pub(super) async fn finish<C: AsyncConnection, T>(connection: &mut C, outcome: R
     }
 }
 
+#[cfg(any(feature = "async-mysql", feature = "async-postgres"))]
 macro_rules! append_messages {
     () => {
         async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {

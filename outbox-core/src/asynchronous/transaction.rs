@@ -231,6 +231,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     ///
     /// # Errors
     /// What `body` returns, and Diesel's for the savepoint itself.
+    #[allow(clippy::manual_async_fn, reason = "the signature says that the future is Send")]
     pub fn savepoint<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
     where
         for<'t, 'i> F: AsyncFnOnce(&'t mut AsyncOutboxTx<'i, C>) -> Result<T>
