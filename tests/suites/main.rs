@@ -12,6 +12,8 @@ mod items;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
+mod multi_connection;
+#[cfg(feature = "servers")]
 mod mysql;
 #[cfg(feature = "servers")]
 mod postgres;
