@@ -6,6 +6,8 @@
 #[cfg(feature = "servers")]
 mod brokers;
 #[cfg(feature = "servers")]
+mod existing_transactions;
+#[cfg(feature = "servers")]
 mod harness;
 #[cfg(feature = "servers")]
 mod items;
