@@ -6,6 +6,17 @@ use crate::error::Result;
 use crate::message::Message;
 
 /// A domain event; derive it with `#[derive(OutboxEvent)]`.
+///
+/// ```standalone_crate
+/// # include!("doc_setup.rs");
+/// # fn main() -> Result<()> {
+/// use outbox_core::Event;
+///
+/// let message = Sold { product_id: 7, count: 2 }.message()?;
+/// assert_eq!((message.kind().as_str(), message.key()), ("product.sold", "7"));
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an outbox event",
     note = "add `#[derive(OutboxEvent)]` and `#[outbox(aggregate = \"…\", event = \"…\", key = field)]` to it"

@@ -120,6 +120,13 @@ pub struct Headers(BTreeMap<String, String>);
 impl Headers {
     /// Adds a header of the user's.
     ///
+    /// ```
+    /// let mut headers = outbox_core::Headers::default();
+    /// headers.insert("tenant", "eu")?;
+    /// assert!(headers.insert("x-tenant", "eu").is_err(), "the broker's");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `Invalid` when the name is not `[a-z][a-z0-9._-]*` of at most 100 bytes, or is reserved.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {
@@ -239,6 +246,12 @@ impl Message {
     }
 
     /// The same message with a header more.
+    ///
+    /// ```
+    /// let message = outbox_core::Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// assert_eq!(message.with_header("tenant", "eu")?.headers().get("tenant"), Some("eu"));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Headers::insert`]; also when the headers grow past [`HEADERS_BYTES_MAX`].
