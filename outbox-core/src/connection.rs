@@ -32,6 +32,27 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     /// Inside another transaction it is a savepoint of that one. On SQLite it is `BEGIN IMMEDIATE`.
     /// It is not retried here: whether an unknown COMMIT may be repeated only the caller knows.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() -> Result<()> {
+    /// # let mut connection = connection();
+    /// let kettle = connection.outbox_transaction(|tx| {
+    ///     let kettle = tx.insert(&NewProduct { name: "kettle" })?;
+    ///     tx.update_with(&kettle, product::stock.eq(3))
+    /// })?;
+    /// assert_eq!(kettle.stock, 3);
+    /// assert_eq!(recorded(&mut connection), ["product.created", "product.updated"]);
+    ///
+    /// let failed = connection.outbox_transaction(|tx| {
+    ///     tx.delete(&kettle)?;
+    ///     Err::<(), _>(Error::application("the last one is not for sale"))
+    /// });
+    /// assert_eq!(failed.unwrap_err().kind(), ErrorKind::Application);
+    /// assert_eq!(recorded(&mut connection).len(), 2, "neither row nor message changed");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// What `body` returns (an application's own error as [`Error::application`]), and the database's.
     fn outbox_transaction<T>(
@@ -47,6 +68,22 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     }
 
     /// Records messages inside a transaction that the caller has opened with Diesel's own `transaction`.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() -> Result<()> {
+    /// # let mut connection = connection();
+    /// connection.transaction(|connection| {
+    ///     diesel::delete(product::table.find(7)).execute(connection)?;
+    ///     connection.record_in_open_transaction(|tx| tx.record(&Sold { product_id: 7, count: 5 }))
+    /// })?;
+    /// assert_eq!(recorded(&mut connection), ["product.sold"]);
+    ///
+    /// let outside = connection.record_in_open_transaction(|tx| tx.record(&Sold { product_id: 7, count: 5 }));
+    /// assert_eq!(outside.unwrap_err().kind(), ErrorKind::Invalid);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// `Invalid` when no transaction is open (a `BEGIN` sent as text is not seen); what `body` returns, and

@@ -75,6 +75,17 @@ pub struct FieldSchema {
 }
 
 /// A Diesel model whose writes are recorded; derive it with `#[derive(Outbox)]`.
+///
+/// ```standalone_crate
+/// # include!("doc_setup.rs");
+/// # fn main() {
+/// use outbox_core::Entity;
+///
+/// let lamp = Product { id: 7, name: "lamp".into(), stock: 5 };
+/// assert_eq!((Product::AGGREGATE, lamp.key().as_str()), ("product", "7"));
+/// assert_eq!(lamp.image().unwrap()["stock"], 5);
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an outbox entity",
     note = "add `#[derive(Outbox)]` and `#[outbox(aggregate = \"…\")]` to it"

@@ -40,11 +40,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error without a cause below it.
+    ///
+    /// ```
+    /// use outbox_core::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Invalid, "the list is empty").context("importing products");
+    /// assert_eq!(error.to_string(), "importing products: the list is empty");
+    /// ```
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), source: None }
     }
 
     /// An error with its cause.
+    ///
+    /// ```
+    /// use outbox_core::{Error, ErrorKind};
+    ///
+    /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// assert!(Error::with_source(ErrorKind::Outage, "asking the price list", refused).is_outage());
+    /// ```
     pub fn with_source(
         kind: ErrorKind,
         context: impl Into<String>,
@@ -89,6 +103,18 @@ impl Error {
     }
 
     /// The cause that the application put in with [`Error::application`], or a database's error below.
+    ///
+    /// ```
+    /// #[derive(Debug, PartialEq)]
+    /// struct SoldOut { sku: String }
+    /// # impl std::fmt::Display for SoldOut {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("sold out") }
+    /// # }
+    /// impl std::error::Error for SoldOut {}
+    ///
+    /// let error = outbox_core::Error::application(SoldOut { sku: "A1".into() });
+    /// assert_eq!(error.downcast_ref(), Some(&SoldOut { sku: "A1".into() }));
+    /// ```
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         self.source.as_ref()?.downcast_ref()
     }

@@ -69,6 +69,8 @@ mod copy;
 mod entity;
 mod error;
 mod event;
+#[cfg(doctest)]
+mod guide;
 mod hash;
 mod inbox;
 mod message;

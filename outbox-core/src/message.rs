@@ -178,6 +178,12 @@ impl Message {
 
     /// The same message with a header more.
     ///
+    /// ```
+    /// let message = outbox_core::Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// assert_eq!(message.with_header("tenant", "eu")?.headers().get("tenant"), Some("eu"));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Headers::insert`]; also when the headers grow past [`HEADERS_BYTES_MAX`].
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Result<Self> {

@@ -170,14 +170,14 @@ pub trait Migrated: Backend {
     fn of(migrations: &Migrations) -> EmbeddedMigrations;
 }
 
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 impl Migrated for diesel::mysql::Mysql {
     fn of(migrations: &Migrations) -> EmbeddedMigrations {
         (migrations.mysql)()
     }
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 impl Migrated for diesel::pg::Pg {
     fn of(migrations: &Migrations) -> EmbeddedMigrations {
         (migrations.postgres)()

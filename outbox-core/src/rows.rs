@@ -10,6 +10,23 @@ use diesel::result::{Error, QueryResult};
 use diesel::sql_types::{Bool, BoolOrNullableBool, Integer};
 
 /// A condition on the rows of a table, as Diesel's `filter` takes it.
+///
+/// ```standalone_crate
+/// # include!("doc_setup.rs");
+/// # fn main() -> Result<()> {
+/// # let mut connection = connection();
+/// use outbox_core::Condition;
+///
+/// fn clear<P>(connection: &mut SqliteConnection, which: P) -> Result<Vec<Product>>
+/// where
+///     P: Condition<product::table, diesel::sqlite::Sqlite>,
+/// {
+///     connection.outbox_transaction(|tx| tx.delete_where(which))
+/// }
+/// assert_eq!(clear(&mut connection, product::stock.gt(3).and(product::name.ne("pan")))?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a condition on rows of `{T}`",
     note = "use what Diesel's `filter` takes on that table alone, for example `product::stock.eq(0)`"

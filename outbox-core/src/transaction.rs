@@ -17,7 +17,7 @@ use crate::rows::Condition;
 use crate::write::{EntityOn, InsertOn, UpsertOn};
 
 /// An open transaction in which writes are recorded; get one from
-/// [`OutboxConnection::outbox_transaction`].
+/// [`OutboxConnection::outbox_transaction`]. Its methods have an example each.
 ///
 /// The recorded image is the row as read right after the recorded statement. What is written later through
 /// [`conn`](Self::conn) is not recorded. DDL inside commits implicitly on MySQL and MariaDB and is not
@@ -39,11 +39,27 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     /// The connection, for anything else in the same transaction. Writes through it are not recorded.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// tx.insert(&NewProduct { name: "kettle" })?;
+    /// diesel::update(product::table).set(product::stock.eq(1)).execute(tx.conn())?;
+    /// # Ok(()) }) }
+    /// ```
     pub fn conn(&mut self) -> &mut C {
         self.connection
     }
 
     /// Inserts and records `created`; returns the row as the database holds it.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let kettle = tx.insert(&NewProduct { name: "kettle" })?;
+    /// assert_eq!(kettle.stock, 0, "what the database put there");
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
@@ -56,6 +72,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Inserts many, in as few statements as the database takes, and records `created` for each; returns
     /// the rows in the same order.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let both = tx.insert_all(&[NewProduct { name: "kettle" }, NewProduct { name: "pan" }])?;
+    /// assert_eq!(both[1].name, "pan");
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// As [`insert`](Self::insert); see [`InsertOn::insert_all_on`] for MySQL and MariaDB.
@@ -70,6 +94,15 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     ///
     /// On MySQL and MariaDB, which of the two is told from a look just before the statement, and a row
     /// that collides in another unique key than the primary one is an error.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// // Product 7 is there, so this is an update.
+    /// let lamp = tx.upsert(&Product { id: 7, name: "lamp".into(), stock: 6 })?;
+    /// assert_eq!(lamp.stock, 6);
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -86,6 +119,15 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Reads the row of a primary key and locks it until the transaction ends.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let lamp: Product = tx.lock(&7)?;
+    /// // Nobody else writes this row until COMMIT.
+    /// assert_eq!(lamp.name, "lamp");
+    /// # Ok(()) }) }
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` when there is no such row, and Diesel's.
     pub fn lock<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
@@ -94,6 +136,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let lamp = tx.update(&Product { id: 7, name: "lamp".into(), stock: 4 })?;
+    /// assert_eq!(lamp.stock, 4);
+    /// # Ok(()) }) }
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
     pub fn update<E: EntityOn<C>>(&mut self, entity: &E) -> Result<E> {
@@ -101,6 +151,15 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     /// As [`update`](Self::update), and the message names the fields that differ from `before`.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let before: Product = tx.lock(&7)?;
+    /// // The message says `"changed": ["stock"]`.
+    /// tx.update_from(&before, &Product { stock: 4, ..before.clone() })?;
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -118,6 +177,15 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Updates the row of the entity's primary key with a changeset, as Diesel's `set` takes it, and records
     /// `updated` with the fields that then differ from `before`.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let lamp: Product = tx.lock(&7)?;
+    /// let lamp = tx.update_with(&lamp, product::stock.eq(product::stock - 1))?;
+    /// assert_eq!(lamp.stock, 4);
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -140,6 +208,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// The rows are read and locked first. All of them are held in memory and named in one statement:
     /// some thousands at a time.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let sold_out: Vec<Product> = tx.update_where(product::stock.lt(10), product::stock.eq(0))?;
+    /// assert_eq!(sold_out.len(), 1);
+    /// # Ok(()) }) }
+    /// ```
+    ///
     /// # Errors
     /// As [`insert`](Self::insert); also when the changeset changes a primary key.
     pub fn update_where<E, P, X>(&mut self, condition: P, changes: X) -> Result<Vec<E>>
@@ -158,6 +234,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// Deletes the row of the entity's primary key and records `deleted` with its last state, which it
     /// returns.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let lamp: Product = tx.lock(&7)?;
+    /// assert_eq!(tx.delete(&lamp)?, lamp);
+    /// # Ok(()) }) }
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
     pub fn delete<E: EntityOn<C>>(&mut self, entity: &E) -> Result<E> {
@@ -170,6 +254,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// As [`delete`](Self::delete), by the primary key.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let last: Product = tx.delete_by_id(&7)?;
+    /// assert_eq!(last.stock, 5);
+    /// # Ok(()) }) }
+    /// ```
+    ///
     /// # Errors
     /// As [`delete`](Self::delete).
     pub fn delete_by_id<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
@@ -179,6 +271,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     /// Deletes all rows that meet a condition and records `deleted` for each; returns their last states.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let gone: Vec<Product> = tx.delete_where(product::name.like("la%"))?;
+    /// assert_eq!(gone[0].id, 7);
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -198,6 +298,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// Order per key holds for messages whose transaction holds a lock on the key's row: write the entity,
     /// or [lock](Self::lock) it, before an event of its key.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let lamp: Product = tx.lock(&7)?;
+    /// tx.record(&Sold { product_id: lamp.id, count: 2 })?;
+    /// # Ok(()) }) }
+    /// ```
+    ///
     /// # Errors
     /// `Invalid` when it does not serialize or breaks a bound (see [`Message::new`]).
     pub fn record<E: Event>(&mut self, event: &E) -> Result<()> {
@@ -205,6 +313,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     /// Records domain events, in their order.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// tx.lock::<Product>(&7)?;
+    /// tx.record_all(&[Sold { product_id: 7, count: 2 }, Sold { product_id: 7, count: 1 }])?;
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// As [`record`](Self::record).
@@ -222,12 +338,32 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     /// Records a message made by hand.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let message = Message::new("product", "7", "photographed", br#"{"photos": 3}"#.to_vec())?;
+    /// tx.record_message(message.with_header("tenant", "eu")?);
+    /// # Ok(()) }) }
+    /// ```
     pub fn record_message(&mut self, message: Message) {
         self.buffer.push(message);
     }
 
     /// Runs `body` in a savepoint; when it fails, its writes and its messages are gone and this
     /// transaction goes on.
+    ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() { in_transaction(|tx| {
+    /// let tried = tx.savepoint(|tx| {
+    ///     tx.delete_by_id::<Product>(&7)?;
+    ///     Err::<(), _>(Error::application("changed my mind"))
+    /// });
+    /// assert!(tried.is_err());
+    /// assert_eq!(tx.lock::<Product>(&7)?.stock, 5, "as it was, and nothing is recorded");
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// What `body` returns, and Diesel's for the savepoint itself.

@@ -11,6 +11,30 @@ use crate::rows::Condition;
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` writes it for
 /// the entity itself and, with `#[outbox(entity = Product)]`, for its insertable.
+///
+/// A generic function names it together with [`EntityOn`] and [`UpsertOn`], as far as it writes so:
+///
+/// ```standalone_crate
+/// # include!("doc_setup.rs");
+/// use outbox_core::{EntityOn, InsertOn, UpsertOn};
+///
+/// fn copy<C>(connection: &mut C, id: i64, to: i64) -> Result<Product>
+/// where
+///     C: OutboxConnection,
+///     Product: EntityOn<C, Id = i64> + UpsertOn<C>,
+///     for<'n> NewProduct<'n>: InsertOn<C, Entity = Product>,
+/// {
+///     connection.outbox_transaction(|tx| {
+///         let from: Product = tx.lock(&id)?;
+///         tx.insert(&NewProduct { name: &from.name })?;
+///         tx.upsert(&Product { id: to, ..from })
+///     })
+/// }
+///
+/// # fn main() {
+/// assert_eq!(copy(&mut connection(), 7, 9).unwrap().stock, 5);
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be inserted through the outbox on `{C}`",
     note = "derive `Outbox` on it (with `#[outbox(entity = …)]` on an insertable), and enable outbox-core's feature for that database"

@@ -6,11 +6,15 @@
 #[cfg(feature = "servers")]
 mod brokers;
 #[cfg(feature = "servers")]
+mod existing_transactions;
+#[cfg(feature = "servers")]
 mod harness;
 #[cfg(feature = "servers")]
 mod items;
 #[cfg(feature = "servers")]
 mod mariadb;
+#[cfg(feature = "servers")]
+mod multi_connection;
 #[cfg(feature = "servers")]
 mod mysql;
 #[cfg(feature = "servers")]

@@ -40,6 +40,28 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     /// Inside another transaction it is a savepoint of that one. On SQLite it is `BEGIN IMMEDIATE`. The
     /// future must be awaited to its end: dropped halfway, it leaves the transaction open.
     ///
+    /// ```standalone_crate
+    /// # include!("../doc_setup.rs");
+    /// # #[tokio::main] async fn main() -> Result<()> {
+    /// use outbox_core::AsyncOutboxConnection;
+    ///
+    /// # let mut connection = async_connection();
+    /// let name = String::from("kettle");
+    /// // The future is `Send`, so a task may run it; closures borrow what is around them.
+    /// let task = tokio::spawn(async move {
+    ///     connection
+    ///         .outbox_transaction(async |tx| {
+    ///             let kettle = tx.insert(&NewProduct { name: &name }).await?;
+    ///             tx.record(&Sold { product_id: kettle.id, count: 1 })?;
+    ///             Ok(kettle)
+    ///         })
+    ///         .await
+    /// });
+    /// assert_eq!(task.await.map_err(Error::application)??.name, "kettle");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// What `body` returns (an application's own error as [`Error::application`]), and the database's.
     fn outbox_transaction<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
@@ -63,6 +85,23 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
 
     /// Records messages inside a transaction that the caller has opened with diesel-async's own
     /// `transaction`.
+    ///
+    /// ```standalone_crate
+    /// # include!("../doc_setup.rs");
+    /// # #[tokio::main] async fn main() -> Result<()> {
+    /// use diesel_async::AsyncConnection;
+    /// use outbox_core::AsyncOutboxConnection;
+    ///
+    /// # let mut connection = async_connection();
+    /// connection
+    ///     .transaction(async |connection| {
+    ///         // …existing statements…
+    ///         connection.record_in_open_transaction(async |tx| tx.delete_by_id::<Product>(&7).await).await
+    ///     })
+    ///     .await
+    /// # .map(|_| ())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// `Invalid` when no transaction is open (a `BEGIN` sent as text is not seen); what `body` returns, and

@@ -21,6 +21,46 @@ use crate::transaction::{append_failed, in_context, lock_failed};
 /// The recorded image is the row as read right after the recorded statement. What is written later through
 /// [`conn`](Self::conn) is not recorded. DDL inside commits implicitly on MySQL and MariaDB and is not
 /// supported.
+///
+/// All that touches the database is awaited; more words on each are at [`OutboxTx`](crate::OutboxTx).
+///
+/// ```standalone_crate
+/// # include!("../doc_setup.rs");
+/// # #[tokio::main] async fn main() -> Result<()> {
+/// use diesel_async::SimpleAsyncConnection;
+/// use outbox_core::AsyncOutboxConnection;
+///
+/// # let mut connection = async_connection();
+/// connection
+///     .outbox_transaction(async |tx| {
+///         let kettle = tx.insert(&NewProduct { name: "kettle" }).await?;
+///         let both = tx.insert_all(&[NewProduct { name: "pan" }, NewProduct { name: "pot" }]).await?;
+///         let lamp = tx.upsert(&Product { id: 7, name: "lamp".into(), stock: 6 }).await?;
+///
+///         let kettle: Product = tx.lock(&kettle.id).await?;
+///         let kettle = tx.update(&Product { stock: 2, ..kettle }).await?;
+///         let kettle = tx.update_from(&kettle, &Product { stock: 3, ..kettle.clone() }).await?;
+///         let kettle = tx.update_with(&kettle, product::stock.eq(product::stock + 1)).await?;
+///         let new: Vec<Product> = tx.update_where(product::stock.eq(0), product::stock.eq(1)).await?;
+///         assert_eq!((kettle.stock, new.len()), (4, both.len()));
+///
+///         tx.record(&Sold { product_id: kettle.id, count: 1 })?;
+///         tx.record_all(&[Sold { product_id: kettle.id, count: 2 }])?;
+///         tx.record_message(Message::new("product", kettle.id.to_string(), "seen", b"{}".to_vec())?);
+///
+///         tx.delete(&kettle).await?;
+///         tx.delete_by_id::<Product>(&lamp.id).await?;
+///         tx.delete_where::<Product, _>(product::name.like("p%")).await?;
+///         // A savepoint that fails takes its writes and its messages along.
+///         let tried = tx.savepoint(async |tx| tx.delete_by_id::<Product>(&404).await).await;
+///         assert!(tried.is_err());
+///         // Not recorded, but in the same transaction.
+///         tx.conn().batch_execute("delete from product").await?;
+///         Ok(())
+///     })
+///     .await
+/// # }
+/// ```
 pub struct AsyncOutboxTx<'c, C> {
     connection: &'c mut C,
     buffer: Buffer,

@@ -30,6 +30,13 @@ pub struct Headers(BTreeMap<String, String>);
 impl Headers {
     /// Adds a header of the user's.
     ///
+    /// ```
+    /// let mut headers = outbox_core::Headers::default();
+    /// headers.insert("tenant", "eu")?;
+    /// assert!(headers.insert("x-tenant", "eu").is_err(), "the broker's");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `Invalid` when the name is not `[a-z][a-z0-9._-]*` of at most 100 bytes, or is reserved.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {

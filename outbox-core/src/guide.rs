@@ -1,0 +1,13 @@
+//! The pages of docs/guide, whose code blocks are tests of this crate.
+
+#[cfg(all(feature = "derive", feature = "sqlite"))]
+#[doc = include_str!("../docs/guide/first-entity.md")]
+struct FirstEntity;
+
+#[cfg(all(feature = "derive", feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[doc = include_str!("../docs/guide/existing-transactions.md")]
+struct ExistingTransactions;
+
+#[cfg(all(feature = "async-sqlite", feature = "derive"))]
+#[doc = include_str!("../docs/guide/async.md")]
+struct Asynchronous;
