@@ -69,9 +69,30 @@ pub fn put_redacted(image: &mut Image, name: &str) {
 }
 
 /// An entity's own version number; none above the largest `i64`.
-pub fn version<T: Copy + TryInto<i64>>(version: &T) -> Option<i64> {
-    (*version).try_into().ok()
+pub fn version<T: EntityVersion>(version: &T) -> Option<i64> {
+    version.number()
 }
+
+/// A type that an entity's version can have.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an entity's version",
+    label = "use an integer",
+    note = "a version is an integer that rises with each change"
+)]
+pub trait EntityVersion {
+    fn number(&self) -> Option<i64>;
+}
+
+macro_rules! entity_version {
+    ($($integer:ty),*) => {$(
+        impl EntityVersion for $integer {
+            fn number(&self) -> Option<i64> {
+                (*self).try_into().ok()
+            }
+        }
+    )*};
+}
+entity_version!(i8, i16, i32, i64, u8, u16, u32, u64);
 
 /// A type of column that AUTO_INCREMENT can be: compared with a text, `LAST_INSERT_ID()` would find some
 /// other row.

@@ -1,8 +1,10 @@
 //! `#[derive(Outbox)]`: an entity, or an insertable of one.
 
 use quote::{ToTokens, format_ident};
-use syn::{DeriveInput, GenericParam, Generics, Ident, LitStr, Path};
+use syn::ext::IdentExt;
+use syn::{Data, DeriveInput, GenericParam, Generics, Ident, LitStr, Path};
 
+use super::payload::Serde;
 use super::read::{Field, Read, finish, is_option, name, twice};
 use crate::attr::{Container, Derive, Errors, OnField};
 
@@ -44,6 +46,8 @@ impl Entity {
 pub(crate) struct Recorded {
     pub(crate) field: Field,
     pub(crate) form: Form,
+    /// The function that writes it instead of its own `Serialize`.
+    pub(crate) serialize_with: Option<Path>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,13 +105,13 @@ impl Outbox {
                 }
                 insertable(&read, entity, &mut errors).map(Box::new).map(Self::Insertable)
             }
-            None => entity(&read, &mut errors).map(Box::new).map(Self::Entity),
+            None => entity(&read, input, &mut errors).map(Box::new).map(Self::Entity),
         };
         finish(this, errors)
     }
 }
 
-fn entity(read: &Read<'_>, errors: &mut Errors) -> Option<Entity> {
+fn entity(read: &Read<'_>, input: &DeriveInput, errors: &mut Errors) -> Option<Entity> {
     let container = &read.container;
     match &container.aggregate {
         Some(aggregate) => {
@@ -138,6 +142,7 @@ fn entity(read: &Read<'_>, errors: &mut Errors) -> Option<Entity> {
         _ => read.key(names, errors),
     };
     read.check_recorded(key.as_deref().unwrap_or_default(), errors);
+    let recorded = recorded(read, input, key.as_deref().unwrap_or_default(), errors);
     check_forms(read, key.as_deref().unwrap_or_default(), errors);
     let events = event_names(container, errors);
     let version = version(read, errors);
@@ -148,7 +153,7 @@ fn entity(read: &Read<'_>, errors: &mut Errors) -> Option<Entity> {
         aggregate: container.aggregate.clone()?,
         key: key?,
         id: identity(read),
-        recorded: recorded(read),
+        recorded,
         events,
         is_strict: container.strict.is_some(),
         version,
@@ -157,14 +162,50 @@ fn entity(read: &Read<'_>, errors: &mut Errors) -> Option<Entity> {
     })
 }
 
-fn recorded(read: &Read<'_>) -> Vec<Recorded> {
-    let form = |on: &OnField| match (&on.redact, &on.hash) {
-        (Some(_), _) => Form::Redacted,
-        (_, Some(_)) => Form::Hashed,
-        _ => Form::Plain,
-    };
-    let kept = read.fields.iter().filter(|(_, on)| on.skip.is_none());
-    kept.map(|(field, on)| Recorded { field: field.clone(), form: form(on) }).collect()
+/// The fields that are recorded, as serde's attributes would have them written where ours say nothing else: who
+/// keeps a field out of an API does not want it in a message.
+fn recorded(read: &Read<'_>, input: &DeriveInput, key: &[Field], errors: &mut Errors) -> Vec<Recorded> {
+    let case = Serde::of_type(&input.attrs).case();
+    let Data::Struct(data) = &input.data else { return Vec::new() };
+    let (mut recorded, mut names) = (Vec::new(), Vec::new());
+    for ((field, on), written) in read.fields.iter().zip(&data.fields) {
+        let serde = Serde::of_field(&written.attrs);
+        let form = match (&on.redact, &on.hash) {
+            (Some(_), _) => Form::Redacted,
+            (_, Some(_)) => Form::Hashed,
+            _ => Form::Plain,
+        };
+        if on.skip.is_some() {
+            continue;
+        }
+        if let (Some(skip), Form::Plain) = (&serde.skip, form) {
+            if key.iter().any(|key| key.ident == field.ident) {
+                errors.push(
+                    skip,
+                    format!(
+                        "`{}` is a key field and has to be written: copies find their row by it",
+                        field.ident
+                    ),
+                );
+            }
+            continue;
+        }
+        if let Some(flatten) = &serde.flatten {
+            errors.push(flatten, "each field of an entity is one field of the message; remove `flatten`");
+        }
+        let mut field = field.clone();
+        if on.rename.is_none() {
+            field.name = serde.name(&field.ident.unraw().to_string(), case);
+            // Of our own renames the checks of all derives tell.
+            if names.contains(&field.name) {
+                let text = format!("the message has a field `{}` already; choose another name", field.name);
+                errors.push(&field.ident, text);
+            }
+            names.push(field.name.clone());
+        }
+        recorded.push(Recorded { field, form, serialize_with: serde.serialize_with });
+    }
+    recorded
 }
 
 /// A field has one form, and a key field is recorded as it is.

@@ -1,4 +1,4 @@
-//! What serde makes of an event's fields: the names and types in its payload, as far as a macro can see.
+//! What serde makes of fields: the names and types in a payload, as far as a macro can see.
 
 use quote::quote;
 use syn::ext::IdentExt;
@@ -24,7 +24,9 @@ pub(super) struct Serde {
     rename_all_fields: Option<Case>,
     /// Never serialized.
     pub(super) skip: Option<Path>,
-    flatten: bool,
+    pub(super) flatten: Option<Path>,
+    /// The function that writes it instead of its own `Serialize`.
+    pub(super) serialize_with: Option<Path>,
     /// Something else is serialized in the place of its fields.
     pub(super) is_replaced: bool,
 }
@@ -49,6 +51,7 @@ impl Serde {
             .flatten();
         for item in items {
             let Some(name) = item.path().get_ident().map(ToString::to_string) else { continue };
+            found.is_replaced |= replacing.contains(&name.as_str());
             match name.as_str() {
                 "rename" => found.rename = found.rename.or(on_write(&item)),
                 "rename_all" => found.rename_all = on_write(&item).and_then(|case| Case::named(&case)),
@@ -56,11 +59,23 @@ impl Serde {
                     found.rename_all_fields = on_write(&item).and_then(|case| Case::named(&case));
                 }
                 "skip" | "skip_serializing" => found.skip = Some(item.path().clone()),
-                "flatten" => found.flatten = true,
-                other => found.is_replaced |= replacing.contains(&other),
+                "flatten" => found.flatten = Some(item.path().clone()),
+                "serialize_with" => found.serialize_with = function(&item, ""),
+                "with" => found.serialize_with = function(&item, "::serialize"),
+                _ => {}
             }
         }
         found
+    }
+
+    pub(super) fn of_field(attributes: &[Attribute]) -> Self {
+        Self::read(attributes, &[])
+    }
+
+    /// The name under which a field is written.
+    pub(super) fn name(&self, ident: &str, case: Option<Case>) -> String {
+        let in_case = || case.map_or_else(|| ident.to_owned(), |case| case.of_field(ident));
+        self.rename.clone().unwrap_or_else(in_case)
     }
 
     /// The case of the fields' names in a variant of this enum.
@@ -77,15 +92,15 @@ impl Serde {
 /// The fields in the payload, those left out that serde does not write.
 pub(super) fn fields(fields: &FieldsNamed, case: Option<Case>, is_replaced: bool) -> Vec<PayloadField> {
     let field = |field: &syn::Field| {
-        let serde = Serde::read(&field.attrs, &[]);
+        let serde = Serde::of_field(&field.attrs);
         if serde.skip.is_some() {
             return None;
         }
         let ident = field.ident.as_ref()?.unraw().to_string();
         let ty = &field.ty;
         Some(PayloadField {
-            name: serde.rename.unwrap_or_else(|| case.map_or(ident.clone(), |case| case.of_field(&ident))),
-            ty: if is_replaced || serde.flatten {
+            name: serde.name(&ident, case),
+            ty: if is_replaced || serde.flatten.is_some() {
                 UNSEEN.to_owned()
             } else {
                 quote!(#ty).to_string().replace(char::is_whitespace, "")
@@ -93,6 +108,12 @@ pub(super) fn fields(fields: &FieldsNamed, case: Option<Case>, is_replaced: bool
         })
     };
     fields.named.iter().filter_map(field).collect()
+}
+
+/// The function in `with = "module"` or `serialize_with = "function"`.
+fn function(item: &Meta, end: &str) -> Option<Path> {
+    let Meta::NameValue(pair) = item else { return None };
+    syn::parse_str(&format!("{}{end}", text(&pair.value)?)).ok()
 }
 
 /// `name = "text"` or `name(serialize = "text", …)`.

@@ -148,14 +148,23 @@ fn names(paths: &Paths, entity: &Entity) -> TokenStream {
     let schema = fingerprint(&typed);
     let fields = typed.iter().map(|(name, ty)| quote!(#krate::FieldSchema { name: #name, ty: #ty }));
     let key = key_fn(paths, key);
-    let puts = recorded.iter().map(|Recorded { field: Field { ident, ty, name, .. }, form }| match form {
-        Form::Plain => {
-            quote_spanned!(at(ty.span())=> #private::put::<#ty>(&mut __image, #name, &self.#ident)?;)
+    let puts = recorded.iter().map(|Recorded { field, form, serialize_with }| {
+        let Field { ident, ty, name, .. } = field;
+        match (form, serialize_with) {
+            (Form::Plain, Some(function)) => quote_spanned! {at(function.span())=>
+                __image.insert(
+                    ::std::string::String::from(#name),
+                    #function(&self.#ident, #private::serde_json::value::Serializer)?,
+                );
+            },
+            (Form::Plain, None) => {
+                quote_spanned!(at(ty.span())=> #private::put::<#ty>(&mut __image, #name, &self.#ident)?;)
+            }
+            (Form::Hashed, _) => {
+                quote_spanned!(at(ty.span())=> #private::put_hashed::<#ty>(&mut __image, #name, &self.#ident)?;)
+            }
+            (Form::Redacted, _) => quote!(#private::put_redacted(&mut __image, #name);),
         }
-        Form::Hashed => {
-            quote_spanned!(at(ty.span())=> #private::put_hashed::<#ty>(&mut __image, #name, &self.#ident)?;)
-        }
-        Form::Redacted => quote!(#private::put_redacted(&mut __image, #name);),
     });
     let [created, updated, deleted] = events;
     let version = version.as_ref().map(|Field { ident, ty, .. }| {
@@ -189,6 +198,7 @@ fn names(paths: &Paths, entity: &Entity) -> TokenStream {
 /// The type that the schema names for a field.
 fn form_text(recorded: &Recorded) -> String {
     match recorded.form {
+        Form::Plain if recorded.serialize_with.is_some() => "?".to_owned(),
         Form::Plain => type_text(&recorded.field.ty),
         Form::Redacted => "redacted".to_owned(),
         Form::Hashed => "hashed".to_owned(),

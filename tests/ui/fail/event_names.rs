@@ -1,0 +1,21 @@
+use diesel::prelude::*;
+use outbox_core::Outbox;
+
+diesel::table! {
+    products (id) {
+        id -> BigInt,
+        name -> Text,
+        rest -> Text,
+    }
+}
+
+#[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+#[diesel(table_name = products)]
+#[outbox(aggregate = "product", created = "updated", deleted = "current", updated = "a.b")]
+struct Product {
+    id: i64,
+    name: String,
+    rest: String,
+}
+
+fn main() {}
