@@ -6,6 +6,7 @@
 mod connection;
 mod transaction;
 mod write;
+mod writer;
 
 pub use connection::AsyncOutboxConnection;
 pub use transaction::AsyncOutboxTx;

@@ -9,6 +9,7 @@ use crate::inbox::HeldMessage;
 use crate::message::{Message, MessageId, Version};
 use crate::transaction::OutboxTx;
 
+pub(crate) mod backlog;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "async-mysql", feature = "async-postgres"))]
 pub(crate) mod lock;
 #[cfg(feature = "mysql")]
@@ -171,14 +172,6 @@ pub(crate) struct ConsumerSql {
     pub(crate) forget_deleted: &'static str,
     pub(crate) claim_copy: &'static str,
     pub(crate) copy_source: &'static str,
-}
-
-/// The texts by which a writer looks at the backlog of one database.
-#[doc(hidden)]
-pub(crate) struct BacklogSql {
-    pub(crate) ends: &'static str,
-    pub(crate) oldest_movable: &'static str,
-    pub(crate) exceeds: &'static str,
 }
 
 /// The lowest and the highest id of the outbox, and the age of the row with the lowest.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::retry::{Attempts, RetryPolicy};
 use crate::transaction::OutboxTx;
 
-mod backlog;
+pub(crate) mod backlog;
 
 pub use backlog::{BacklogLimit, WhenFull};
 use backlog::{Gate, Step};
@@ -64,8 +64,8 @@ writer.transaction(connection, |tx| {
 )]
 #[derive(Debug, Clone, Default)]
 pub struct Writer {
-    retry: Option<RetryPolicy>,
-    gate: Option<Arc<Gate>>,
+    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl Writer {
@@ -142,7 +142,7 @@ impl Writer {
 }
 
 /// What follows a failed attempt: the wait before the next one, or the error for the caller.
-fn next_wait(
+pub(crate) fn next_wait(
     attempts: Option<&mut Attempts>,
     error: Error,
     is_usable: impl FnOnce() -> bool,
@@ -169,11 +169,15 @@ fn is_outermost<C: OutboxConnection>(connection: &mut C) -> Result<bool> {
         0 => Ok(false),
         // Diesel calls an open transaction broken unless it is a test's.
         1 if !AnsiTransactionManager::is_broken_transaction_manager(connection) => Ok(true),
-        _ => Err(Error::invalid(
-            "outbox: Writer::transaction inside an open transaction: only the outermost can run again; call it \
-             there, and record in here with record_in_open_transaction",
-        )),
+        _ => Err(not_outermost()),
     }
+}
+
+pub(crate) fn not_outermost() -> Error {
+    Error::invalid(
+        "outbox: Writer::transaction inside an open transaction: only the outermost can run again; call it \
+         there, and record in here with record_in_open_transaction",
+    )
 }
 
 /// Whether a transaction can be opened on it.

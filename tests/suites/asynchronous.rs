@@ -3,7 +3,9 @@
 use diesel::prelude::*;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
 use diesel_async::{AsyncConnection as _, SimpleAsyncConnection as _};
-use outbox_core::{AsyncOutboxConnection as _, Error, ErrorKind};
+use outbox_core::{
+    AsyncOutboxConnection as _, BacklogLimit, Error, ErrorKind, OutboxEvent, RetryPolicy, WhenFull, Writer,
+};
 use serde_json::json;
 
 use super::AsyncConnection;
@@ -183,4 +185,97 @@ async fn a_large_batch_keeps_its_order() {
     let mut sync = connect(&database);
     let recorded: Vec<_> = outbox(&mut sync).into_iter().map(|row| row.key).collect();
     assert_eq!(recorded, written.iter().map(|item| item.id.to_string()).collect::<Vec<_>>());
+}
+
+/// Order by a lock on the key alone.
+#[derive(serde::Serialize, OutboxEvent)]
+#[outbox(aggregate = "account", event = "moved", key = account, version = 2, strict)]
+struct Moved {
+    account: i64,
+}
+
+#[tokio::test]
+async fn a_writer_runs_again_what_contention_ended() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    let writer = Writer::new()
+        .retry(RetryPolicy { initial: std::time::Duration::from_millis(1), ..RetryPolicy::default() });
+    let attempts = std::sync::atomic::AtomicU32::new(0);
+    let deadlock = || {
+        let kind = diesel::result::DatabaseErrorKind::SerializationFailure;
+        Error::from(diesel::result::Error::DatabaseError(kind, Box::new("made up".to_owned())))
+    };
+    writer
+        .transaction_async(&mut connection, async |tx| {
+            tx.insert(&new("once")).await?;
+            tx.record(&Moved { account: 7 })?;
+            match attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 | 1 => Err(deadlock()),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .unwrap();
+    let refused = writer
+        .transaction_async(&mut connection, async |_| Err::<(), _>(Error::application("no")))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Application);
+    let mut sync = connect(&database);
+    assert_eq!(items(&mut sync).len(), 1);
+    let pending = outbox(&mut sync);
+    assert_eq!(kinds(&pending), ["item.created", "account.moved"]);
+    assert_eq!(pending[1].headers["outbox-schema-version"], "2");
+}
+
+#[tokio::test]
+async fn a_writer_is_held_back_while_the_outbox_is_full() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    let limit = BacklogLimit { rows: Some(2), probe: std::time::Duration::ZERO, ..BacklogLimit::default() };
+    let writer = Writer::new().backlog(limit, WhenFull::Refuse);
+    let mut written = 0;
+    let error = loop {
+        match writer.transaction_async(&mut connection, async |tx| tx.insert(&new("x")).await).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Backlog, "{error}");
+    // More than the limit by what goes in between two looks.
+    assert!(written >= 3, "{error}");
+}
+
+#[tokio::test]
+async fn strict_keys_are_locked_before_the_messages_go_in() {
+    let database = fresh();
+    let mut first = open(&database).await;
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let record = async |connection: &mut AsyncConnection| {
+        connection.outbox_transaction(async |tx| tx.record(&Moved { account: 7 })).await
+    };
+    // The inner one flushes at its end, and the outer one keeps its locks.
+    let holder = async move {
+        first
+            .transaction::<_, Error, _>(async |connection| {
+                connection.record_in_open_transaction(async |tx| tx.record(&Moved { account: 7 })).await?;
+                held.send(()).unwrap();
+                released.await.unwrap();
+                Ok(())
+            })
+            .await
+            .unwrap();
+    };
+    let waiter = async {
+        is_held.await.unwrap();
+        let mut second = open(&database).await;
+        let mut recording = std::pin::pin!(record(&mut second));
+        let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut recording).await;
+        assert!(early.is_err(), "the second waits for the first: {early:?}");
+        release.send(()).unwrap();
+        recording.await.unwrap();
+    };
+    tokio::join!(holder, waiter);
+    assert_eq!(outbox(&mut connect(&database)).len(), 2);
 }

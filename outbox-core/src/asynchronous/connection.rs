@@ -6,6 +6,7 @@ use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::transaction::AsyncOutboxTx;
+use crate::connection::{Ends, NumberRow};
 use crate::error::{Error, Result};
 use crate::message::Message;
 
@@ -20,6 +21,20 @@ pub trait AsyncBody<A, R>: AsyncFnOnce(A) -> R + FnOnce(A) -> <Self as AsyncBody
 impl<F, A, R, Fut> AsyncBody<A, R> for F
 where
     F: AsyncFnOnce(A) -> R + FnOnce(A) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Future = Fut;
+}
+
+/// As [`AsyncBody`], for a closure that may run again.
+#[doc(hidden)]
+pub trait AsyncBodyMut<A, R>: AsyncFnMut(A) -> R + FnMut(A) -> <Self as AsyncBodyMut<A, R>>::Future {
+    type Future: Future<Output = R>;
+}
+
+impl<F, A, R, Fut> AsyncBodyMut<A, R> for F
+where
+    F: AsyncFnMut(A) -> R + FnMut(A) -> Fut,
     Fut: Future<Output = R>,
 {
     type Future = Fut;
@@ -132,12 +147,24 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     #[doc(hidden)]
     fn lock_keys(&mut self, keys: &[(&str, &str)]) -> impl Future<Output = Result<()>> + Send;
 
+    /// As [`OutboxConnection::outbox_ends`](crate::OutboxConnection::outbox_ends).
+    #[doc(hidden)]
+    fn outbox_ends(&mut self) -> impl Future<Output = QueryResult<Ends>> + Send;
+
+    /// As [`OutboxConnection::oldest_movable_ms`](crate::OutboxConnection::oldest_movable_ms).
+    #[doc(hidden)]
+    fn oldest_movable_ms(&mut self) -> impl Future<Output = QueryResult<Option<i64>>> + Send;
+
+    /// As [`OutboxConnection::outbox_exceeds`](crate::OutboxConnection::outbox_exceeds).
+    #[doc(hidden)]
+    fn outbox_exceeds(&mut self, rows: i64) -> impl Future<Output = QueryResult<bool>> + Send;
+
     #[doc(hidden)]
     fn append_messages(&mut self, messages: Vec<Message>) -> impl Future<Output = QueryResult<()>> + Send;
 }
 
 /// How deep the open transactions are nested; `None` is none.
-fn depth<C: AsyncConnection>(connection: &mut C) -> QueryResult<Option<std::num::NonZeroU32>> {
+pub(crate) fn depth<C: AsyncConnection>(connection: &mut C) -> QueryResult<Option<std::num::NonZeroU32>> {
     C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
 }
 
@@ -171,6 +198,26 @@ macro_rules! append_messages {
     };
 }
 
+macro_rules! backlog_methods {
+    ($sql:expr) => {
+        async fn outbox_ends(&mut self) -> QueryResult<Ends> {
+            diesel_async::RunQueryDsl::get_result(diesel::sql_query($sql.ends), self).await
+        }
+
+        async fn oldest_movable_ms(&mut self) -> QueryResult<Option<i64>> {
+            let query = diesel::sql_query($sql.oldest_movable);
+            let rows: Vec<NumberRow> = diesel_async::RunQueryDsl::load(query, self).await?;
+            Ok(rows.first().map(|row| row.number))
+        }
+
+        async fn outbox_exceeds(&mut self, rows: i64) -> QueryResult<bool> {
+            let query = diesel::sql_query($sql.exceeds).bind::<diesel::sql_types::BigInt, _>(rows);
+            let rows: Vec<NumberRow> = diesel_async::RunQueryDsl::load(query, self).await?;
+            Ok(!rows.is_empty())
+        }
+    };
+}
+
 #[cfg(feature = "async-mysql")]
 impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
     const DEADLOCK_ENDS_ALL: bool = true;
@@ -178,11 +225,13 @@ impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
     async fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
         let slots = crate::connection::lock::Slots::of(keys);
         let query = diesel::sql_query(slots.sql());
-        let locked = diesel_async::RunQueryDsl::load::<crate::connection::NumberRow>(query, self).await;
+        let locked = diesel_async::RunQueryDsl::load::<NumberRow>(query, self).await;
         slots.check(locked.map(|rows| rows.len()))
     }
 
     append_messages!();
+
+    backlog_methods!(crate::connection::backlog::MYSQL);
 }
 
 #[cfg(feature = "async-postgres")]
@@ -199,6 +248,8 @@ impl AsyncOutboxConnection for diesel_async::AsyncPgConnection {
     }
 
     append_messages!();
+
+    backlog_methods!(crate::connection::backlog::POSTGRES);
 }
 
 #[cfg(feature = "async-sqlite")]
@@ -223,4 +274,6 @@ impl AsyncOutboxConnection for super::AsyncSqliteConnection {
         self.spawn_blocking(move |connection| crate::OutboxConnection::append_messages(connection, &messages))
             .await
     }
+
+    backlog_methods!(crate::connection::backlog::SQLITE);
 }

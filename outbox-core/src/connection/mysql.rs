@@ -6,7 +6,7 @@ use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 
 use super::lock::Slots;
 use super::{
-    BacklogSql, ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, backlog_methods,
+    ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods,
     consumer_methods,
 };
 use crate::error::Result;
@@ -29,19 +29,6 @@ const SQL: ConsumerSql = ConsumerSql {
 
 /// Indexes are forced: a plan made for an empty table reads or sorts all of a full one. The rows are counted
 /// off on the narrow index.
-const BACKLOG: BacklogSql = BacklogSql {
-    ends: "select (select min(id) from outbox) as first_id, (select max(id) from outbox) as last_id, \
-        (select timestampdiff(microsecond, created_at, utc_timestamp(6)) div 1000 \
-         from outbox force index (primary) order by id limit 1) as oldest_ms",
-    oldest_movable: "select timestampdiff(microsecond, o.created_at, utc_timestamp(6)) div 1000 as number \
-        from (select id, aggregate_type, aggregate_id, created_at \
-              from outbox force index (primary) order by id limit 10000) o \
-        left join outbox_key k force index (primary) \
-          on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id \
-        where k.parked is null or not k.parked order by o.id limit 1",
-    exceeds: "select id as number from outbox force index (outbox_bucket) limit 1 offset ?",
-};
-
 impl OutboxConnection for MysqlConnection {
     const DEADLOCK_ENDS_ALL: bool = true;
 
@@ -51,6 +38,6 @@ impl OutboxConnection for MysqlConnection {
         slots.check(locked.map(|rows| rows.len()))
     }
 
-    backlog_methods!(BACKLOG);
+    backlog_methods!(backlog::MYSQL);
     consumer_methods!(SQL);
 }

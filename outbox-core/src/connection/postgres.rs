@@ -5,7 +5,7 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text};
 
 use super::{
-    BacklogSql, ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog_methods, consumer_methods, lock,
+    ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods, consumer_methods, lock,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -26,18 +26,6 @@ const SQL: ConsumerSql = ConsumerSql {
     copy_source: "select source from copy_source where copy = $1",
 };
 
-const BACKLOG: BacklogSql = BacklogSql {
-    ends: "select (select min(id) from outbox) as first_id, (select max(id) from outbox) as last_id, \
-        (select (extract(epoch from clock_timestamp() - created_at) * 1000)::bigint \
-         from outbox order by id limit 1) as oldest_ms",
-    oldest_movable: "select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint as number \
-        from (select id, aggregate_type, aggregate_id, created_at from outbox order by id limit 10000) o \
-        left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id \
-        where k.parked is null or not k.parked order by o.id limit 1",
-    // Without an order: a plan made for an empty table would sort all of a full one.
-    exceeds: "select id as number from outbox limit 1 offset $1",
-};
-
 impl OutboxConnection for PgConnection {
     /// Advisory locks of the transaction, on 32 bits of a key's hash.
     fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
@@ -48,6 +36,6 @@ impl OutboxConnection for PgConnection {
         Ok(())
     }
 
-    backlog_methods!(BACKLOG);
+    backlog_methods!(backlog::POSTGRES);
     consumer_methods!(SQL);
 }

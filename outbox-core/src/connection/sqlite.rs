@@ -5,7 +5,7 @@ use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 use diesel::sqlite::SqliteConnection;
 
 use super::{
-    BacklogSql, ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog_methods, consumer_methods,
+    ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods, consumer_methods,
 };
 use crate::error;
 use crate::error::Result;
@@ -27,18 +27,6 @@ const SQL: ConsumerSql = ConsumerSql {
     copy_source: "select source from copy_source where copy = ?",
 };
 
-const BACKLOG: BacklogSql = BacklogSql {
-    ends: "select (select min(id) from outbox) as first_id, (select max(id) from outbox) as last_id, \
-        (select cast((julianday('now') - 2440587.5) * 86400000 as integer) - created_at / 1000 \
-         from outbox order by id limit 1) as oldest_ms",
-    oldest_movable: "select cast((julianday('now') - 2440587.5) * 86400000 as integer) - o.created_at / 1000 \
-          as number \
-        from (select id, aggregate_type, aggregate_id, created_at from outbox order by id limit 10000) o \
-        left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id \
-        where k.parked is null or not k.parked order by o.id limit 1",
-    exceeds: "select id as number from outbox indexed by outbox_bucket limit 1 offset ?",
-};
-
 impl OutboxConnection for SqliteConnection {
     /// `BEGIN IMMEDIATE`: a transaction that starts as a reader cannot become a writer behind another one.
     fn write_transaction<T, E: From<diesel::result::Error>>(
@@ -55,6 +43,6 @@ impl OutboxConnection for SqliteConnection {
         Ok(())
     }
 
-    backlog_methods!(BACKLOG);
+    backlog_methods!(backlog::SQLITE);
     consumer_methods!(SQL);
 }

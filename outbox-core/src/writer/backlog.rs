@@ -38,7 +38,7 @@ pub enum WhenFull {
 
 /// What was seen of an outbox that is over its limit.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     ends: Ends,
     rows: Option<u64>,
     age: Option<(Duration, Duration)>,
@@ -68,7 +68,7 @@ impl Backlog {
 
 /// What a transaction does next.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Goes on.
     Enter,
     /// Looks at the outbox and tells [`Gate::answer`]; the others go by the last answer meanwhile.
@@ -81,7 +81,7 @@ pub(super) enum Step {
 
 /// What all clones of a writer know of the backlog.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     limit: BacklogLimit,
     when_full: WhenFull,
     seen: Mutex<Seen>,
@@ -94,23 +94,23 @@ struct Seen {
 }
 
 impl Gate {
-    pub(super) fn new(limit: BacklogLimit, when_full: WhenFull) -> Self {
+    pub(crate) fn new(limit: BacklogLimit, when_full: WhenFull) -> Self {
         Self { limit, when_full, seen: Mutex::default() }
     }
 
-    pub(super) fn limit(&self) -> &BacklogLimit {
+    pub(crate) fn limit(&self) -> &BacklogLimit {
         &self.limit
     }
 
     /// Until when a transaction that starts now waits; `None` is for ever.
-    pub(super) fn patience(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn patience(&self, now: Instant) -> Option<Instant> {
         match self.when_full {
             WhenFull::Refuse => Some(now),
             WhenFull::Delay(delay) => now.checked_add(delay),
         }
     }
 
-    pub(super) fn step(&self, now: Instant, until: Option<Instant>) -> Step {
+    pub(crate) fn step(&self, now: Instant, until: Option<Instant>) -> Step {
         if self.limit.rows.is_none() && self.limit.age.is_none() {
             return Step::Enter;
         }
@@ -126,7 +126,7 @@ impl Gate {
     ///
     /// # Errors
     /// The probe's, unless it is an outage: of that the transaction itself will tell.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &self,
         probed: Result<Option<Backlog>>,
         now: Instant,
@@ -175,20 +175,34 @@ impl Gate {
 /// that there may be so many; and age past parked keys only where the very first row is too old.
 pub(super) fn look<C: OutboxConnection>(connection: &mut C, limit: &BacklogLimit) -> Result<Option<Backlog>> {
     let ends = connection.outbox_ends()?;
-    let (Some(first), Some(last)) = (ends.first_id, ends.last_id) else { return Ok(None) };
-    let mut backlog = Backlog { ends, rows: None, age: None };
-    if let Some(rows) = limit.rows {
-        let offset = i64::try_from(rows).unwrap_or(i64::MAX);
-        if last.saturating_sub(first) >= offset && connection.outbox_exceeds(offset)? {
-            backlog.rows = Some(rows);
-        }
-    }
-    if let Some(limit) = limit.age
-        && is_over(ends.oldest_ms, limit).is_some()
-    {
-        backlog.age = is_over(connection.oldest_movable_ms()?, limit).map(|age| (age, limit));
-    }
-    Ok((backlog.rows.is_some() || backlog.age.is_some()).then_some(backlog))
+    let exceeds = match offset_to_look_at(&ends, limit) {
+        Some(offset) => connection.outbox_exceeds(offset)?,
+        None => false,
+    };
+    let movable = if may_be_too_old(&ends, limit) { connection.oldest_movable_ms()? } else { None };
+    Ok(judge(ends, limit, exceeds, movable))
+}
+
+/// The row to look for, where the ids allow so many.
+pub(crate) fn offset_to_look_at(ends: &Ends, limit: &BacklogLimit) -> Option<i64> {
+    let offset = i64::try_from(limit.rows?).unwrap_or(i64::MAX);
+    (ends.last_id?.saturating_sub(ends.first_id?) >= offset).then_some(offset)
+}
+
+pub(crate) fn may_be_too_old(ends: &Ends, limit: &BacklogLimit) -> bool {
+    limit.age.is_some_and(|limit| is_over(ends.oldest_ms, limit).is_some())
+}
+
+/// What was seen, if it is over the limit; `movable` is the age of the oldest row whose key is not parked.
+pub(crate) fn judge(
+    ends: Ends,
+    limit: &BacklogLimit,
+    exceeds: bool,
+    movable_ms: Option<i64>,
+) -> Option<Backlog> {
+    let rows = limit.rows.filter(|_| exceeds);
+    let age = limit.age.and_then(|limit| is_over(movable_ms, limit).map(|age| (age, limit)));
+    (rows.is_some() || age.is_some()).then_some(Backlog { ends, rows, age })
 }
 
 /// The age, if it is over the limit.
