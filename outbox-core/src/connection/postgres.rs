@@ -5,7 +5,8 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text};
 
 use super::{
-    BacklogSql, ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog_methods, consumer_methods, lock,
+    BacklogSql, ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog_methods, consumer_methods,
+    lock, testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -50,4 +51,5 @@ impl OutboxConnection for PgConnection {
 
     backlog_methods!(BACKLOG);
     consumer_methods!(SQL);
+    testing_methods!("(extract(epoch from created_at) * 1000000)::bigint");
 }

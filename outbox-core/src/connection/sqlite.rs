@@ -6,6 +6,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::{
     BacklogSql, ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog_methods, consumer_methods,
+    testing_methods,
 };
 use crate::error;
 use crate::error::Result;
@@ -57,4 +58,5 @@ impl OutboxConnection for SqliteConnection {
 
     backlog_methods!(BACKLOG);
     consumer_methods!(SQL);
+    testing_methods!("created_at");
 }
