@@ -227,3 +227,35 @@ pub struct HeldRow {
     #[diesel(sql_type = Text)]
     pub(crate) error: String,
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::message::Message;
+
+    #[test]
+    fn a_failed_assertion_points_at_its_own_line() {
+        let mut connection = memory_outbox();
+        connection.append_messages(&[Message::new("a", "1", "b", b"{}".to_vec()).unwrap()]).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (noted, own) = (Arc::clone(&seen), std::thread::current().id());
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().id() == own {
+                let location = panic.location().unwrap();
+                noted.lock().unwrap().push((location.file().to_owned(), location.line()));
+            } else {
+                previous(panic);
+            }
+        }));
+        let line = line!() + 1;
+        let assertion = AssertUnwindSafe(|| crate::assert_nothing_recorded!(connection));
+        let panicked = catch_unwind(assertion).is_err();
+        drop(std::panic::take_hook());
+        assert!(panicked);
+        assert_eq!(*seen.lock().unwrap(), [(file!().to_owned(), line)]);
+    }
+}
