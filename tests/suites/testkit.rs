@@ -163,6 +163,8 @@ fn a_name_that_does_not_exist_fails_also_where_nothing_is_expected() {
     assert!(text.contains("has no kind \"full\"; it has filled, renamed, emptied"), "{text}");
     let text = failure(|| assert_not_recorded!(connection, event Emptied, after = {"purse": "p"}));
     assert!(text.contains("use `payload`"), "{text}");
+    let text = failure(|| assert_not_recorded!(connection, event Emptied, times = 2));
+    assert!(text.contains("`times` is of assert_recorded!"), "{text}");
 }
 
 #[test]

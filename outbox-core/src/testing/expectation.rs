@@ -140,7 +140,9 @@ impl Expectation {
         self
     }
 
+    #[track_caller]
     pub fn never(self) -> Self {
+        assert_eq!(self.times, 1, "`times` is of assert_recorded!; assert_not_recorded! has none");
         self.times(0)
     }
 
