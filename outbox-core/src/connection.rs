@@ -152,6 +152,20 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     /// Claims the copy for a source, unless another has it; returns the source that has it.
     #[doc(hidden)]
     fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String>;
+
+    /// The outbox as this connection sees it, in the order of ids.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    fn pending_messages(&mut self) -> QueryResult<Vec<crate::testing::PendingRow>>;
+
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    fn forget_messages(&mut self, ids: &[i64]) -> QueryResult<()>;
+
+    /// What the subscribers of this database have set aside.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    fn held_messages(&mut self) -> QueryResult<Vec<crate::testing::HeldRow>>;
 }
 
 pub(crate) fn no_open_transaction() -> Error {
@@ -236,8 +250,14 @@ macro_rules! consumer_methods {
             use diesel::prelude::*;
 
             for run in crate::buffer::append_runs(messages) {
-                let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
-                diesel::insert_into(crate::schema::outbox::table).values(rows).execute(self)?;
+                let insert = diesel::insert_into(crate::schema::outbox::table);
+                // Diesel keeps the statement of one row prepared, and prepares that of many each time anew.
+                if let [one] = run {
+                    insert.values(crate::schema::NewOutboxRow::of(one)).execute(self)?;
+                } else {
+                    let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
+                    insert.values(rows).execute(self)?;
+                }
             }
             Ok(())
         }
@@ -308,3 +328,39 @@ macro_rules! consumer_methods {
     };
 }
 pub(crate) use consumer_methods;
+
+/// As [`consumer_methods`], for the test kit; with the expression for `created_at` in microseconds.
+macro_rules! testing_methods {
+    ($created_at_us:literal) => {
+        #[cfg(feature = "testing")]
+        fn pending_messages(&mut self) -> QueryResult<Vec<crate::testing::PendingRow>> {
+            let query = concat!(
+                "select id, message_id, aggregate_type, aggregate_id, event_type, headers, payload, ",
+                $created_at_us,
+                " as created_at_us, (select generation from outbox_meta where id = 1) as generation \
+                 from outbox order by id",
+            );
+            diesel::RunQueryDsl::load(diesel::sql_query(query), self)
+        }
+
+        #[cfg(feature = "testing")]
+        fn forget_messages(&mut self, ids: &[i64]) -> QueryResult<()> {
+            use crate::schema::outbox;
+            use diesel::prelude::*;
+
+            // So many binds every database takes.
+            for ids in ids.chunks(500) {
+                diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(self)?;
+            }
+            Ok(())
+        }
+
+        #[cfg(feature = "testing")]
+        fn held_messages(&mut self) -> QueryResult<Vec<crate::testing::HeldRow>> {
+            let query = "select consumer, message_id, kind, aggregate_id, attempts, error from inbox_held \
+                 order by held_at, message_id";
+            diesel::RunQueryDsl::load(diesel::sql_query(query), self)
+        }
+    };
+}
+pub(crate) use testing_methods;

@@ -11,3 +11,7 @@ struct ExistingTransactions;
 #[cfg(all(feature = "async-sqlite", feature = "derive"))]
 #[doc = include_str!("../docs/guide/async.md")]
 struct Asynchronous;
+
+#[cfg(all(feature = "derive", feature = "sqlite", feature = "testing"))]
+#[doc = include_str!("../docs/guide/testing.md")]
+struct Testing;

@@ -24,6 +24,8 @@ use crate::retry::RetryPolicy;
 use crate::transaction::OutboxTx;
 
 mod apply;
+#[cfg(feature = "testing")]
+mod drain;
 mod pump;
 
 use apply::Worker;
@@ -76,7 +78,7 @@ type Run<C> = dyn Fn(&mut OutboxTx<'_, C>, &Recorded) -> Result<()> + Send + Syn
 /// What a kind of message does; a copy has a name, a handler has none.
 struct Effect<C> {
     copy: Option<&'static str>,
-    run: Box<Run<C>>,
+    run: Arc<Run<C>>,
 }
 
 impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
@@ -103,7 +105,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     pub fn copy<R: ReplicaOn<C> + 'static>(mut self) -> Self {
         for operation in Operation::ALL {
             let run = |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| copy_change::<R, C>(tx, recorded);
-            let effect = Effect { copy: Some(R::COPY), run: Box::new(run) };
+            let effect = Effect { copy: Some(R::COPY), run: Arc::new(run) };
             self.add(format!("{}.{}", R::AGGREGATE, R::EVENTS.of(operation)), effect);
         }
         self
@@ -124,7 +126,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         let run = move |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| {
             handler(tx, serde_json::from_slice(recorded.message.payload())?)
         };
-        self.add(kind.into(), Effect { copy: None, run: Box::new(run) });
+        self.add(kind.into(), Effect { copy: None, run: Arc::new(run) });
         self
     }
 
@@ -150,7 +152,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
                 }
                 handler(tx, event)
             };
-            let effect = Effect { copy: None, run: Box::new(run) };
+            let effect = Effect { copy: None, run: Arc::new(run) };
             self.add(format!("{}.{}", E::AGGREGATE, schema.event), effect);
         }
         self

@@ -25,6 +25,8 @@ mod recording;
 mod store;
 #[path = "subscribers.rs"]
 mod subscribers;
+#[path = "testkit.rs"]
+mod testkit;
 #[path = "write_side.rs"]
 mod write_side;
 #[path = "writer.rs"]

@@ -190,8 +190,14 @@ macro_rules! append_messages {
             use diesel_async::RunQueryDsl;
 
             for run in crate::buffer::append_runs(&messages) {
-                let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
-                diesel::insert_into(crate::schema::outbox::table).values(rows).execute(self).await?;
+                let insert = diesel::insert_into(crate::schema::outbox::table);
+                // As for the sync connections: the statement of one row stays prepared.
+                if let [one] = run {
+                    insert.values(crate::schema::NewOutboxRow::of(one)).execute(self).await?;
+                } else {
+                    let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
+                    insert.values(rows).execute(self).await?;
+                }
             }
             Ok(())
         }

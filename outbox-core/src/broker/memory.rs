@@ -151,16 +151,43 @@ impl Broker for MemoryBroker {
     }
 
     async fn consumer(&self, queue: &Queue) -> Result<MemoryConsumer> {
+        Ok(self.open(queue))
+    }
+}
+
+/// What the broker's futures do, and the test kit without any.
+impl MemoryBroker {
+    pub(crate) fn open(&self, queue: &Queue) -> MemoryConsumer {
         let mut state = self.0.lock();
         state.consumers += 1;
         let id = state.consumers;
         state.queues.entry(queue.name.clone()).or_default().bindings.clone_from(&queue.bindings);
-        Ok(MemoryConsumer {
+        MemoryConsumer {
             shared: Arc::clone(&self.0),
             queue: queue.name.clone(),
             prefetch: usize::from(queue.prefetch),
             id,
-        })
+        }
+    }
+
+    /// `None` when the broker is full.
+    #[cfg(feature = "testing")]
+    pub(crate) fn publish_now(&self, frame: &Frame) -> Option<Confirm> {
+        self.0.route(frame)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The queues that hold something, with how much.
+    #[cfg(feature = "testing")]
+    pub(crate) fn busy(&self) -> Vec<(String, usize)> {
+        let state = self.0.lock();
+        let depths =
+            state.queues.iter().map(|(name, queue)| (name.clone(), queue.ready.len() + queue.unacked.len()));
+        depths.filter(|(_, depth)| *depth > 0).collect()
     }
 }
 
@@ -196,7 +223,7 @@ pub struct MemoryConsumer {
 
 impl MemoryConsumer {
     /// What is ready, if this is the active consumer; it becomes so when there is none.
-    fn take(&self, max: usize) -> Vec<Delivery> {
+    pub(crate) fn take(&self, max: usize) -> Vec<Delivery> {
         let mut state = self.shared.lock();
         let Some(queue) = state.queues.get_mut(&self.queue) else { return Vec::new() };
         if *queue.active.get_or_insert(self.id) != self.id {
@@ -227,6 +254,13 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn ack_through(&mut self, tag: u64) -> Result<()> {
+        self.acknowledge(tag);
+        Ok(())
+    }
+}
+
+impl MemoryConsumer {
+    pub(crate) fn acknowledge(&self, tag: u64) {
         let mut state = self.shared.lock();
         let State { queues, bytes, .. } = &mut *state;
         if let Some(queue) = queues.get_mut(&self.queue) {
@@ -238,7 +272,6 @@ impl Consumer for MemoryConsumer {
         }
         drop(state);
         self.shared.changed.notify_waiters();
-        Ok(())
     }
 }
 

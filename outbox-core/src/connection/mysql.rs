@@ -7,7 +7,7 @@ use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 use super::lock::Slots;
 use super::{
     ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods,
-    consumer_methods,
+    consumer_methods, testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -40,4 +40,5 @@ impl OutboxConnection for MysqlConnection {
 
     backlog_methods!(backlog::MYSQL);
     consumer_methods!(SQL);
+    testing_methods!("timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)");
 }

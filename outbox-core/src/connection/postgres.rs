@@ -6,6 +6,7 @@ use diesel::sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text};
 
 use super::{
     ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods, consumer_methods, lock,
+    testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -38,4 +39,5 @@ impl OutboxConnection for PgConnection {
 
     backlog_methods!(backlog::POSTGRES);
     consumer_methods!(SQL);
+    testing_methods!("(extract(epoch from created_at) * 1000000)::bigint");
 }

@@ -6,6 +6,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::{
     ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods, consumer_methods,
+    testing_methods,
 };
 use crate::error;
 use crate::error::Result;
@@ -45,4 +46,5 @@ impl OutboxConnection for SqliteConnection {
 
     backlog_methods!(backlog::SQLITE);
     consumer_methods!(SQL);
+    testing_methods!("created_at");
 }

@@ -1,0 +1,178 @@
+//! From the outbox through the broker inside the process into subscribers, step by step in one thread.
+
+use diesel::r2d2::R2D2Connection;
+
+use super::pending;
+use crate::broker::Confirm;
+use crate::broker::memory::MemoryBroker;
+use crate::connection::OutboxConnection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::subscriber::Subscriber;
+
+/// How often messages may follow from messages before [`run_until_idle`] gives up.
+const ROUNDS_MAX: usize = 100;
+
+/// Publishes what this connection sees in the outbox to the broker, in the order of ids and in the form in
+/// which a relay does, with the source [`SOURCE`](super::SOURCE), and deletes the rows; returns how many.
+///
+/// Inside a transaction of the caller's the deletes are part of it; what was published stays so when it
+/// rolls back, as after a crash of a relay.
+///
+/// # Errors
+/// The database's; `Broker` when the broker is full or returns a message that no queue wants: that message
+/// and those after it stay in the outbox.
+pub fn publish<C: OutboxConnection>(connection: &mut C, broker: &MemoryBroker) -> Result<usize> {
+    let (published, refused) = connection.write_transaction(|connection| {
+        let mut published = Vec::new();
+        let mut refused = None;
+        for recorded in pending(connection)? {
+            let reason = match broker.publish_now(&recorded.to_frame()) {
+                Some(Confirm::Confirmed) => {
+                    published.push(recorded.version.id);
+                    continue;
+                }
+                Some(Confirm::Returned(reason) | Confirm::Refused(reason)) => reason,
+                None => "the broker is full; let subscribers apply what it holds".to_owned(),
+            };
+            let message = &recorded.message;
+            refused = Some(format!("{} of key {} is not published: {reason}", message.kind(), message.key()));
+            break;
+        }
+        connection.forget_messages(&published)?;
+        Ok::<_, Error>((published.len(), refused))
+    })?;
+    refused.map_or(Ok(published), |reason| Err(Error::new(ErrorKind::Broker, reason)))
+}
+
+/// A [`Subscriber`] on a [`MemoryBroker`], whatever its database: what [`run_until_idle`] takes.
+///
+/// Sealed: the hidden methods may change.
+pub trait Applies: sealed::Sealed {
+    #[doc(hidden)]
+    fn prepare_queues(&self, broker: &MemoryBroker) -> Result<()>;
+
+    #[doc(hidden)]
+    fn apply_queued(&self) -> Result<usize>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<C: OutboxConnection + R2D2Connection> sealed::Sealed for Subscriber<MemoryBroker, C> {}
+
+impl<C: OutboxConnection + R2D2Connection> Applies for Subscriber<MemoryBroker, C> {
+    fn prepare_queues(&self, broker: &MemoryBroker) -> Result<()> {
+        self.prepare(broker)
+    }
+
+    fn apply_queued(&self) -> Result<usize> {
+        self.drain()
+    }
+}
+
+/// Publishes what the outbox holds and lets the subscribers apply it, again and again until outbox and queues
+/// are empty; returns how many messages were published. What a handler records in the same database goes the
+/// same way.
+///
+/// Each subscriber applies as in [`Subscriber::run`], on connections of its own pool, except that attempts
+/// follow each other without a wait. So a transaction that is open on `connection` keeps a subscriber on the
+/// same database waiting or out of sight: commit it before. No `run` of these subscribers may be under way.
+///
+/// # Errors
+/// - `Application`, with kind, key and error of each message that a subscriber has set aside.
+/// - `Application` when there is no end after 100 rounds, with the kinds that go round.
+/// - `Application`, naming the queues, when something is left that none of these subscribers takes.
+/// - `Invalid` when a subscriber cannot run or is on another broker; as [`publish`]; an outage of a database.
+///
+/// See `docs/guide/testing.md` for an example.
+pub fn run_until_idle<C: OutboxConnection>(
+    connection: &mut C,
+    broker: &MemoryBroker,
+    subscribers: &[&dyn Applies],
+) -> Result<usize> {
+    for subscriber in subscribers {
+        subscriber.prepare_queues(broker)?;
+    }
+    let mut total = 0;
+    for _ in 0..ROUNDS_MAX {
+        let published = publish(connection, broker)?;
+        let mut applied = 0;
+        for subscriber in subscribers {
+            applied += subscriber.apply_queued()?;
+        }
+        total += published;
+        if published == 0 && applied == 0 {
+            return all_taken(broker).map(|()| total);
+        }
+    }
+    let mut kinds: Vec<_> = pending(connection)?.iter().map(|recorded| recorded.message.kind()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    Err(Error::new(
+        ErrorKind::Application,
+        format!(
+            "still messages in the outbox after {ROUNDS_MAX} rounds: {}; does a handler record what it handles?",
+            kinds.join(", ")
+        ),
+    ))
+}
+
+fn all_taken(broker: &MemoryBroker) -> Result<()> {
+    let busy: Vec<_> =
+        broker.busy().into_iter().map(|(queue, depth)| format!("queue {queue} holds {depth}")).collect();
+    if busy.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Application,
+        format!(
+            "messages are left on the broker: {}; their subscriber is not among those given, or another \
+             consumer has the queue",
+            busy.join(", ")
+        ),
+    ))
+}
+
+/// A SQLite database in memory with the tables of both roles, outbox and inbox, and its only connection.
+///
+/// # Panics
+/// When SQLite cannot create it.
+#[cfg(feature = "sqlite")]
+#[must_use]
+#[track_caller]
+pub fn memory_outbox() -> diesel::SqliteConnection {
+    match open_memory(":memory:") {
+        Ok(connection) => connection,
+        Err(error) => panic!("a SQLite database in memory: {error}"),
+    }
+}
+
+/// As [`memory_outbox`], with a pool of connections to the one database, which lives as long as the pool:
+/// for a test whose [`Subscriber`] is on the same database.
+///
+/// # Panics
+/// When SQLite cannot create it.
+#[cfg(feature = "sqlite")]
+#[must_use]
+#[track_caller]
+pub fn memory_pool() -> diesel::r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::SqliteConnection>> {
+    use diesel::r2d2::{ConnectionManager, Pool};
+
+    let url = format!("file:outbox-{}?mode=memory&cache=shared", crate::message::MessageId::now());
+    let pool = Pool::builder().max_size(4).build(ConnectionManager::new(&url)).map_err(Into::into);
+    match pool.and_then(|pool| open_memory(&url).map(|_| pool)) {
+        Ok(pool) => pool,
+        Err(error) => panic!("a SQLite database in memory: {error}"),
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn open_memory(url: &str) -> Result<diesel::SqliteConnection, Box<dyn std::error::Error + Send + Sync>> {
+    use crate::migrate;
+
+    let mut connection = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+    migrate::run(&mut connection, &migrate::OUTBOX)?;
+    migrate::run(&mut connection, &migrate::INBOX)?;
+    Ok(connection)
+}
