@@ -16,6 +16,8 @@ pub(crate) mod lock;
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+pub(crate) mod rendered;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -242,26 +244,38 @@ macro_rules! backlog_methods {
 }
 pub(crate) use backlog_methods;
 
-/// The methods whose Rust is equal on all databases and whose SQL is not. A macro, because Diesel's bounds
-/// for a generic connection would outgrow the bodies.
-macro_rules! consumer_methods {
-    ($sql:expr) => {
+/// Inserts messages, `$many` where there is more than one.
+macro_rules! append_methods {
+    (|$connection:ident, $run:ident| $many:expr) => {
         fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
             use diesel::prelude::*;
 
-            for run in crate::buffer::append_runs(messages) {
-                let insert = diesel::insert_into(crate::schema::outbox::table);
+            for $run in crate::buffer::append_runs(messages) {
+                let $connection = &mut *self;
                 // Diesel keeps the statement of one row prepared, and prepares that of many each time anew.
-                if let [one] = run {
-                    insert.values(crate::schema::NewOutboxRow::of(one)).execute(self)?;
+                if let [one] = $run {
+                    let row = crate::schema::NewOutboxRow::of(one);
+                    diesel::insert_into(crate::schema::outbox::table).values(row).execute($connection)?;
                 } else {
-                    let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
-                    insert.values(rows).execute(self)?;
+                    $many?;
                 }
             }
             Ok(())
         }
+    };
+    () => {
+        append_methods!(|connection, run| {
+            let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
+            diesel::insert_into(crate::schema::outbox::table).values(rows).execute(connection)
+        });
+    };
+}
+pub(crate) use append_methods;
 
+/// The methods whose Rust is equal on all databases and whose SQL is not. A macro, because Diesel's bounds
+/// for a generic connection would outgrow the bodies.
+macro_rules! consumer_methods {
+    ($sql:expr) => {
         fn record_applied(&mut self, consumer: &str, id: MessageId) -> QueryResult<bool> {
             let inserted = diesel::RunQueryDsl::execute(
                 diesel::sql_query($sql.record_applied)

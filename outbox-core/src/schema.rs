@@ -28,13 +28,13 @@ diesel::table! {
 #[derive(Debug, diesel::Insertable)]
 #[diesel(table_name = outbox)]
 pub(crate) struct NewOutboxRow<'a> {
-    message_id: &'a [u8],
-    bucket: i16,
-    aggregate_type: &'a str,
-    aggregate_id: &'a str,
-    event_type: &'a str,
-    headers: Vec<u8>,
-    payload: &'a [u8],
+    pub(crate) message_id: &'a [u8],
+    pub(crate) bucket: i16,
+    pub(crate) aggregate_type: &'a str,
+    pub(crate) aggregate_id: &'a str,
+    pub(crate) event_type: &'a str,
+    pub(crate) headers: Vec<u8>,
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> NewOutboxRow<'a> {

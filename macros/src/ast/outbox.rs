@@ -6,7 +6,7 @@ use syn::{Data, DeriveInput, GenericParam, Generics, Ident, LitStr, Path};
 
 use super::payload::Serde;
 use super::read::{Field, Read, finish, is_option, name, twice};
-use crate::attr::{Container, Derive, Errors, OnField};
+use crate::attr::{Container, Derive, Errors};
 
 /// What an embedded struct is taken for, whose columns cannot be seen.
 const EMBEDDED_COLUMNS_MAX: usize = 32;

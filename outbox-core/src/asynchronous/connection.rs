@@ -183,7 +183,7 @@ pub(super) async fn finish<C: AsyncConnection, T>(connection: &mut C, outcome: R
     }
 }
 
-#[cfg(any(feature = "async-mysql", feature = "async-postgres"))]
+#[cfg(feature = "async-postgres")]
 macro_rules! append_messages {
     () => {
         async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
@@ -235,7 +235,19 @@ impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
         slots.check(locked.map(|rows| rows.len()))
     }
 
-    append_messages!();
+    async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
+        for run in crate::buffer::append_runs(&messages) {
+            if let [one] = run {
+                let row = crate::schema::NewOutboxRow::of(one);
+                let insert = diesel::insert_into(crate::schema::outbox::table).values(row);
+                diesel_async::RunQueryDsl::execute(insert, self).await?;
+            } else {
+                let insert = crate::connection::rendered::insert(run);
+                diesel_async::SimpleAsyncConnection::batch_execute(self, &insert).await?;
+            }
+        }
+        Ok(())
+    }
 
     backlog_methods!(crate::connection::backlog::MYSQL);
 }

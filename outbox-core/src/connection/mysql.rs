@@ -1,13 +1,14 @@
 //! MySQL and MariaDB.
 
+use diesel::connection::SimpleConnection as _;
 use diesel::mysql::MysqlConnection;
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 
 use super::lock::Slots;
 use super::{
-    ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods,
-    consumer_methods, testing_methods,
+    ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, append_methods, backlog,
+    backlog_methods, consumer_methods, rendered, testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -39,6 +40,7 @@ impl OutboxConnection for MysqlConnection {
     }
 
     backlog_methods!(backlog::MYSQL);
+    append_methods!(|connection, run| connection.batch_execute(&rendered::insert(run)));
     consumer_methods!(SQL);
     testing_methods!("timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)");
 }

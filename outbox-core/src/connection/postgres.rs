@@ -5,8 +5,8 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text};
 
 use super::{
-    ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods, consumer_methods, lock,
-    testing_methods,
+    ConsumerSql, OutboxConnection, SourceRow, VersionRow, append_methods, backlog, backlog_methods,
+    consumer_methods, lock, testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -38,6 +38,7 @@ impl OutboxConnection for PgConnection {
     }
 
     backlog_methods!(backlog::POSTGRES);
+    append_methods!();
     consumer_methods!(SQL);
     testing_methods!("(extract(epoch from created_at) * 1000000)::bigint");
 }

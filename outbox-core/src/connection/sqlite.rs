@@ -5,8 +5,8 @@ use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 use diesel::sqlite::SqliteConnection;
 
 use super::{
-    ConsumerSql, OutboxConnection, SourceRow, VersionRow, backlog, backlog_methods, consumer_methods,
-    testing_methods,
+    ConsumerSql, OutboxConnection, SourceRow, VersionRow, append_methods, backlog, backlog_methods,
+    consumer_methods, testing_methods,
 };
 use crate::error;
 use crate::error::Result;
@@ -45,6 +45,7 @@ impl OutboxConnection for SqliteConnection {
     }
 
     backlog_methods!(backlog::SQLITE);
+    append_methods!();
     consumer_methods!(SQL);
     testing_methods!("created_at");
 }

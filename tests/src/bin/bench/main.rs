@@ -3,9 +3,11 @@
 //! `cargo lab bench` starts the servers and runs this in release mode.
 
 mod database;
+mod derive;
 mod drain;
 mod raw;
 mod table;
+mod tax;
 
 use std::process::ExitCode;
 
@@ -16,7 +18,7 @@ use table::Measure;
 /// What a benchmark may fail with: shown, and the process ends with 1.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the relay against raw lapin and bare SQL.
+/// Measures the relay against raw lapin and bare SQL, and the write side against plain Diesel.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// Fewer rows and one run: to see that it works, not to quote.
@@ -70,6 +72,18 @@ async fn run(options: &Options) -> Result<(), Failure> {
                 println!("{}", if options.json { measure.json() } else { measure.row() });
             }
         }
+    }
+    if wanted("derive") {
+        let measure = derive::measure(if options.quick { 1 } else { 5 })?;
+        println!("{}", if options.json { measure.json() } else { measure.row() });
+    }
+    let turns = if options.quick {
+        tax::Turns { single: 50, batch: 3, runs: 1 }
+    } else {
+        tax::Turns { single: 400, batch: 20, runs: 3 }
+    };
+    for measure in tax::measure(turns, wanted)? {
+        println!("{}", if options.json { measure.json() } else { measure.row() });
     }
     Ok(())
 }

@@ -1,0 +1,90 @@
+//! What `#[derive(Outbox)]` adds to a build: `cargo check` of a throw-away crate of fifty entities with their
+//! insertables, with and without it, in turns.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::Failure;
+use crate::table::Measure;
+
+const ENTITIES: usize = 50;
+
+/// Milliseconds of a check with the derive, and without, for each run.
+pub(crate) fn measure(runs: usize) -> Result<Measure, Failure> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the tests have no workspace")?;
+    let folder = tempfile::tempdir()?;
+    let place = folder.path();
+    std::fs::create_dir(place.join("src"))?;
+    std::fs::copy(workspace.join("Cargo.lock"), place.join("Cargo.lock"))?;
+    std::fs::write(place.join("Cargo.toml"), manifest(workspace))?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    // The first round builds what both depend on.
+    for round in 0..=runs {
+        for is_recorded in [true, false] {
+            std::fs::write(place.join("src/lib.rs"), source(is_recorded))?;
+            let started = Instant::now();
+            check(place, workspace)?;
+            let milliseconds = started.elapsed().as_secs_f64() * 1e3;
+            if round > 0 {
+                (if is_recorded { &mut ours } else { &mut theirs }).push(milliseconds);
+            }
+        }
+    }
+    Ok(Measure {
+        measure: format!("derive {ENTITIES} entities"),
+        against: "without it (less is better)".into(),
+        unit: "ms",
+        ours,
+        theirs,
+    })
+}
+
+fn manifest(workspace: &Path) -> String {
+    let core = workspace.join("outbox-core");
+    format!(
+        "[package]\nname = \"fifty\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n\
+         diesel = {{ version = \"2.3\", default-features = false, features = [\"sqlite\"] }}\n\
+         outbox-core = {{ path = {core:?}, features = [\"derive\", \"sqlite\"] }}\n"
+    )
+}
+
+fn source(is_recorded: bool) -> String {
+    let derive = if is_recorded { ", outbox_core::Outbox" } else { "" };
+    let mut source = String::from("use diesel::prelude::*;\n");
+    for number in 0..ENTITIES {
+        let (entity, new) = if is_recorded {
+            (format!("#[outbox(aggregate = \"e{number}\")]\n"), format!("#[outbox(entity = E{number})]\n"))
+        } else {
+            (String::new(), String::new())
+        };
+        // Writing into a String cannot fail.
+        let _ = write!(
+            source,
+            "diesel::table! {{ t{number} (id) {{ id -> BigInt, a -> Text, b -> Text, c -> Text, d -> Integer, \
+             e -> BigInt, f -> Bool, g -> Double, h -> Text, i -> BigInt, }} }}\n\
+             #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset{derive})]\n\
+             #[diesel(table_name = t{number})]\n{entity}\
+             pub struct E{number} {{ pub id: i64, pub a: String, pub b: String, pub c: String, pub d: i32, \
+             pub e: i64, pub f: bool, pub g: f64, pub h: String, pub i: i64 }}\n\
+             #[derive(Insertable{derive})]\n#[diesel(table_name = t{number})]\n{new}\
+             pub struct N{number} {{ pub a: String, pub b: String, pub c: String, pub d: i32, pub e: i64 }}\n"
+        );
+    }
+    source
+}
+
+fn check(place: &Path, workspace: &Path) -> Result<(), Failure> {
+    let output = Command::new("cargo")
+        .args(["check", "--quiet", "--offline"])
+        .current_dir(place)
+        .env("CARGO_TARGET_DIR", workspace.join("target/bench-derive"))
+        .env("CARGO_INCREMENTAL", "0")
+        .stdout(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("cargo check of the throw-away crate: {}", String::from_utf8_lossy(&output.stderr)).into())
+}
