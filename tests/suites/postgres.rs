@@ -21,6 +21,8 @@ mod faults;
 mod late_commit;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "random_writes.rs"]
+mod random_writes;
 #[path = "recording.rs"]
 mod recording;
 #[path = "store.rs"]

@@ -19,6 +19,8 @@ mod end_to_end;
 mod faults;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "random_writes.rs"]
+mod random_writes;
 #[path = "recording.rs"]
 mod recording;
 #[path = "store.rs"]
