@@ -56,6 +56,15 @@ impl Buffer {
         ))
     }
 
+    /// The outcome of a savepoint. In a lost transaction that is contention whatever else it says: the
+    /// savepoint is gone too, and rolling back to it fails with an error that hides the deadlock.
+    pub(crate) fn tell_lost<T>(&self, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Err(error) if error.is_contention() => Err(error),
+            outcome => self.check_lost().and(outcome),
+        }
+    }
+
     pub(crate) fn created<E: Entity>(&mut self, entity: &E) -> Result<()> {
         let after = Some(entity.image()?);
         self.entity(Operation::Created, entity, &EntityChange { after, ..EntityChange::default() })

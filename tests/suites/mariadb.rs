@@ -25,6 +25,8 @@ mod migrations;
 mod random_writes;
 #[path = "recording.rs"]
 mod recording;
+#[path = "statements.rs"]
+mod statements;
 #[path = "store.rs"]
 mod store;
 #[path = "subscribers.rs"]
