@@ -50,9 +50,15 @@ impl Buffer {
     /// Contention, when the transaction was lost and the caller went on; `Invalid` when a message cannot be
     /// written.
     pub(crate) fn check(&mut self) -> Result<()> {
-        if let Some(error) = self.refused.take() {
-            return Err(error);
+        match self.refused.take() {
+            Some(error) => Err(error),
+            None => self.check_lost(),
         }
+    }
+
+    /// # Errors
+    /// Contention, when the transaction was lost and the caller went on.
+    pub(crate) fn check_lost(&self) -> Result<()> {
         if !self.is_lost {
             return Ok(());
         }
@@ -65,6 +71,15 @@ impl Buffer {
                 Box::new(cause.to_owned()),
             ),
         ))
+    }
+
+    /// The outcome of a savepoint. In a lost transaction that is contention whatever else it says: the
+    /// savepoint is gone too, and rolling back to it fails with an error that hides the deadlock.
+    pub(crate) fn tell_lost<T>(&self, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Err(error) if error.is_contention() => Err(error),
+            outcome => self.check_lost().and(outcome),
+        }
     }
 
     pub(crate) fn created<E: Entity>(&mut self, entity: &E) -> Result<()> {
@@ -123,7 +138,7 @@ impl Buffer {
     /// wins. One that is then too large fails the transaction at its end.
     pub(crate) fn push(&mut self, mut message: Message) {
         message.inherit(&self.headers);
-        message.inherit(&crate::trace::current());
+        message.inherit_trace(&crate::trace::current());
         if self.refused.is_none() {
             self.refused = message.check_headers().err();
         }
@@ -166,7 +181,7 @@ pub(crate) fn append_runs(messages: &[Message]) -> impl Iterator<Item = &[Messag
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = rest.iter().take(APPEND_ROWS_MAX).take_while(|message| {
-            bytes += message.payload().len();
+            bytes += message.payload().len() + message.key().len() + message.headers().bytes();
             bytes <= APPEND_BYTES_MAX
         });
         let count = fits.count().max(1).min(rest.len());

@@ -28,8 +28,8 @@ pub const KEY_BYTES_MAX: usize = 255;
 pub const NAME_BYTES_MAX: usize = 100;
 /// The largest payload in bytes: RabbitMQ 4 refuses messages above 16 MiB by default.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The largest headers in bytes, as they stand in the outbox row.
-pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// The largest headers in bytes, as they stand in the outbox row: what a BLOB of MySQL's holds.
+pub const HEADERS_BYTES_MAX: usize = 65_535;
 /// The version of the wire form, header `outbox-format`.
 pub const WIRE_FORMAT: &str = "1";
 
@@ -227,6 +227,19 @@ impl Message {
     /// Adds those of `defaults` that it has not.
     pub(crate) fn inherit(&mut self, defaults: &Headers) {
         self.headers.inherit(defaults);
+    }
+
+    /// Adds the caller's trace context, unless it has a parent of its own: a `tracestate` belongs to its
+    /// `traceparent`. A write does not fail for its trace: what does not fit is left out.
+    pub(crate) fn inherit_trace(&mut self, trace: &Headers) {
+        if self.headers.contains("traceparent") {
+            return;
+        }
+        if self.headers.bytes() + trace.bytes() > HEADERS_BYTES_MAX {
+            tracing::warn!(kind = self.kind(), "the trace context does not fit into the headers");
+            return;
+        }
+        self.headers.inherit(trace);
     }
 
     pub(crate) fn check_headers(&self) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::entity::Image;
 pub use crate::entity::join_key;
 pub use crate::event::held_fields;
 pub use crate::hash::put_hashed;
-pub use crate::rows::{AnyOf, FirstOf, pair};
+pub use crate::rows::{AnyOf, FirstOf, NotKept, pair};
 
 /// A field of an image; a missing one is `null`, which an `Option` takes.
 pub fn field<T: serde::de::DeserializeOwned>(image: &Image, name: &str) -> crate::Result<T> {

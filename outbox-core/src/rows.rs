@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use diesel::associations::Identifiable;
 use diesel::backend::Backend;
-use diesel::expression::{AppearsOnTable, Expression, NonAggregate, SelectableExpression, ValidGrouping};
+use diesel::expression::{
+    AppearsOnTable, Expression, NonAggregate, SelectableExpression, ValidGrouping, is_aggregate,
+};
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
 use diesel::sql_types::{Bool, BoolOrNullableBool, Integer};
@@ -49,11 +51,22 @@ impl<P, T, DB: Backend> Condition<T, DB> for P where
 #[derive(Debug)]
 pub struct AnyOf<E>(pub Vec<E>);
 
+/// A condition, in a statement that is not to be kept prepared.
+///
+/// libmariadb waits for ever when it runs a prepared SELECT again whose last run ended in a deadlock between
+/// its rows, as a locking read's may (seen with 10.11.19, on MySQL too).
+#[derive(Debug)]
+pub struct NotKept<E>(pub E);
+
 /// The place of the first condition of one form that holds: `CASE WHEN a THEN 0 WHEN b THEN 1 … END`.
 #[derive(Debug)]
 pub struct FirstOf<E>(pub Vec<E>);
 
 impl<E: Expression> Expression for AnyOf<E> {
+    type SqlType = Bool;
+}
+
+impl<E: Expression> Expression for NotKept<E> {
     type SqlType = Bool;
 }
 
@@ -74,6 +87,16 @@ impl<E: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for AnyOf<E> {
             out.push_sql(" OR ");
             condition.walk_ast(out.reborrow())?;
         }
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl<E: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for NotKept<E> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.unsafe_to_cache_prepared();
+        out.push_sql("(");
+        self.0.walk_ast(out.reborrow())?;
         out.push_sql(")");
         Ok(())
     }
@@ -101,12 +124,12 @@ macro_rules! expression_of_conditions {
         }
         impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for $name<E> where Self: Expression {}
         impl<E: SelectableExpression<T>, T> SelectableExpression<T> for $name<E> where Self: AppearsOnTable<T> {}
-        impl<E: ValidGrouping<G>, G> ValidGrouping<G> for $name<E> {
-            type IsAggregate = E::IsAggregate;
+        impl<E: NonAggregate> ValidGrouping<()> for $name<E> {
+            type IsAggregate = is_aggregate::No;
         }
     )*};
 }
-expression_of_conditions!(AnyOf, FirstOf);
+expression_of_conditions!(AnyOf, FirstOf, NotKept);
 
 /// Brings each row as it is together with the row as it was, by primary key.
 ///

@@ -51,6 +51,15 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         self.connection
     }
 
+    /// The connection, for a write that is recorded.
+    ///
+    /// # Errors
+    /// Contention, when the transaction was lost: the write would be committed by itself.
+    fn open(&mut self) -> Result<&mut C> {
+        self.buffer.check_lost()?;
+        Ok(self.connection)
+    }
+
     /// Inserts and records `created`; returns the row as the database holds it.
     ///
     /// ```standalone_crate
@@ -64,8 +73,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
     pub fn insert<I: InsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
-        let entity =
-            new.insert_on(self.connection).map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
+        let entity = new.insert_on(self.open()?).map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         self.buffer.created(&entity)?;
         Ok(entity)
     }
@@ -84,8 +92,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`InsertOn::insert_all_on`] for MySQL and MariaDB.
     pub fn insert_all<I: InsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
-        let rows = I::insert_all_on(new, self.connection)
-            .map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
+        let rows =
+            I::insert_all_on(new, self.open()?).map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         rows.iter().try_for_each(|row| self.buffer.created(row))?;
         Ok(rows)
     }
@@ -107,9 +115,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn upsert<E: UpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
-        let (row, operation) = entity
-            .upsert_on(self.connection)
-            .map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
+        let (row, operation) =
+            entity.upsert_on(self.open()?).map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
         match operation {
             Operation::Created => self.buffer.created(&row)?,
             _ => self.buffer.updated(None, &row)?,
@@ -131,7 +138,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// `NotFound` when there is no such row, and Diesel's.
     pub fn lock<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
-        E::lock_on(id, self.connection).map_err(|e| self.failed::<E>(e, "lock", None))
+        E::lock_on(id, self.open()?).map_err(|e| self.failed::<E>(e, "lock", None))
     }
 
     /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
@@ -168,9 +175,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     fn update_row<E: EntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
-        let after = entity
-            .update_on(self.connection)
-            .map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
+        let after =
+            entity.update_on(self.open()?).map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
         self.buffer.updated(before, &after)?;
         Ok(after)
     }
@@ -196,7 +202,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         X::Changeset: QueryFragment<C::Backend>,
     {
         let after = before
-            .update_with_on(changes, self.connection)
+            .update_with_on(changes, self.open()?)
             .map_err(|e| self.failed::<E>(e, "update", Some(before.key())))?;
         self.buffer.updated(Some(before), &after)?;
         Ok(after)
@@ -225,7 +231,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         X: AsChangeset<Target = E::Table>,
         X::Changeset: QueryFragment<C::Backend>,
     {
-        let rows = E::update_where_on(condition, changes, self.connection)
+        let rows = E::update_where_on(condition, changes, self.open()?)
             .map_err(|e| self.failed::<E>(e, "update", None))?;
         rows.iter().try_for_each(|(before, after)| self.buffer.updated(Some(before), after))?;
         Ok(rows.into_iter().map(|(_, after)| after).collect())
@@ -245,9 +251,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
     pub fn delete<E: EntityOn<C>>(&mut self, entity: &E) -> Result<E> {
-        let last = entity
-            .delete_on(self.connection)
-            .map_err(|e| self.failed::<E>(e, "delete", Some(entity.key())))?;
+        let last =
+            entity.delete_on(self.open()?).map_err(|e| self.failed::<E>(e, "delete", Some(entity.key())))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -265,7 +270,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`delete`](Self::delete).
     pub fn delete_by_id<E: EntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
-        let last = E::delete_id_on(id, self.connection).map_err(|e| self.failed::<E>(e, "delete", None))?;
+        let last = E::delete_id_on(id, self.open()?).map_err(|e| self.failed::<E>(e, "delete", None))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -287,8 +292,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         E: EntityOn<C>,
         P: Condition<E::Table, C::Backend>,
     {
-        let rows = E::delete_where_on(condition, self.connection)
-            .map_err(|e| self.failed::<E>(e, "delete", None))?;
+        let rows =
+            E::delete_where_on(condition, self.open()?).map_err(|e| self.failed::<E>(e, "delete", None))?;
         rows.iter().try_for_each(|row| self.buffer.deleted(row))?;
         Ok(rows)
     }
@@ -370,7 +375,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub fn savepoint<T>(&mut self, body: impl FnOnce(&mut OutboxTx<'_, C>) -> Result<T>) -> Result<T> {
         let buffer = self.buffer.inner();
         let mut is_lost = false;
-        let outcome = self.connection.transaction(|connection| {
+        let outcome = self.open()?.transaction(|connection| {
             let mut tx = OutboxTx { connection, buffer };
             let value = body(&mut tx);
             is_lost = tx.buffer.is_lost();
@@ -379,7 +384,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();
         }
-        let (value, inner) = outcome?;
+        let (value, inner) = self.buffer.tell_lost(outcome)?;
         self.buffer.absorb(inner);
         Ok(value)
     }

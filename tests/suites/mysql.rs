@@ -21,8 +21,12 @@ mod faults;
 mod late_commit;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "random_writes.rs"]
+mod random_writes;
 #[path = "recording.rs"]
 mod recording;
+#[path = "statements.rs"]
+mod statements;
 #[path = "store.rs"]
 mod store;
 #[path = "subscribers.rs"]

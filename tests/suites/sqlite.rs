@@ -19,8 +19,12 @@ mod end_to_end;
 mod faults;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "random_writes.rs"]
+mod random_writes;
 #[path = "recording.rs"]
 mod recording;
+#[path = "statements.rs"]
+mod statements;
 #[path = "store.rs"]
 mod store;
 #[path = "subscribers.rs"]

@@ -45,6 +45,17 @@ impl Statements<'_> {
         quote!(#diesel::QueryDsl::select(#rows, <#entity as #diesel::SelectableHelper<#backend>>::as_select()))
     }
 
+    /// The rows that meet the condition that the method is given, for a read that locks them.
+    fn matching(&self) -> TokenStream {
+        let Paths { diesel, private, .. } = self.paths;
+        let table = self.table;
+        let condition = match self.database.server {
+            Server::Mysql => quote!(#private::NotKept(__condition)),
+            Server::Sqlite | Server::Postgres => quote!(__condition),
+        };
+        quote!(#diesel::QueryDsl::filter(#table::table, #condition))
+    }
+
     /// A read that holds the rows until the transaction ends; SQLite has one writer anyway.
     fn select_locked(&self, rows: &TokenStream) -> TokenStream {
         let diesel = &self.paths.diesel;
@@ -264,8 +275,11 @@ impl Statements<'_> {
                 let on_key = quote!(#insert.on_conflict(#diesel::dsl::DuplicatedKeys).do_update().set(self));
                 let upsert = self.run("execute", &on_key);
                 let row = self.run("get_result", &self.select_locked(&self.identified()));
+                // A look that locks sees what is committed, not the transaction's snapshot.
+                let found = self.run("get_results", &self.select_locked(&self.identified()));
                 quote! {
-                    let __exists: ::core::primitive::bool = #exists?;
+                    let __found: ::std::vec::Vec<Self> = #found?;
+                    let __exists = !__found.is_empty();
                     #upsert?;
                     let __row: Self = #row?;
                     ::core::result::Result::Ok((__row, #krate::Operation::of_upsert(!__exists)))
@@ -306,8 +320,7 @@ impl Statements<'_> {
 
     pub(super) fn update_where(&self, id: &[Field]) -> TokenStream {
         let Paths { diesel, private, .. } = self.paths;
-        let table = self.table;
-        let matching = quote!(#diesel::QueryDsl::filter(#table::table, __condition));
+        let matching = self.matching();
         let before = self.run("get_results", &self.select_locked(&matching));
         let of_before = self.of_before(id);
         let update = quote!(#diesel::update(#of_before).set(__changes));
@@ -317,6 +330,7 @@ impl Statements<'_> {
             quote!(#update?)
         } else {
             let update = self.run("execute", &update);
+            // These are locked already.
             let read = self.run("get_results", &self.select_locked(&of_before));
             quote!({
                 #update?;
@@ -359,8 +373,8 @@ impl Statements<'_> {
     }
 
     pub(super) fn delete_where(&self, id: &[Field]) -> TokenStream {
-        let (diesel, table) = (&self.paths.diesel, self.table);
-        let matching = quote!(#diesel::QueryDsl::filter(#table::table, __condition));
+        let diesel = &self.paths.diesel;
+        let matching = self.matching();
         if self.has_returning() {
             let returning = self.returning();
             return self.run("get_results", &quote!(#diesel::delete(#matching).returning(#returning)));

@@ -84,13 +84,22 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         self.connection
     }
 
+    /// The connection, for a write that is recorded.
+    ///
+    /// # Errors
+    /// Contention, when the transaction was lost: the write would be committed by itself.
+    fn open(&mut self) -> Result<&mut C> {
+        self.buffer.check_lost()?;
+        Ok(self.connection)
+    }
+
     /// Inserts and records `created`; returns the row as the database holds it.
     ///
     /// # Errors
     /// Diesel's, and `Invalid` when the message breaks a bound (see [`Message::new`]).
     pub async fn insert<I: AsyncInsertOn<C>>(&mut self, new: &I) -> Result<I::Entity> {
         let entity =
-            new.insert_on(self.connection).await.map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
+            new.insert_on(self.open()?).await.map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         self.buffer.created(&entity)?;
         Ok(entity)
     }
@@ -101,7 +110,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`AsyncInsertOn::insert_all_on`] for MySQL and MariaDB.
     pub async fn insert_all<I: AsyncInsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
-        let rows = I::insert_all_on(new, self.connection)
+        let rows = I::insert_all_on(new, self.open()?)
             .await
             .map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
         rows.iter().try_for_each(|row| self.buffer.created(row))?;
@@ -117,7 +126,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// As [`insert`](Self::insert).
     pub async fn upsert<E: AsyncUpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
         let (row, operation) = entity
-            .upsert_on(self.connection)
+            .upsert_on(self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
         match operation {
@@ -132,7 +141,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// `NotFound` when there is no such row, and Diesel's.
     pub async fn lock<E: AsyncEntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
-        E::lock_on(id, self.connection).await.map_err(|e| self.failed::<E>(e, "lock", None))
+        E::lock_on(id, self.open()?).await.map_err(|e| self.failed::<E>(e, "lock", None))
     }
 
     /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
@@ -153,7 +162,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
 
     async fn update_row<E: AsyncEntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
         let after = entity
-            .update_on(self.connection)
+            .update_on(self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
         self.buffer.updated(before, &after)?;
@@ -172,7 +181,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         X::Changeset: QueryFragment<C::Backend> + Send,
     {
         let after = before
-            .update_with_on(changes, self.connection)
+            .update_with_on(changes, self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "update", Some(before.key())))?;
         self.buffer.updated(Some(before), &after)?;
@@ -194,7 +203,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         X: AsChangeset<Target = E::Table> + Send,
         X::Changeset: QueryFragment<C::Backend> + Send,
     {
-        let rows = E::update_where_on(condition, changes, self.connection)
+        let rows = E::update_where_on(condition, changes, self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "update", None))?;
         rows.iter().try_for_each(|(before, after)| self.buffer.updated(Some(before), after))?;
@@ -208,7 +217,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
     pub async fn delete<E: AsyncEntityOn<C>>(&mut self, entity: &E) -> Result<E> {
         let last = entity
-            .delete_on(self.connection)
+            .delete_on(self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "delete", Some(entity.key())))?;
         self.buffer.deleted(&last)?;
@@ -221,7 +230,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// As [`delete`](Self::delete).
     pub async fn delete_by_id<E: AsyncEntityOn<C>>(&mut self, id: &E::Id) -> Result<E> {
         let last =
-            E::delete_id_on(id, self.connection).await.map_err(|e| self.failed::<E>(e, "delete", None))?;
+            E::delete_id_on(id, self.open()?).await.map_err(|e| self.failed::<E>(e, "delete", None))?;
         self.buffer.deleted(&last)?;
         Ok(last)
     }
@@ -235,7 +244,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         E: AsyncEntityOn<C>,
         P: Condition<E::Table, C::Backend> + Send,
     {
-        let rows = E::delete_where_on(condition, self.connection)
+        let rows = E::delete_where_on(condition, self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "delete", None))?;
         rows.iter().try_for_each(|row| self.buffer.deleted(row))?;
@@ -288,7 +297,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             + 'a,
         T: Send + 'a,
     {
-        C::TransactionManager::begin_transaction(self.connection).await?;
+        C::TransactionManager::begin_transaction(self.open()?).await?;
         let mut inner = AsyncOutboxTx { connection: &mut *self.connection, buffer: self.buffer.inner() };
         let outcome = body(&mut inner).await;
         let recorded = inner.buffer;
@@ -297,7 +306,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();
         }
-        let value = outcome?;
+        let value = self.buffer.tell_lost(outcome)?;
         self.buffer.absorb(recorded);
         Ok(value)
     }

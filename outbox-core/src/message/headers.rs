@@ -15,7 +15,7 @@ pub(super) const FORMAT: &str = "outbox-format";
 pub(super) const TIME: &str = "outbox-time";
 pub(super) const SCHEMA_VERSION: &str = "outbox-schema-version";
 pub(super) const ENTITY_VERSION: &str = "outbox-entity-version";
-/// In the row only: it travels as the broker's own property.
+/// Only when it is not the default; it travels as the broker's own property as well.
 pub(super) const CONTENT_TYPE: &str = "outbox-content-type";
 /// Of ours, what belongs to the message and not to its place in a history.
 pub(super) const KEPT: [&str; 3] = [SCHEMA, SCHEMA_VERSION, ENTITY_VERSION];
@@ -71,13 +71,17 @@ impl Headers {
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<String> {
-        self.0.remove(name)
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
-    /// About how many bytes they take in the outbox row.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>() + 2
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// How many bytes they take in the outbox row.
+    pub(crate) fn bytes(&self) -> usize {
+        self.to_json().len()
     }
 
     /// Sets a header whatever its name; for the ones of this crate and for frames as they arrive.

@@ -57,6 +57,7 @@ impl Recorded {
                 Message::new(row.aggregate_type, row.aggregate_id, row.event_type, row.payload)?;
             message.id = MessageId::from_slice(&row.message_id)?;
             message.headers = Headers::from_json(&row.headers)?;
+            message.check_headers()?;
             let recorded_at = DateTime::from_timestamp_micros(row.created_at_us)
                 .ok_or_else(|| Error::invalid("created_at is out of range"))?;
             Ok(Self { message, source: source.to_owned(), version: Version { generation, id }, recorded_at })
@@ -68,7 +69,8 @@ impl Recorded {
     pub fn to_frame(&self) -> Frame {
         let message = &self.message;
         let mut headers = message.headers.clone();
-        let content_type = headers.remove(CONTENT_TYPE).unwrap_or_else(|| JSON.to_owned());
+        // It stays among the headers too: what sets a message aside keeps these and no properties.
+        let content_type = headers.get(CONTENT_TYPE).unwrap_or(JSON).to_owned();
         headers.set(SOURCE, &self.source);
         headers.set(ID, self.version.id.to_string());
         headers.set(GENERATION, self.version.generation.to_string());
@@ -138,8 +140,9 @@ impl Recorded {
         message.id = MessageId::parse(&frame.message_id)?;
         message.headers =
             frame.headers.iter().filter(|(name, _)| KEPT.contains(name) || !is_of_the_way(name)).collect();
-        if !frame.content_type.is_empty() {
-            message.set_content_type(&frame.content_type);
+        let content_type = Some(frame.content_type.as_str()).filter(|text| !text.is_empty());
+        if let Some(content_type) = content_type.or(frame.headers.get(CONTENT_TYPE)) {
+            message.set_content_type(content_type);
         }
         let recorded_at = DateTime::from_timestamp_micros(number(TIME)?)
             .ok_or_else(|| Error::invalid(format!("header {TIME} is out of range")))?;
