@@ -39,14 +39,20 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `#[outbox(entity = …)]` | insertable | the entity that an inserted row is | required |
 /// | `#[outbox(key(a, b))]` | entity | the fields of the message key, none of them an `Option` | `#[diesel(primary_key(…))]`, else `id` |
 /// | `#[outbox(key(a, b))]` | insertable | the columns by which MySQL and MariaDB find the inserted row | `#[diesel(primary_key(…))]`, else `id` |
+/// | `#[outbox(created = "…")]`, `updated`, `deleted` | entity | what its events are called | `created`, `updated`, `deleted` |
+/// | `#[outbox(strict)]` | entity | its messages take a lock of their key before they are written: order for keys that several rows share | |
 /// | `#[outbox(skip)]` | entity's field | not recorded; not for key fields | |
-/// | `#[outbox(rename = "…")]` | entity's field | its name in the message | the field's name |
+/// | `#[outbox(rename = "…")]` | entity's field | its name in the message | as serde has it, else the field's name |
+/// | `#[outbox(redact)]` | entity's field | a fixed mark is recorded instead of the value; not for key fields | |
+/// | `#[outbox(hash)]` | entity's field | a keyed hash is recorded (`outbox_core::set_hash_key`): copies still join by it; not for key fields | |
+/// | `#[outbox(version)]` | entity's field | an integer, the entity's own version number: it travels as a header | |
 /// | `#[outbox(crate = path)]` | struct | where `outbox_core` is | `::outbox_core` |
 /// | `#[diesel(table_name = path)]` | struct | the table | required |
 /// | `#[diesel(column_name = …)]` | field | its column, for keys | the field's name |
 ///
-/// A recorded field needs `Serialize`, a key field `Display`. Nothing of serde's attributes on fields is
-/// used: the struct itself is not serialized.
+/// A recorded field needs `Serialize`, a key field `Display`. The struct itself is not serialized, but serde's
+/// attributes are followed where ours say nothing else: `rename`, `rename_all`, `skip`, `skip_serializing`,
+/// `with` and `serialize_with`; `flatten` is refused.
 ///
 /// An entity also needs Diesel's `Queryable`, `Selectable`, `Identifiable`, `Insertable` and `AsChangeset`;
 /// rows are found by Diesel's primary key, whatever the message key is. An insertable needs `Insertable`.
@@ -74,6 +80,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// // For each database that outbox-core is built with:
 /// impl InsertOn<SqliteConnection> for Product { … }
 /// impl EntityOn<SqliteConnection> for Product { … }
+/// impl UpsertOn<SqliteConnection> for Product { … } // unless the database generates its key
+/// // And AsyncInsertOn, AsyncEntityOn, AsyncUpsertOn for each connection of diesel-async.
 /// ```
 ///
 /// </details>
