@@ -1,7 +1,9 @@
 //! The write side on diesel-async: the same names with `.await`.
 //!
 //! As with diesel-async's own transactions, a transaction whose future is dropped halfway stays open on its
-//! connection: do not put a timeout or `select!` around it; pools throw such a connection away.
+//! connection, with its locks: do not put a timeout or `select!` around it, and give it a task of its own where
+//! a server drops handlers whose client has gone. bb8 throws such a connection away when it comes back, deadpool
+//! only when somebody takes it next.
 
 mod connection;
 mod transaction;

@@ -39,6 +39,15 @@ pub(crate) const JSON: &str = "application/json";
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// The identity of a message, a UUIDv7 made by the writer: what subscribers deduplicate by.
+///
+/// ```
+/// use outbox_core::MessageId;
+///
+/// let id = MessageId::now();
+/// assert_eq!(MessageId::parse(&id.to_string())?, id);
+/// assert_eq!(MessageId::from_slice(id.as_bytes())?, id);
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(Uuid);
 
