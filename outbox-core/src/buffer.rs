@@ -7,6 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::{Headers, Message};
 
+/// More rows than this may have been inserted by several statements, of which the first ones have worked.
+pub(crate) const SEVERAL: usize = 100;
+
 /// The messages of an open transaction, in the order in which they were recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
@@ -15,6 +18,8 @@ pub(crate) struct Buffer {
     strict: BTreeSet<(String, String)>,
     /// Headers that messages get from now on.
     headers: Headers,
+    /// A row was written and its message was not taken.
+    is_incomplete: bool,
     /// Why a message cannot be written.
     refused: Option<Error>,
     /// The server has rolled the whole transaction back, whatever Diesel thinks.
@@ -32,6 +37,7 @@ impl Buffer {
         self.messages.extend(inner.messages);
         self.strict.extend(inner.strict);
         self.refused = self.refused.take().or(inner.refused);
+        self.is_incomplete |= inner.is_incomplete;
     }
 
     /// Notes that the server has rolled the whole transaction back: MySQL and MariaDB do so after a deadlock,
@@ -50,10 +56,17 @@ impl Buffer {
     /// Contention, when the transaction was lost and the caller went on; `Invalid` when a message cannot be
     /// written.
     pub(crate) fn check(&mut self) -> Result<()> {
-        match self.refused.take() {
-            Some(error) => Err(error),
-            None => self.check_lost(),
+        if let Some(error) = self.refused.take() {
+            return Err(error);
         }
+        if self.is_incomplete {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a write failed after its rows were in the database, so they are not recorded; let its error leave \
+                 the closure, or put the write into a savepoint",
+            ));
+        }
+        self.check_lost()
     }
 
     /// # Errors
@@ -82,7 +95,17 @@ impl Buffer {
         }
     }
 
+    /// Notes that rows may be in the database without their messages.
+    pub(crate) fn leave_incomplete(&mut self) {
+        self.is_incomplete = true;
+    }
+
     pub(crate) fn created<E: Entity>(&mut self, entity: &E) -> Result<()> {
+        let taken = self.take_created(entity);
+        self.taken(taken)
+    }
+
+    fn take_created<E: Entity>(&mut self, entity: &E) -> Result<()> {
         let after = Some(entity.image()?);
         self.entity(Operation::Created, entity, &EntityChange { after, ..EntityChange::default() })
     }
@@ -90,6 +113,11 @@ impl Buffer {
     /// An update; with the row as it was, the message names the fields that differ. Where the message key
     /// differs, the old key's entity is gone and the new one's is there.
     pub(crate) fn updated<E: Entity>(&mut self, before: Option<&E>, entity: &E) -> Result<()> {
+        let taken = self.take_updated(before, entity);
+        self.taken(taken)
+    }
+
+    fn take_updated<E: Entity>(&mut self, before: Option<&E>, entity: &E) -> Result<()> {
         if let Some(before) = before.filter(|before| before.key() != entity.key()) {
             self.deleted(before)?;
             return self.created(entity);
@@ -111,8 +139,18 @@ impl Buffer {
     }
 
     pub(crate) fn deleted<E: Entity>(&mut self, last: &E) -> Result<()> {
+        let taken = self.take_deleted(last);
+        self.taken(taken)
+    }
+
+    fn take_deleted<E: Entity>(&mut self, last: &E) -> Result<()> {
         let before = Some(last.image()?);
         self.entity(Operation::Deleted, last, &EntityChange { before, ..EntityChange::default() })
+    }
+
+    /// Its row is written: without its message the transaction must not end well.
+    fn taken(&mut self, taken: Result<()>) -> Result<()> {
+        taken.inspect_err(|_| self.is_incomplete = true)
     }
 
     fn entity<E: Entity>(&mut self, operation: Operation, entity: &E, change: &EntityChange) -> Result<()> {

@@ -1,7 +1,14 @@
 //! What the derives call; not for use by hand.
 
+use std::marker::PhantomData;
+
 pub use diesel;
-use diesel::expression::{SqlLiteral, TypedExpressionType};
+use diesel::backend::Backend;
+use diesel::expression::{
+    AppearsOnTable, Expression, SelectableExpression, SqlLiteral, TypedExpressionType, ValidGrouping,
+    is_aggregate,
+};
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
 use diesel::sql_types::{BigInt, Bool, Integer, SmallInt, TinyInt};
 #[cfg(feature = "async")]
@@ -109,11 +116,32 @@ impl AutoIncrement for BigInt {}
 impl<T: AutoIncrement> AutoIncrement for diesel::sql_types::Unsigned<T> {}
 
 /// `LAST_INSERT_ID()` in the type of a column.
-pub fn last_insert_id<C: diesel::Expression>(_: C) -> SqlLiteral<C::SqlType>
+pub fn last_insert_id<C: Expression>(_: C) -> LastInsertId<C::SqlType>
 where
     C::SqlType: AutoIncrement + TypedExpressionType,
 {
-    diesel::dsl::sql("LAST_INSERT_ID()")
+    LastInsertId(PhantomData)
+}
+
+/// `LAST_INSERT_ID()`. Diesel keeps no statement prepared that holds a text of `sql`, and this one is part of
+/// every insert on MySQL and MariaDB.
+#[derive(Debug, QueryId)]
+pub struct LastInsertId<T>(PhantomData<T>);
+
+impl<T: TypedExpressionType> Expression for LastInsertId<T> {
+    type SqlType = T;
+}
+impl<T, G> ValidGrouping<G> for LastInsertId<T> {
+    type IsAggregate = is_aggregate::Never;
+}
+impl<T, S> SelectableExpression<S> for LastInsertId<T> where Self: Expression {}
+impl<T, S> AppearsOnTable<S> for LastInsertId<T> where Self: Expression {}
+
+impl<T, DB: Backend> QueryFragment<DB> for LastInsertId<T> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("LAST_INSERT_ID()");
+        Ok(())
+    }
 }
 
 /// Whether the generated keys of one INSERT follow each other without gaps.

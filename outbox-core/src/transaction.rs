@@ -7,7 +7,7 @@ use std::fmt;
 
 use diesel::query_builder::{AsChangeset, QueryFragment};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SEVERAL};
 use crate::connection::OutboxConnection;
 use crate::entity::{Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,8 +92,12 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`InsertOn::insert_all_on`] for MySQL and MariaDB.
     pub fn insert_all<I: InsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
-        let rows =
-            I::insert_all_on(new, self.open()?).map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
+        let rows = I::insert_all_on(new, self.open()?).map_err(|e| {
+            if new.len() > SEVERAL {
+                self.buffer.leave_incomplete();
+            }
+            self.failed::<I::Entity>(e, "insert", None)
+        })?;
         rows.iter().try_for_each(|row| self.buffer.created(row))?;
         Ok(rows)
     }

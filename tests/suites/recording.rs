@@ -313,3 +313,62 @@ fn a_failed_batch_leaves_nothing_behind() {
         .unwrap();
     assert_eq!(kinds(&outbox(&mut connection)), [("shelf.filled", "1:a")]);
 }
+
+#[test]
+fn a_row_whose_message_cannot_be_taken_is_not_committed_even_if_the_error_is_swallowed() {
+    let (_database, mut connection) = shelves();
+    let unrecorded = Shelf {
+        shop: 1,
+        sku: "a".into(),
+        title: "T".into(),
+        price: 1,
+        edition: 1,
+        owner: "o".into(),
+        email: None,
+    };
+    #[derive(Debug, Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+    #[diesel(table_name = item, treat_none_as_null = true)]
+    #[outbox(aggregate = "named", key(note_key))]
+    struct Keyed {
+        id: i64,
+        name: String,
+        amount: i64,
+        #[diesel(column_name = secret)]
+        note_key: String,
+    }
+    let keyless = Keyed { id: 9, name: "n".into(), amount: 1, note_key: String::new() };
+    let error = connection
+        .outbox_transaction(|tx| {
+            tx.insert(&unrecorded)?;
+            // An empty key is refused when the message is made, after the row was written.
+            assert!(tx.insert(&keyless).is_err());
+            Ok(())
+        })
+        .unwrap_err();
+    assert!(error.to_string().contains("not recorded"), "{error}");
+    assert!(items(&mut connection).is_empty());
+    assert!(outbox(&mut connection).is_empty());
+}
+
+#[test]
+fn a_batch_that_fails_halfway_leaves_no_row_unrecorded() {
+    let (_database, mut connection) = shelves();
+    let one = |shop: i64| Shelf {
+        shop,
+        sku: "a".into(),
+        title: "T".into(),
+        price: 1,
+        edition: 1,
+        owner: "o".into(),
+        email: None,
+    };
+    let twice: Vec<_> = (0..150).chain([7]).map(one).collect();
+    let outcome = connection.outbox_transaction(|tx| {
+        let _ = tx.savepoint(|tx| tx.insert_all(&twice[..3]));
+        let _ = tx.insert_all(&twice);
+        Ok(())
+    });
+    let recorded = outbox(&mut connection).len() as i64;
+    let rows: i64 = shelf::table.count().get_result(&mut connection).unwrap();
+    assert_eq!(recorded, rows, "{outcome:?}");
+}

@@ -74,7 +74,7 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
         (
             "insert_all of 3",
             |tx, _| tx.insert_all(&[new("x"), new("y"), new("z")]).map(drop),
-            ["insert outbox", "insert insert insert outbox", "insert select outbox"],
+            ["insert outbox", "savepoint insert insert insert release outbox", "insert select outbox"],
         ),
         ("insert_all of none", |tx, _| tx.insert_all::<NewItem<'_>>(&[]).map(drop), ["", "", ""]),
         // Only PostgreSQL says in the row whether it was new.

@@ -178,18 +178,32 @@ impl Statements<'_> {
         quote_spanned!(at(column.span())=> #private::last_insert_id(#table::#column))
     }
 
+    /// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
     fn insert_each(&self) -> TokenStream {
-        let (krate, entity, connection) = (&self.paths.krate, self.entity, &self.database.connection);
-        let (insert_on, wait) = if self.database.is_async {
-            (quote!(AsyncInsertOn), quote!(.await))
+        let Paths { krate, diesel, private, .. } = self.paths;
+        let (entity, connection) = (self.entity, &self.database.connection);
+        let (insert_on, connection_trait, managers, wait) = if self.database.is_async {
+            let on_async = quote!(#private::diesel_async);
+            (quote!(AsyncInsertOn), quote!(#on_async::AsyncConnection), on_async, quote!(.await))
         } else {
-            (quote!(InsertOn), quote!())
+            (quote!(InsertOn), quote!(#diesel::Connection), quote!(#diesel::connection), quote!())
         };
+        let manager = quote!(
+            <<#connection as #connection_trait>::TransactionManager as #managers::TransactionManager<#connection>>
+        );
         quote! {
             let mut __all: ::std::vec::Vec<#entity> = ::std::vec::Vec::with_capacity(__rows.len());
+            #manager::begin_transaction(__connection)#wait?;
             for __row in __rows {
-                __all.push(<Self as #krate::#insert_on<#connection>>::insert_on(__row, __connection)#wait?);
+                match <Self as #krate::#insert_on<#connection>>::insert_on(__row, __connection)#wait {
+                    ::core::result::Result::Ok(__inserted) => __all.push(__inserted),
+                    ::core::result::Result::Err(__error) => {
+                        #manager::rollback_transaction(__connection)#wait?;
+                        return ::core::result::Result::Err(__error);
+                    }
+                }
             }
+            #manager::commit_transaction(__connection)#wait?;
             ::core::result::Result::Ok(__all)
         }
     }

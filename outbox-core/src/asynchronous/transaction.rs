@@ -7,7 +7,7 @@ use diesel_async::TransactionManager;
 
 use super::connection::{AsyncBody, AsyncOutboxConnection, finish};
 use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SEVERAL};
 use crate::entity::{Entity, Operation};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -110,9 +110,12 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`AsyncInsertOn::insert_all_on`] for MySQL and MariaDB.
     pub async fn insert_all<I: AsyncInsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
-        let rows = I::insert_all_on(new, self.open()?)
-            .await
-            .map_err(|e| self.failed::<I::Entity>(e, "insert", None))?;
+        let rows = I::insert_all_on(new, self.open()?).await.map_err(|e| {
+            if new.len() > SEVERAL {
+                self.buffer.leave_incomplete();
+            }
+            self.failed::<I::Entity>(e, "insert", None)
+        })?;
         rows.iter().try_for_each(|row| self.buffer.created(row))?;
         Ok(rows)
     }
