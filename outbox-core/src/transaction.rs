@@ -92,6 +92,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`InsertOn::insert_all_on`] for MySQL and MariaDB.
     pub fn insert_all<I: InsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = I::insert_all_on(new, self.open()?).map_err(|e| {
             if new.len() > SEVERAL {
                 self.buffer.leave_incomplete();

@@ -110,6 +110,9 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert); see [`AsyncInsertOn::insert_all_on`] for MySQL and MariaDB.
     pub async fn insert_all<I: AsyncInsertOn<C>>(&mut self, new: &[I]) -> Result<Vec<I::Entity>> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = I::insert_all_on(new, self.open()?).await.map_err(|e| {
             if new.len() > SEVERAL {
                 self.buffer.leave_incomplete();
