@@ -372,3 +372,30 @@ fn a_batch_that_fails_halfway_leaves_no_row_unrecorded() {
     let rows: i64 = shelf::table.count().get_result(&mut connection).unwrap();
     assert_eq!(recorded, rows, "{outcome:?}");
 }
+
+#[test]
+fn an_upsert_that_meets_another_row_by_a_second_unique_key_is_not_committed() {
+    let (_database, mut connection) = shelves();
+    connection.batch_execute("create unique index shelf_title on shelf (title)").unwrap();
+    let one = |shop: i64| Shelf {
+        shop,
+        sku: "a".into(),
+        title: "same".into(),
+        price: shop,
+        edition: 1,
+        owner: "o".into(),
+        email: None,
+    };
+    connection.outbox_transaction(|tx| tx.upsert(&one(2))).unwrap();
+    let outcome = connection.outbox_transaction(|tx| {
+        assert!(tx.upsert(&one(1)).is_err());
+        Ok(())
+    });
+    // Where the failed statement has changed nothing, the transaction may end well.
+    if matches!(super::SERVER, crate::harness::Server::Mysql | crate::harness::Server::Mariadb) {
+        assert!(outcome.unwrap_err().to_string().contains("not recorded"));
+    }
+    let rows: Vec<Shelf> = shelf::table.select(Shelf::as_select()).load(&mut connection).unwrap();
+    assert_eq!(rows, [one(2)]);
+    assert_eq!(outbox(&mut connection).len(), 1);
+}

@@ -9,7 +9,7 @@ use super::connection::{AsyncBody, AsyncOutboxConnection, finish};
 use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
 use crate::buffer::{Buffer, SEVERAL};
 use crate::entity::{Entity, Operation};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::Message;
 use crate::rows::Condition;
@@ -125,8 +125,9 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
 
     /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`.
     ///
-    /// On MySQL and MariaDB, which of the two is told from a look just before the statement, and a row
-    /// that collides in another unique key than the primary one is an error.
+    /// On MySQL and MariaDB, which of the two is told from a locking look just before the statement. A row that
+    /// collides in another unique key than the primary one is an error there, after which the transaction or the
+    /// savepoint around it cannot be committed: the server has changed that other row.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -318,7 +319,13 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     }
 
     fn failed<E: Entity>(&mut self, error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
+        // What the derived code finds wrong after the statement has run; an upsert always finds its row, unless
+        // another unique key led it to another one.
+        let is_found_afterwards = matches!(error, diesel::result::Error::QueryBuilderError(_));
         let error = in_context::<E>(error, what, key);
+        if is_found_afterwards || what == "upsert" && error.kind() == ErrorKind::NotFound {
+            self.buffer.leave_incomplete();
+        }
         if ends_all::<C>(&error) {
             self.buffer.lose();
         }

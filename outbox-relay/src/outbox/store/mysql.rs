@@ -150,7 +150,11 @@ pub(super) async fn settle(
     ids: &[i64],
 ) -> QueryResult<usize> {
     fenced(c, owner, fence, |buckets| {
-        format!("delete from outbox where id in ({}) and bucket in ({buckets})", list(ids))
+        // By the primary key: the index on buckets would lead to rows that a writer has not committed yet.
+        format!(
+            "delete o from outbox o force index (primary) where o.id in ({}) and o.bucket in ({buckets})",
+            list(ids)
+        )
     })
     .await
 }
