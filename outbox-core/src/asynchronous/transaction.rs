@@ -177,7 +177,8 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     }
 
     /// Updates the row of the entity's primary key with a changeset, as Diesel's `set` takes it, and records
-    /// `updated` with the fields that then differ from `before`.
+    /// `updated` with the fields that then differ from `before`. The changeset must not change the primary key:
+    /// delete the entity and insert the new one instead.
     ///
     /// # Errors
     /// As [`update`](Self::update).
