@@ -24,7 +24,12 @@ pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
                 const SCHEMA: &'static ::core::primitive::str = "";
                 const FIELDS: &'static [#krate::FieldSchema] = &[];
                 fn key(&self) -> ::std::string::String { ::core::unreachable!() }
-                fn image(&self) -> #private::serde_json::Result<#krate::Image> { ::core::unreachable!() }
+                fn write_fields<__W: #krate::FieldWriter>(
+                    &self,
+                    _: &mut __W,
+                ) -> #private::serde_json::Result<()> {
+                    ::core::unreachable!()
+                }
             }
         }
     });

@@ -75,7 +75,7 @@ use syn::{DeriveInput, parse_macro_input};
 ///     const AGGREGATE: &'static str = "product";
 ///     const SCHEMA: &'static str = "…"; // FNV-1a 64 of the recorded names and types
 ///     fn key(&self) -> String { join_key(&[&self.id]) }
-///     fn image(&self) -> Result<Image> { put(&mut image, "id", &self.id)?; … }
+///     fn write_fields<W: FieldWriter>(&self, fields: &mut W) -> Result<()> { put(fields, "id", &self.id)?; … }
 /// }
 /// // For each database that outbox-core is built with:
 /// impl InsertOn<SqliteConnection> for Product { … }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::entity::{Entity, EntityChange, Operation};
+use crate::entity::{self, Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::{Headers, Message};
@@ -106,8 +106,7 @@ impl Buffer {
     }
 
     fn take_created<E: Entity>(&mut self, entity: &E) -> Result<()> {
-        let after = Some(entity.image()?);
-        self.entity(Operation::Created, entity, &EntityChange { after, ..EntityChange::default() })
+        self.entity(Operation::Created, entity, entity::change_text("after", entity, None)?)
     }
 
     /// An update; with the row as it was, the message names the fields that differ. Where the message key
@@ -122,20 +121,15 @@ impl Buffer {
             self.deleted(before)?;
             return self.created(entity);
         }
-        let image = entity.image()?;
-        let changed = match before {
+        let changed: Option<Vec<String>> = match before {
             None => None,
             Some(before) => {
-                let before = before.image()?;
-                let differing = image.iter().filter(|(name, value)| before.get(*name) != Some(*value));
-                Some(differing.map(|(name, _)| name.clone()).collect())
+                let (image, before) = (entity.image()?, before.image()?);
+                let differing = image.into_iter().filter(|(name, value)| before.get(name) != Some(value));
+                Some(differing.map(|(name, _)| name).collect())
             }
         };
-        self.entity(
-            Operation::Updated,
-            entity,
-            &EntityChange { after: Some(image), changed, ..EntityChange::default() },
-        )
+        self.entity(Operation::Updated, entity, entity::change_text("after", entity, changed.as_deref())?)
     }
 
     pub(crate) fn deleted<E: Entity>(&mut self, last: &E) -> Result<()> {
@@ -144,8 +138,7 @@ impl Buffer {
     }
 
     fn take_deleted<E: Entity>(&mut self, last: &E) -> Result<()> {
-        let before = Some(last.image()?);
-        self.entity(Operation::Deleted, last, &EntityChange { before, ..EntityChange::default() })
+        self.entity(Operation::Deleted, last, entity::change_text("before", last, None)?)
     }
 
     /// Its row is written: without its message the transaction must not end well.
@@ -153,8 +146,7 @@ impl Buffer {
         taken.inspect_err(|_| self.is_incomplete = true)
     }
 
-    fn entity<E: Entity>(&mut self, operation: Operation, entity: &E, change: &EntityChange) -> Result<()> {
-        let payload = serde_json::to_vec(change)?;
+    fn entity<E: Entity>(&mut self, operation: Operation, entity: &E, payload: Vec<u8>) -> Result<()> {
         let message = Message::new(E::AGGREGATE, entity.key(), E::EVENTS.of(operation), payload)?;
         if E::STRICT {
             self.keep_strict(message.aggregate(), message.key());
@@ -219,7 +211,7 @@ pub(crate) fn append_runs(messages: &[Message]) -> impl Iterator<Item = &[Messag
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = rest.iter().take(APPEND_ROWS_MAX).take_while(|message| {
-            bytes += message.payload().len() + message.key().len() + message.headers().bytes();
+            bytes += message.payload().len() + message.key().len() + message.headers().bytes_at_most();
             bytes <= APPEND_BYTES_MAX
         });
         let count = fits.count().max(1).min(rest.len());

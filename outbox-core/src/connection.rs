@@ -7,19 +7,23 @@ use diesel::result::QueryResult;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::HeldMessage;
 use crate::message::{Message, MessageId, Version};
-use crate::transaction::OutboxTx;
+use crate::transaction::{OutboxTx, append_failed};
 
 pub(crate) mod backlog;
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
+pub(crate) mod columns;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "async-mysql", feature = "async-postgres"))]
 pub(crate) mod lock;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+#[cfg(any(feature = "mysql", feature = "async-mysql", feature = "postgres"))]
 pub(crate) mod rendered;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "mysql")]
+pub(crate) mod written_out;
 
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
 /// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
@@ -62,10 +66,18 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
         &mut self,
         body: impl FnOnce(&mut OutboxTx<'_, Self>) -> Result<T>,
     ) -> Result<T> {
-        self.write_transaction(|connection| {
+        if is_open(self)? {
+            return self.transaction(|connection| {
+                let mut tx = OutboxTx::new(connection);
+                let value = body(&mut tx)?;
+                tx.flush()?;
+                Ok(value)
+            });
+        }
+        outermost(self, |connection| {
             let mut tx = OutboxTx::new(connection);
             let value = body(&mut tx)?;
-            tx.flush()?;
+            tx.commit()?;
             Ok(value)
         })
     }
@@ -95,22 +107,48 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
         &mut self,
         body: impl FnOnce(&mut OutboxTx<'_, Self>) -> Result<T>,
     ) -> Result<T> {
-        let depth = AnsiTransactionManager::transaction_manager_status_mut(self)
-            .transaction_depth()
-            .map_err(Error::from)?;
-        if depth.is_none() {
+        if !is_open(self)? {
             return Err(no_open_transaction());
         }
         self.outbox_transaction(body)
     }
 
-    /// A transaction that is going to write.
+    /// A transaction that is going to write, without messages.
     #[doc(hidden)]
-    fn write_transaction<T, E: From<diesel::result::Error>>(
-        &mut self,
-        body: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.transaction(body)
+    fn write_transaction<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if is_open(self)? {
+            return self.transaction(body);
+        }
+        outermost(self, |connection| {
+            let value = body(connection)?;
+            connection.commit_write()?;
+            Ok(value)
+        })
+    }
+
+    /// Begins an outermost transaction that is going to write.
+    #[doc(hidden)]
+    fn begin_write(&mut self) -> QueryResult<()> {
+        AnsiTransactionManager::begin_transaction(self)
+    }
+
+    /// Commits what [`begin_write`](Self::begin_write) began; rolls back where that fails.
+    #[doc(hidden)]
+    fn commit_write(&mut self) -> QueryResult<()> {
+        AnsiTransactionManager::commit_transaction(self)
+    }
+
+    /// Rolls back what [`begin_write`](Self::begin_write) began.
+    #[doc(hidden)]
+    fn rollback_write(&mut self) -> QueryResult<()> {
+        AnsiTransactionManager::rollback_transaction(self)
+    }
+
+    /// The last statements of an outermost transaction.
+    #[doc(hidden)]
+    fn append_and_commit(&mut self, messages: &[Message]) -> Result<()> {
+        self.append_messages(messages).map_err(|error| append_failed(messages.len(), error))?;
+        Ok(self.commit_write()?)
     }
 
     /// Waits for, and takes until the end of the transaction, a lock per key (aggregate, key), so that
@@ -168,6 +206,29 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     fn held_messages(&mut self) -> QueryResult<Vec<crate::testing::HeldRow>>;
+}
+
+/// Whether Diesel knows of an open transaction.
+pub(crate) fn is_open<C: OutboxConnection>(connection: &mut C) -> QueryResult<bool> {
+    let status = AnsiTransactionManager::transaction_manager_status_mut(connection);
+    Ok(status.transaction_depth()?.is_some())
+}
+
+/// A transaction that `body` commits itself; rolled back when it fails before that.
+fn outermost<C: OutboxConnection, T>(
+    connection: &mut C,
+    body: impl FnOnce(&mut C) -> Result<T>,
+) -> Result<T> {
+    connection.begin_write()?;
+    body(connection).map_err(|error| match is_open(connection) {
+        Ok(true) => match connection.rollback_write() {
+            // The first error tells more than that its connection is broken.
+            Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => error,
+            Err(rollback) => Error::from(rollback).context(format!("rolling back after {error}")),
+        },
+        // A COMMIT that failed has ended it.
+        Ok(false) | Err(_) => error,
+    })
 }
 
 pub(crate) fn no_open_transaction() -> Error {

@@ -106,16 +106,75 @@ pub trait Entity: Sized {
     /// The key in text; several fields are joined by `:`, with `:` and `\` in them escaped by `\`.
     fn key(&self) -> String;
 
+    /// Gives the recorded fields to a writer, in the order of their names.
+    ///
+    /// # Errors
+    /// When a field's `Serialize` fails.
+    fn write_fields<W: FieldWriter>(&self, fields: &mut W) -> serde_json::Result<()>;
+
     /// The recorded fields, by name.
     ///
     /// # Errors
     /// When a field's `Serialize` fails.
-    fn image(&self) -> serde_json::Result<Image>;
+    fn image(&self) -> serde_json::Result<Image> {
+        let mut image = Image::new();
+        self.write_fields(&mut image)?;
+        Ok(image)
+    }
 
     /// The entity's own version number, where it has one: it travels as a header.
     fn version(&self) -> Option<i64> {
         None
     }
+}
+
+/// Takes an entity's recorded fields: into an [`Image`], or straight into the text of a message.
+pub trait FieldWriter {
+    /// Takes a field.
+    ///
+    /// # Errors
+    /// When its `Serialize` fails.
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> serde_json::Result<()>;
+}
+
+impl FieldWriter for Image {
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> serde_json::Result<()> {
+        self.insert(name.to_owned(), serde_json::to_value(value)?);
+        Ok(())
+    }
+}
+
+/// The members of a JSON object, each with a comma before it unless it is the first.
+struct Members<'t>(&'t mut Vec<u8>);
+
+impl FieldWriter for Members<'_> {
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> serde_json::Result<()> {
+        if self.0.last() != Some(&b'{') {
+            self.0.push(b',');
+        }
+        serde_json::to_writer(&mut *self.0, name)?;
+        self.0.push(b':');
+        serde_json::to_writer(&mut *self.0, value)
+    }
+}
+
+/// The text of an [`EntityChange`] with the entity as its `part`, `after` or `before`.
+pub(crate) fn change_text<E: Entity>(
+    part: &'static str,
+    entity: &E,
+    changed: Option<&[String]>,
+) -> serde_json::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(512);
+    text.push(b'{');
+    serde_json::to_writer(&mut text, part)?;
+    text.extend_from_slice(b":{");
+    entity.write_fields(&mut Members(&mut text))?;
+    text.push(b'}');
+    if let Some(changed) = changed {
+        Members(&mut text).put("changed", changed)?;
+    }
+    text.push(b'}');
+    Ok(text)
 }
 
 /// An entity's recorded fields, by name.

@@ -9,7 +9,7 @@ use serde::ser::Error as _;
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::entity::Image;
+use crate::entity::FieldWriter;
 use crate::error::{Error, Result};
 
 /// What stands in a message for the value of a field with `#[outbox(redact)]`.
@@ -46,18 +46,21 @@ pub fn set_hash_key(key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Puts the hash of a field's value into an image.
+/// Writes the hash of a field's value.
 ///
 /// # Errors
 /// When no key is set: the value must not travel as it is.
-pub fn put_hashed<T: Serialize>(image: &mut Image, name: &str, value: &T) -> serde_json::Result<()> {
+pub fn put_hashed<T: Serialize>(
+    fields: &mut impl FieldWriter,
+    name: &'static str,
+    value: &T,
+) -> serde_json::Result<()> {
     let value = match serde_json::to_value(value)? {
         Value::Null => Value::Null,
         Value::String(text) => Value::from(hash(name, &text)?),
         other => Value::from(hash(name, &other.to_string())?),
     };
-    image.insert(name.to_owned(), value);
-    Ok(())
+    fields.put(name, &value)
 }
 
 fn hash(name: &str, text: &str) -> serde_json::Result<String> {
@@ -68,7 +71,7 @@ fn hash(name: &str, text: &str) -> serde_json::Result<String> {
         ))
     })?;
     mac.update(text.as_bytes());
-    Ok(mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn equal_values_hash_alike_and_null_stays() {
-        let mut image = Image::new();
+        let mut image = crate::Image::new();
         assert!(set_hash_key(b"short").is_err());
         // RFC 4231, test case 2, has a key of 4 bytes; this is test case 1.
         set_hash_key(&[0x0b; 20]).unwrap();

@@ -92,7 +92,7 @@ pub use asynchronous::AsyncSqliteConnection;
 pub use asynchronous::{AsyncEntityOn, AsyncInsertOn, AsyncOutboxConnection, AsyncOutboxTx, AsyncUpsertOn};
 pub use connection::OutboxConnection;
 pub use copy::{Replica, ReplicaOn};
-pub use entity::{Entity, EntityChange, EventNames, FieldSchema, Image, Operation};
+pub use entity::{Entity, EntityChange, EventNames, FieldSchema, FieldWriter, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventSchema};
 pub use hash::{REDACTED, set_hash_key};

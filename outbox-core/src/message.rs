@@ -241,7 +241,7 @@ impl Message {
     /// Adds the caller's trace context, unless it has a parent of its own: a `tracestate` belongs to its
     /// `traceparent`. A write does not fail for its trace: what does not fit is left out.
     pub(crate) fn inherit_trace(&mut self, trace: &Headers) {
-        if self.headers.contains("traceparent") {
+        if trace.is_empty() || self.headers.contains("traceparent") {
             return;
         }
         if self.headers.bytes() + trace.bytes() > HEADERS_BYTES_MAX {
@@ -252,6 +252,9 @@ impl Message {
     }
 
     pub(crate) fn check_headers(&self) -> Result<()> {
+        if self.headers.bytes_at_most() <= HEADERS_BYTES_MAX {
+            return Ok(());
+        }
         let bytes = self.headers.bytes();
         if bytes <= HEADERS_BYTES_MAX {
             return Ok(());

@@ -20,9 +20,11 @@ pub use ::core;
 
 #[cfg(feature = "async-sqlite")]
 pub use crate::asynchronous::AsyncSqliteConnection;
+#[cfg(feature = "mysql")]
+pub use crate::connection::written_out::insert_many;
 pub use crate::copy::{DeleteMark, Mark, Marks, mark, marks};
-use crate::entity::Image;
 pub use crate::entity::join_key;
+use crate::entity::{FieldWriter, Image};
 pub use crate::event::held_fields;
 pub use crate::hash::put_hashed;
 pub use crate::rows::{AnyOf, FirstOf, NotKept, pair};
@@ -64,15 +66,18 @@ fn json_kind(value: &serde_json::Value) -> &'static str {
     }
 }
 
-/// Puts a field into an image.
-pub fn put<T: serde::Serialize>(image: &mut Image, name: &str, value: &T) -> serde_json::Result<()> {
-    image.insert(name.to_owned(), serde_json::to_value(value)?);
-    Ok(())
+/// Writes a field.
+pub fn put<T: serde::Serialize>(
+    fields: &mut impl FieldWriter,
+    name: &'static str,
+    value: &T,
+) -> serde_json::Result<()> {
+    fields.put(name, value)
 }
 
-/// Puts the mark of a field whose value is nobody's business.
-pub fn put_redacted(image: &mut Image, name: &str) {
-    image.insert(name.to_owned(), serde_json::Value::from(crate::REDACTED));
+/// Writes the mark of a field whose value is nobody's business.
+pub fn put_redacted(fields: &mut impl FieldWriter, name: &'static str) -> serde_json::Result<()> {
+    fields.put(name, crate::REDACTED)
 }
 
 /// An entity's own version number; none above the largest `i64`.

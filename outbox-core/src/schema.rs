@@ -26,7 +26,8 @@ diesel::table! {
 
 /// A message as it is inserted.
 #[derive(Debug, diesel::Insertable)]
-#[diesel(table_name = outbox)]
+// So that many rows are one statement on SQLite too.
+#[diesel(table_name = outbox, treat_none_as_default_value = false)]
 pub(crate) struct NewOutboxRow<'a> {
     pub(crate) message_id: &'a [u8],
     pub(crate) bucket: i16,

@@ -137,7 +137,9 @@ pub fn stale_images<E: Entity, C: OutboxConnection>(connection: &mut C, rows: &[
             continue;
         };
         // Through text, as the recorded one: a float may not be the same one before it.
-        let now: Image = serde_json::from_str(&serde_json::to_string(&row.image()?)?)?;
+        let now: crate::EntityChange =
+            serde_json::from_slice(&crate::entity::change_text("after", row, None)?)?;
+        let now = now.after.unwrap_or_default();
         let mut fields: Vec<_> = now
             .keys()
             .chain(recorded.keys().filter(|name| !now.contains_key(*name)))

@@ -421,16 +421,28 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) fn flush(mut self) -> Result<()> {
-        self.buffer.check()?;
+        self.make_ready()?;
         let messages = self.buffer.messages();
         if messages.is_empty() {
             return Ok(());
         }
-        let keys = self.buffer.strict_keys();
-        if !keys.is_empty() {
-            self.connection.lock_keys(&keys).map_err(|error| lock_failed(keys.len(), error))?;
-        }
         self.connection.append_messages(messages).map_err(|error| append_failed(messages.len(), error))
+    }
+
+    /// Writes what was recorded and commits.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        self.make_ready()?;
+        self.connection.append_and_commit(self.buffer.messages())
+    }
+
+    /// Checks what was recorded, and takes the locks of strict keys.
+    fn make_ready(&mut self) -> Result<()> {
+        self.buffer.check()?;
+        let keys = self.buffer.strict_keys();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.connection.lock_keys(&keys).map_err(|error| lock_failed(keys.len(), error))
     }
 }
 

@@ -19,6 +19,8 @@ mod end_to_end;
 mod faults;
 #[path = "late_commit.rs"]
 mod late_commit;
+#[path = "many_rows.rs"]
+mod many_rows;
 #[path = "migrations.rs"]
 mod migrations;
 #[path = "random_writes.rs"]

@@ -14,7 +14,8 @@ use crate::items::{Item, NewItem, item};
 
 type Tx<'t, 'c> = &'t mut OutboxTx<'c, Connection>;
 
-/// The first word of each statement that a transaction sends, and `outbox` for an INSERT into that.
+/// The first word of each statement that a transaction sends, and `outbox` for an INSERT into that. MySQL and
+/// MariaDB begin and commit by the autocommit setting; on PostgreSQL the last INSERT brings the COMMIT along.
 fn statements(
     connection: &mut Connection,
     body: impl FnOnce(&mut OutboxTx<'_, Connection>) -> Result<()>,
@@ -25,9 +26,16 @@ fn statements(
         move |event: InstrumentationEvent<'_>| {
             if let InstrumentationEvent::StartQuery { query, .. } = event {
                 let text = query.to_string().to_lowercase().replace(['`', '"'], "");
-                let word = text.split_whitespace().next().unwrap_or_default().to_owned();
-                let is_outbox = text.starts_with("insert into outbox ");
-                seen.lock().unwrap().push(if is_outbox { "outbox".to_owned() } else { word });
+                let word = match text.split_whitespace().next().unwrap_or_default() {
+                    _ if text.starts_with("insert into outbox ") && text.ends_with("; commit") => {
+                        "outbox commit"
+                    }
+                    _ if text.starts_with("insert into outbox ") => "outbox",
+                    _ if text.starts_with("set autocommit = 0") => "begin",
+                    _ if text.starts_with("set autocommit = 1") => "commit",
+                    word => word,
+                };
+                seen.lock().unwrap().push(word.to_owned());
             }
         }
     });
@@ -37,15 +45,9 @@ fn statements(
     seen.join(" ")
 }
 
-/// The statements for recorded messages: one. On SQLite, Diesel inserts each of many by itself, in a savepoint
-/// around them; nothing crosses a network there.
-fn recorded(count: usize) -> String {
-    match (SERVER, count) {
-        (_, 0) => String::new(),
-        (_, 1) => "outbox ".to_owned(),
-        (Server::Sqlite, count) => format!("savepoint {}release ", "outbox ".repeat(count)),
-        _ => "outbox ".to_owned(),
-    }
+/// The statements for recorded messages: one.
+fn recorded(count: usize) -> &'static str {
+    if count == 0 { "" } else { "outbox " }
 }
 
 fn new(name: &str) -> NewItem<'_> {
@@ -160,4 +162,26 @@ fn a_savepoint_adds_its_two_statements_and_no_insert_of_its_own() {
         })
     });
     assert_eq!(sent, format!("begin savepoint release {}commit", recorded(2)));
+}
+
+/// A transaction that fails leaves no trace in the session: the next plain statement is committed by itself.
+#[test]
+fn statements_commit_by_themselves_again_after_a_transaction_however_it_ended() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let mut other = connect(&database);
+    let insert = |connection: &mut Connection, name: &str| {
+        diesel::insert_into(item::table).values(&new(name)).execute(connection).unwrap();
+    };
+    connection.outbox_transaction(|tx| tx.insert(&new("a")).map(drop)).unwrap();
+    insert(&mut connection, "b");
+    let failed = connection.outbox_transaction(|tx| {
+        tx.insert(&new("c"))?;
+        Err::<(), _>(outbox_core::Error::application("no"))
+    });
+    assert!(failed.is_err());
+    insert(&mut connection, "d");
+    let names: Vec<String> = item::table.order(item::id).select(item::name).load(&mut other).unwrap();
+    assert_eq!(names, ["a", "b", "d"]);
+    assert_eq!(outbox(&mut other).len(), 1);
 }

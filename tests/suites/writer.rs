@@ -57,6 +57,20 @@ pub(super) fn counting(connection: &mut Connection, text: &'static str) -> Arc<A
     count
 }
 
+/// Counts the transactions that are begun, however the database is told.
+fn counting_begins(connection: &mut Connection) -> Arc<AtomicU32> {
+    let count = Arc::new(AtomicU32::new(0));
+    connection.set_instrumentation({
+        let count = count.clone();
+        move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::BeginTransaction { .. } = event {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    count
+}
+
 /// Lock waits end at once, or as soon as the server can.
 fn make_impatient(connection: &mut Connection) {
     let setting = match SERVER {
@@ -94,7 +108,7 @@ fn what_waits_too_long_for_a_lock_is_tried_again_until_it_is_free() {
     let (release, holder) = hold(&database, a);
     let mut writer = connect(&database);
     make_impatient(&mut writer);
-    let began = counting(&mut writer, "BEGIN");
+    let began = counting_begins(&mut writer);
     let writer = std::thread::spawn(move || {
         retrying(1000).transaction(&mut writer, |tx| add_one(tx, a)).unwrap();
     });
@@ -118,7 +132,7 @@ fn no_more_attempts_than_allowed_are_made_and_the_error_counts_them() {
     let (release, holder) = hold(&database, a);
     make_impatient(&mut connection);
     for (writer, attempts) in [(Writer::new(), 1), (retrying(2), 2)] {
-        let began = counting(&mut connection, "BEGIN");
+        let began = counting_begins(&mut connection);
         let error = writer
             .transaction(&mut connection, |tx| {
                 tx.record_message(message("never", "seen"));

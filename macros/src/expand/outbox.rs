@@ -148,22 +148,25 @@ fn names(paths: &Paths, entity: &Entity) -> TokenStream {
     let schema = fingerprint(&typed);
     let fields = typed.iter().map(|(name, ty)| quote!(#krate::FieldSchema { name: #name, ty: #ty }));
     let key = key_fn(paths, key);
-    let puts = recorded.iter().map(|Recorded { field, form, serialize_with }| {
+    let mut in_order: Vec<_> = recorded.iter().collect();
+    in_order.sort_by(|a, b| a.field.name.cmp(&b.field.name));
+    let puts = in_order.into_iter().map(|Recorded { field, form, serialize_with }| {
         let Field { ident, ty, name, .. } = field;
         match (form, serialize_with) {
             (Form::Plain, Some(function)) => quote_spanned! {at(function.span())=>
-                __image.insert(
-                    ::std::string::String::from(#name),
-                    #function(&self.#ident, #private::serde_json::value::Serializer)?,
-                );
+                #private::put(
+                    __fields,
+                    #name,
+                    &#function(&self.#ident, #private::serde_json::value::Serializer)?,
+                )?;
             },
             (Form::Plain, None) => {
-                quote_spanned!(at(ty.span())=> #private::put::<#ty>(&mut __image, #name, &self.#ident)?;)
+                quote_spanned!(at(ty.span())=> #private::put::<#ty>(__fields, #name, &self.#ident)?;)
             }
             (Form::Hashed, _) => {
-                quote_spanned!(at(ty.span())=> #private::put_hashed::<#ty>(&mut __image, #name, &self.#ident)?;)
+                quote_spanned!(at(ty.span())=> #private::put_hashed::<#ty>(__fields, #name, &self.#ident)?;)
             }
-            (Form::Redacted, _) => quote!(#private::put_redacted(&mut __image, #name);),
+            (Form::Redacted, _) => quote!(#private::put_redacted(__fields, #name)?;),
         }
     });
     let [created, updated, deleted] = events;
@@ -185,10 +188,12 @@ fn names(paths: &Paths, entity: &Entity) -> TokenStream {
                 #krate::EventNames { created: #created, updated: #updated, deleted: #deleted };
             const STRICT: ::core::primitive::bool = #is_strict;
             #key
-            fn image(&self) -> #private::serde_json::Result<#krate::Image> {
-                let mut __image = #krate::Image::new();
+            fn write_fields<__W: #krate::FieldWriter>(
+                &self,
+                __fields: &mut __W,
+            ) -> #private::serde_json::Result<()> {
                 #(#puts)*
-                ::core::result::Result::Ok(__image)
+                ::core::result::Result::Ok(())
             }
             #version
         }

@@ -220,6 +220,15 @@ impl Statements<'_> {
         }
     }
 
+    /// An INSERT of many rows where there is no RETURNING.
+    fn insert_many(&self, insert: &TokenStream) -> TokenStream {
+        let private = &self.paths.private;
+        if self.database.is_async {
+            return self.run("execute", insert);
+        }
+        quote!(#private::insert_many(#insert, __connection))
+    }
+
     /// InnoDB gives one INSERT of known length consecutive keys, of which `LAST_INSERT_ID()` is the first.
     fn insert_generated(&self, insert: &TokenStream, column: &Ident) -> TokenStream {
         let Paths { diesel, private, .. } = self.paths;
@@ -235,7 +244,7 @@ impl Statements<'_> {
             #diesel::QueryDsl::order(#select, #diesel::ExpressionMethods::asc(#table::#column)),
             __part.len() as ::core::primitive::i64
         ));
-        let insert = self.run("execute", insert);
+        let insert = self.insert_many(insert);
         let load = self.run("get_results", &in_order);
         quote!({
             #insert?;
@@ -250,7 +259,7 @@ impl Statements<'_> {
         let select =
             self.select(&quote!(#diesel::QueryDsl::filter(#table::table, #private::AnyOf(#conditions))));
         let in_order = quote!(#diesel::QueryDsl::order(#select, #private::FirstOf(#conditions)));
-        let insert = self.run("execute", insert);
+        let insert = self.insert_many(insert);
         let load = self.run("get_results", &in_order);
         quote!({
             #insert?;

@@ -183,27 +183,6 @@ pub(super) async fn finish<C: AsyncConnection, T>(connection: &mut C, outcome: R
     }
 }
 
-#[cfg(feature = "async-postgres")]
-macro_rules! append_messages {
-    () => {
-        async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
-            use diesel_async::RunQueryDsl;
-
-            for run in crate::buffer::append_runs(&messages) {
-                let insert = diesel::insert_into(crate::schema::outbox::table);
-                // As for the sync connections: the statement of one row stays prepared.
-                if let [one] = run {
-                    insert.values(crate::schema::NewOutboxRow::of(one)).execute(self).await?;
-                } else {
-                    let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
-                    insert.values(rows).execute(self).await?;
-                }
-            }
-            Ok(())
-        }
-    };
-}
-
 macro_rules! backlog_methods {
     ($sql:expr) => {
         async fn outbox_ends(&mut self) -> QueryResult<Ends> {
@@ -236,13 +215,15 @@ impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
     }
 
     async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
+        use crate::connection::rendered;
+
         for run in crate::buffer::append_runs(&messages) {
             if let [one] = run {
                 let row = crate::schema::NewOutboxRow::of(one);
                 let insert = diesel::insert_into(crate::schema::outbox::table).values(row);
                 diesel_async::RunQueryDsl::execute(insert, self).await?;
             } else {
-                let insert = crate::connection::rendered::insert(run);
+                let insert = rendered::insert(run, &rendered::MYSQL);
                 diesel_async::SimpleAsyncConnection::batch_execute(self, &insert).await?;
             }
         }
@@ -265,7 +246,20 @@ impl AsyncOutboxConnection for diesel_async::AsyncPgConnection {
         Ok(())
     }
 
-    append_messages!();
+    async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
+        use diesel_async::RunQueryDsl;
+
+        for run in crate::buffer::append_runs(&messages) {
+            // As for the sync connections: the statement of one row stays prepared.
+            if let [one] = run {
+                let insert = diesel::insert_into(crate::schema::outbox::table);
+                insert.values(crate::schema::NewOutboxRow::of(one)).execute(self).await?;
+            } else {
+                crate::connection::columns::insert_columns!(run).execute(self).await?;
+            }
+        }
+        Ok(())
+    }
 
     backlog_methods!(crate::connection::backlog::POSTGRES);
 }

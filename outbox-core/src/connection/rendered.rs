@@ -1,51 +1,71 @@
-//! Messages as the text of one INSERT, for MySQL and MariaDB: a prepared statement with thousands of
-//! placeholders, which is prepared anew for each count of rows, takes them several times as long. Every value
-//! is written in hexadecimal digits, so there is nothing to quote.
+//! Messages as the text of one INSERT. For MySQL and MariaDB, where a prepared statement with thousands of
+//! placeholders, prepared anew for each count of rows, takes several times as long; for PostgreSQL, where text
+//! can travel together with COMMIT.
 
 use std::fmt::Write as _;
 
 use crate::message::Message;
 use crate::schema::NewOutboxRow;
 
+/// How a database reads bytes and text.
+#[derive(Debug)]
+pub(crate) struct Dialect {
+    bytes: [&'static str; 2],
+    push_text: fn(&mut String, &str),
+}
+
+/// Text as its bytes, which the columns take as it is.
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+pub(crate) const MYSQL: Dialect =
+    Dialect { bytes: ["x'", "'"], push_text: |sql, text| push_hex(sql, &["x'", "'"], text.as_bytes()) };
+/// With `E` before them, literals are read alike whatever `standard_conforming_strings` says.
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES: Dialect = Dialect { bytes: [r"E'\\x", "'"], push_text: push_escaped };
+
+/// About how long the values of the messages are, in bytes.
+pub(crate) fn bytes(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.payload().len() + 400).sum()
+}
+
 /// `INSERT INTO outbox … VALUES (x'…', …), …`.
-pub(crate) fn insert(messages: &[Message]) -> String {
-    let bytes: usize = messages.iter().map(|message| message.payload().len() + 300).sum();
-    let mut sql = String::with_capacity(2 * bytes);
+pub(crate) fn insert(messages: &[Message], dialect: &Dialect) -> String {
+    let mut sql = String::with_capacity(2 * bytes(messages));
     sql.push_str(
         "insert into outbox (message_id, bucket, aggregate_type, aggregate_id, event_type, headers, payload) values",
     );
     for (number, message) in messages.iter().enumerate() {
         let row = NewOutboxRow::of(message);
         sql.push_str(if number == 0 { " (" } else { ", (" });
-        push_hex(&mut sql, row.message_id);
+        push_hex(&mut sql, &dialect.bytes, row.message_id);
         // Writing into a String cannot fail.
-        let _ = write!(sql, ", {}, ", row.bucket);
-        for (place, value) in [
-            row.aggregate_type.as_bytes(),
-            row.aggregate_id.as_bytes(),
-            row.event_type.as_bytes(),
-            &row.headers,
-            row.payload,
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            if place > 0 {
-                sql.push_str(", ");
-            }
-            push_hex(&mut sql, value);
+        let _ = write!(sql, ", {}", row.bucket);
+        for text in [row.aggregate_type, row.aggregate_id, row.event_type] {
+            sql.push_str(", ");
+            (dialect.push_text)(&mut sql, text);
+        }
+        for bytes in [&row.headers, row.payload] {
+            sql.push_str(", ");
+            push_hex(&mut sql, &dialect.bytes, bytes);
         }
         sql.push(')');
     }
     sql
 }
 
-fn push_hex(sql: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    sql.push_str("x'");
-    for byte in bytes {
-        sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        sql.push(char::from(DIGITS[usize::from(byte & 15)]));
+/// Hexadecimal digits between two texts.
+pub(crate) fn push_hex(sql: &mut String, [before, after]: &[&str; 2], bytes: &[u8]) {
+    sql.push_str(before);
+    data_encoding::HEXLOWER.encode_append(bytes, sql);
+    sql.push_str(after);
+}
+
+#[cfg(feature = "postgres")]
+fn push_escaped(sql: &mut String, text: &str) {
+    sql.push_str("E'");
+    for part in text.split_inclusive(['\'', '\\']) {
+        sql.push_str(part);
+        // Doubled.
+        sql.extend(part.chars().next_back().filter(|last| matches!(last, '\'' | '\\')));
     }
     sql.push('\'');
 }
@@ -56,12 +76,15 @@ mod tests {
 
     use super::*;
 
+    const DIGITS: Dialect =
+        Dialect { bytes: ["x'", "'"], push_text: |sql, text| push_hex(sql, &["t'", "'"], text.as_bytes()) };
+
     proptest! {
         /// Between the quotes there is nothing but digits, whatever the values are, and they come back.
         #[test]
         fn values_are_digits_and_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut sql = String::new();
-            push_hex(&mut sql, &bytes);
+            push_hex(&mut sql, &["x'", "'"], &bytes);
             let digits = sql.strip_prefix("x'").and_then(|rest| rest.strip_suffix('\'')).unwrap();
             prop_assert!(digits.bytes().all(|b| b.is_ascii_hexdigit()));
             let back: Vec<u8> = (0..digits.len() / 2)
@@ -70,13 +93,34 @@ mod tests {
             prop_assert_eq!(back, bytes);
         }
 
+        /// Read as PostgreSQL reads it, an escaped text comes back, and its end is the literal's end.
+        #[cfg(feature = "postgres")]
+        #[test]
+        fn escaped_text_comes_back(text in "[a'\\\\ü]{0,12}") {
+            let mut sql = String::new();
+            push_escaped(&mut sql, &text);
+            let mut rest = sql.strip_prefix("E'").unwrap().chars();
+            let mut back = String::new();
+            loop {
+                match rest.next().unwrap() {
+                    '\\' => back.push(rest.next().unwrap()),
+                    '\'' if rest.as_str().starts_with('\'') => back.extend(rest.next()),
+                    '\'' => break,
+                    other => back.push(other),
+                }
+            }
+            prop_assert_eq!(rest.as_str(), "");
+            prop_assert_eq!(back, text);
+        }
+
         #[test]
         fn a_statement_has_a_row_for_each_message(keys in proptest::collection::vec("\\PC{1,20}", 1..5)) {
             let messages: Vec<_> =
                 keys.iter().map(|key| Message::new("a", key, "e", b"'); --".to_vec()).unwrap()).collect();
-            let sql = insert(&messages);
+            let sql = insert(&messages, &DIGITS);
             prop_assert_eq!(sql.matches('(').count(), 1 + keys.len());
-            prop_assert_eq!(sql.matches("x'").count(), 6 * keys.len());
+            prop_assert_eq!(sql.matches("x'").count(), 3 * keys.len());
+            prop_assert_eq!(sql.matches("t'").count(), 3 * keys.len());
             prop_assert!(!sql.contains("--"));
         }
     }

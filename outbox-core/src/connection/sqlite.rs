@@ -9,7 +9,6 @@ use super::{
     consumer_methods, testing_methods,
 };
 use crate::error;
-use crate::error::Result;
 use crate::inbox::HeldMessage;
 use crate::message::{Message, MessageId, Version};
 
@@ -30,13 +29,8 @@ const SQL: ConsumerSql = ConsumerSql {
 
 impl OutboxConnection for SqliteConnection {
     /// `BEGIN IMMEDIATE`: a transaction that starts as a reader cannot become a writer behind another one.
-    fn write_transaction<T, E: From<diesel::result::Error>>(
-        &mut self,
-        body: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, E> {
-        use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
-        let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth()?;
-        if depth.is_some() { self.transaction(body) } else { self.immediate_transaction(body) }
+    fn begin_write(&mut self) -> QueryResult<()> {
+        diesel::connection::AnsiTransactionManager::begin_transaction_sql(self, "BEGIN IMMEDIATE")
     }
 
     /// Nothing to take: who has inserted a row is the only writer until its COMMIT.

@@ -84,6 +84,15 @@ impl Headers {
         self.to_json().len()
     }
 
+    /// A bound of [`bytes`](Self::bytes) that costs nothing: JSON writes a byte as at most six.
+    pub(crate) fn bytes_at_most(&self) -> usize {
+        2 + self.0.iter().map(|(name, value)| 6 * (name.len() + value.len() + 1)).sum::<usize>()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Sets a header whatever its name; for the ones of this crate and for frames as they arrive.
     pub(crate) fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.insert(name.into(), value.into());

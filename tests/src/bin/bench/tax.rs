@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use outbox_core::{Outbox, OutboxConnection, migrate};
+use outbox_core::{EntityOn as _, InsertOn as _, Outbox, OutboxConnection, migrate};
 
 use crate::Failure;
 use crate::table::{Measure, median};
@@ -85,16 +85,19 @@ pub(crate) struct Turns {
     pub(crate) runs: usize,
 }
 
-/// Times of one kind of transaction, in microseconds, plain and recorded.
+/// Times of one kind of transaction, in microseconds: plain, plain with the row given back (what a recorded one
+/// does too), and recorded.
 #[derive(Debug, Default)]
 struct Times {
     plain: Vec<f64>,
+    read_back: Vec<f64>,
     recorded: Vec<f64>,
 }
 
 impl Times {
-    fn add(&mut self, plain: Duration, recorded: Duration) {
+    fn add(&mut self, plain: Duration, read_back: Duration, recorded: Duration) {
         self.plain.push(plain.as_secs_f64() * 1e6);
+        self.read_back.push(read_back.as_secs_f64() * 1e6);
         self.recorded.push(recorded.as_secs_f64() * 1e6);
     }
 }
@@ -107,11 +110,11 @@ fn timed<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<(Duration, T), F
 
 /// The operations that need a connection's own type; the same text for each.
 macro_rules! tax {
-    ($module:ident, $connection:ty) => {
+    ($module:ident, $connection:ty, $given:path) => {
         mod $module {
             use super::*;
 
-            pub(super) fn measure(url: &str, create: &[&str], turns: Turns) -> Result<[Measure; 3], Failure> {
+            pub(super) fn measure(url: &str, create: &[&str], turns: Turns) -> Result<[Measure; 6], Failure> {
                 let mut c = <$connection>::establish(url)?;
                 create.iter().try_for_each(|statement| c.batch_execute(statement))?;
                 migrate::run(&mut c, &migrate::OUTBOX)?;
@@ -120,23 +123,30 @@ macro_rules! tax {
                     let times = run(&mut c, turns)?;
                     for (all, one) in medians.iter_mut().zip(times) {
                         all.plain.push(median(&one.plain));
+                        all.read_back.push(median(&one.read_back));
                         all.recorded.push(median(&one.recorded));
                     }
                     c.batch_execute("delete from outbox; delete from article")?;
                 }
                 let [insert, update, batch] = medians;
-                let measure = |what: &str, against: &str, times: Times| Measure {
+                let measure = |what: &str, against: &str, ours: &[f64], theirs: Vec<f64>| Measure {
                     measure: format!("tax {} {what}", stringify!($module)),
-                    against: against.into(),
+                    against: format!("plain Diesel{against} (less is better)"),
                     unit: "µs",
-                    ours: times.recorded,
-                    theirs: times.plain,
+                    ours: ours.to_vec(),
+                    theirs,
                 };
-                Ok([
-                    measure("insert", "plain Diesel (less is better)", insert),
-                    measure("update", "plain Diesel (less is better)", update),
-                    measure(&format!("insert {BATCH}"), "plain Diesel (less is better)", batch),
-                ])
+                let both = |what: &str, times: Times| {
+                    let Times { plain, read_back, recorded } = times;
+                    [
+                        measure(what, "", &recorded, plain),
+                        measure(what, " that gives the row", &recorded, read_back),
+                    ]
+                };
+                let [a, b] = both("insert", insert);
+                let [c, d] = both("update", update);
+                let [e, f] = both(&format!("insert {BATCH}"), batch);
+                Ok([a, b, c, d, e, f])
             }
 
             fn run(c: &mut $connection, turns: Turns) -> Result<[Times; 3], Failure> {
@@ -148,22 +158,27 @@ macro_rules! tax {
                     article(number)
                 };
                 for _ in 0..turns.single {
-                    let (new, other) = (next(), next());
+                    let (new, given, other) = (next(), next(), next());
                     let (plain, ()) = timed(|| plain_insert(c, std::slice::from_ref(&new)))?;
+                    let (read_back, _) = timed(|| Ok(c.transaction(|c| given.insert_on(c))?))?;
                     let (recorded, row) = timed(|| Ok(c.outbox_transaction(|tx| tx.insert(&other))?))?;
-                    insert.add(plain, recorded);
+                    insert.add(plain, read_back, recorded);
                     let changed = Article { price_cents: row.price_cents + 1, ..row };
                     let (plain, ()) = timed(|| plain_update(c, &changed))?;
                     let changed = Article { price_cents: changed.price_cents + 1, ..changed };
+                    let (read_back, _) = timed(|| Ok(c.transaction(|c| changed.update_on(c))?))?;
+                    let changed = Article { price_cents: changed.price_cents + 1, ..changed };
                     let (recorded, _) = timed(|| Ok(c.outbox_transaction(|tx| tx.update(&changed))?))?;
-                    update.add(plain, recorded);
+                    update.add(plain, read_back, recorded);
                 }
                 for _ in 0..turns.batch {
                     let new: Vec<_> = (0..BATCH).map(|_| next()).collect();
                     let other: Vec<_> = (0..BATCH).map(|_| next()).collect();
+                    let given: Vec<_> = (0..BATCH).map(|_| next()).collect();
                     let (plain, ()) = timed(|| plain_insert(c, &new))?;
+                    let (read_back, _) = timed(|| given_insert(c, &given))?;
                     let (recorded, _) = timed(|| Ok(c.outbox_transaction(|tx| tx.insert_all(&other))?))?;
-                    batch.add(plain, recorded);
+                    batch.add(plain, read_back, recorded);
                 }
                 Ok([insert, update, batch])
             }
@@ -180,6 +195,11 @@ macro_rules! tax {
                 Ok(())
             }
 
+            /// The same, and its rows are read back as Diesel does it on this database.
+            fn given_insert(c: &mut $connection, new: &[NewArticle]) -> Result<Vec<Article>, Failure> {
+                Ok(c.transaction(|c| $given(c, new))?)
+            }
+
             fn plain_update(c: &mut $connection, changed: &Article) -> Result<(), Failure> {
                 c.transaction(|c| diesel::update(changed).set(changed).execute(c))?;
                 Ok(())
@@ -188,9 +208,28 @@ macro_rules! tax {
     };
 }
 
-tax!(mysql, diesel::MysqlConnection);
-tax!(postgres, diesel::PgConnection);
-tax!(sqlite, diesel::SqliteConnection);
+tax!(mysql, diesel::MysqlConnection, given_by_mysql);
+tax!(postgres, diesel::PgConnection, given_by_postgres);
+tax!(sqlite, diesel::SqliteConnection, given_by_sqlite);
+
+fn given_by_mysql(c: &mut diesel::MysqlConnection, new: &[NewArticle]) -> QueryResult<Vec<Article>> {
+    diesel::insert_into(article::table).values(new).execute(c)?;
+    let first = diesel::dsl::sql::<diesel::sql_types::BigInt>("last_insert_id()");
+    let rows = article::table.filter(article::id.ge(first)).order(article::id).limit(new.len() as i64);
+    rows.select(Article::as_select()).load(c)
+}
+
+fn given_by_postgres(c: &mut diesel::PgConnection, new: &[NewArticle]) -> QueryResult<Vec<Article>> {
+    diesel::insert_into(article::table).values(new).returning(Article::as_returning()).get_results(c)
+}
+
+fn given_by_sqlite(c: &mut diesel::SqliteConnection, new: &[NewArticle]) -> QueryResult<Vec<Article>> {
+    let insert = |new| {
+        let insert = diesel::insert_into(article::table).values(new);
+        insert.returning(Article::as_returning()).get_result(c)
+    };
+    new.iter().map(insert).collect()
+}
 
 #[derive(diesel::QueryableByName)]
 struct Text {
