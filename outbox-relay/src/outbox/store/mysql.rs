@@ -18,6 +18,11 @@ pub(super) const SESSION: &[&str] = &[
     "set session time_zone = '+00:00', session innodb_lock_wait_timeout = 10",
 ];
 
+/// A relay that vanishes in the middle, behind a cut cable or stopped, must not hold its share of the leases
+/// until the server's own eight hours are over: nobody could take them.
+const BEGIN: &str = "set session wait_timeout = 20; start transaction";
+const COMMIT: &str = "commit; set session wait_timeout = default";
+
 pub(super) const PROBES: &[Probe] = &[
     Probe { table: "outbox_meta", right: "SELECT", text: "select generation from outbox_meta limit 0" },
     Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
@@ -108,7 +113,7 @@ async fn hold_leases(
     owner: &str,
     fence: &[(u16, i64)],
 ) -> QueryResult<Vec<LeaseEpoch>> {
-    c.batch_execute("start transaction").await?;
+    c.batch_execute(BEGIN).await?;
     let text = format!(
         "select bucket, epoch from outbox_lease where owner = ? and (bucket, epoch) in ({})
          order by bucket lock in share mode",
@@ -139,7 +144,7 @@ async fn fenced(
         let buckets = list(held.iter().map(|lease| lease.bucket));
         rows = Statement::once(statement(&buckets)).execute(c).await?;
     }
-    c.batch_execute("commit").await?;
+    c.batch_execute(COMMIT).await?;
     Ok(rows)
 }
 
@@ -200,7 +205,7 @@ pub(super) async fn fail(c: &mut AsyncMysqlConnection, owner: &str, failures: &[
         .execute(c)
         .await?;
     }
-    c.batch_execute("commit").await
+    c.batch_execute(COMMIT).await
 }
 
 pub(super) async fn heartbeat(c: &mut AsyncMysqlConnection, owner: &str, ttl_ms: i64) -> QueryResult<usize> {

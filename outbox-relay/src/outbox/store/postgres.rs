@@ -12,9 +12,10 @@ use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Own
 use super::statement::{Statement, list, pairs};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
-/// server's words for it reach the log.
+/// server's words for it reach the log. A relay that vanishes in a transaction does not keep its locks.
 pub(super) const SESSION: &[&str] = &["set default_transaction_isolation = 'read committed'; \
-     set lock_timeout = '10s'; set statement_timeout = '30s'; set jit = off; \
+     set lock_timeout = '10s'; set statement_timeout = '30s'; \
+     set idle_in_transaction_session_timeout = '20s'; set jit = off; \
      set enable_seqscan = off; set enable_sort = off; set enable_bitmapscan = off; \
      set application_name = 'outbox-relay'"];
 
