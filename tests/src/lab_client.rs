@@ -23,8 +23,13 @@ pub const RABBITMQ_MANAGEMENT_URL: &str = "OUTBOX_TEST_RABBITMQ_MANAGEMENT_URL";
 pub const CONTROL: &str = "OUTBOX_TEST_CONTROL";
 /// The servers that this run does without, separated by commas; only `mysql` ever stands here.
 pub const LEFT_OUT: &str = "OUTBOX_TEST_LEFT_OUT";
-/// How many rounds a fault test runs, for `cargo lab faults`.
-pub const FAULT_ROUNDS: &str = "OUTBOX_FAULT_ROUNDS";
+/// Set for `cargo lab faults --full`: many rounds of each fault.
+pub const FAULTS_FULL: &str = "OUTBOX_FAULTS_FULL";
+/// The seed of what is random in the fault tests; 1 if unset.
+pub const FAULT_SEED: &str = "OUTBOX_FAULT_SEED";
+/// A file to which each fault test adds a line: words of the table that `cargo lab faults` prints, separated by
+/// tabs.
+pub const FAULT_REPORT: &str = "OUTBOX_FAULT_REPORT";
 
 /// Longer than the slowest start of a server on a busy machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
@@ -144,6 +149,14 @@ impl PrivateServer {
     /// As [`control`].
     pub fn start(&self) -> Result<(), String> {
         control(&format!("start {}", self.name))
+    }
+
+    /// Runs `rabbitmqctl` on it, with these arguments.
+    ///
+    /// # Errors
+    /// As [`control`]; also when the command fails.
+    pub fn rabbitmqctl(&self, arguments: &str) -> Result<(), String> {
+        control(&format!("rabbitmqctl {} {arguments}", self.name))
     }
 
     /// Stops it in good order and starts it again on the same port and data.

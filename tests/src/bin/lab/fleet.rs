@@ -88,6 +88,11 @@ impl Fleet {
         self.folder.path().join("control")
     }
 
+    /// Where fault tests leave their lines.
+    pub(crate) fn fault_report(&self) -> PathBuf {
+        self.folder.path().join("faults.tsv")
+    }
+
     /// Where to write down processes that must not outlive the lab.
     pub(crate) fn record(&self) -> Record {
         self.folder.record()
@@ -140,9 +145,13 @@ impl Fleet {
                     server.start(&self.stop)?;
                 }
             }
+            ["rabbitmqctl", name, ref arguments @ ..] => {
+                locked(&*self.find_private(name)?).rabbitmqctl(arguments)?;
+            }
             _ => {
                 return Err(Failure::new(format!(
-                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, list"
+                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, \
+                     rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }
         }
@@ -174,15 +183,18 @@ impl Fleet {
     }
 
     fn remove(&self, name: &str) -> Result<String> {
-        if name.parse::<Kind>().is_ok() {
-            return Err(Failure::new(format!(
-                "{name} is shared by all tests; only a spawned one can be removed"
-            )));
-        }
-        let server = self.find(name)?;
+        let server = self.find_private(name)?;
         self.all().remove(name);
         locked(&server).discard();
         Ok(String::new())
+    }
+
+    /// One that belongs to a single test.
+    fn find_private(&self, name: &str) -> Result<Arc<Mutex<Server>>> {
+        if name.parse::<Kind>().is_ok() {
+            return Err(Failure::new(format!("{name} is shared by all tests; spawn one for this")));
+        }
+        self.find(name)
     }
 
     fn find(&self, name: &str) -> Result<Arc<Mutex<Server>>> {

@@ -252,6 +252,14 @@ impl Server {
         }
     }
 
+    /// Runs `rabbitmqctl` on it.
+    pub(crate) fn rabbitmqctl(&self, arguments: &[&str]) -> Result<()> {
+        match self.place.kind {
+            Kind::Rabbitmq => rabbitmq::control(&self.place, arguments),
+            kind => Err(Failure::new(format!("{} is {kind}, not RabbitMQ", self.place.name))),
+        }
+    }
+
     /// Ends it and deletes its data. The log stays, for who looks into a failure.
     pub(crate) fn discard(&mut self) {
         self.end();
