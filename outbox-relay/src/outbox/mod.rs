@@ -96,7 +96,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSourc
         origin: Arc::new(Origin { name: config.name.clone(), is_cloud_event: config.cloudevents }),
         store: Some(spare.store(&status)),
         leases,
-        limits: Limits { rows: config.batch_rows, bytes: config.batch_bytes.get() },
+        limits: Limits::new(config.batch_rows, config.batch_bytes.get(), config.in_flight_per_key),
         retry: outbox_core::RetryPolicy {
             initial: config.retry_initial.get(),
             max: config.retry_max.get(),
@@ -196,6 +196,7 @@ impl OutboxSource {
             self.leases.look_again();
         }
         let read = outcome.read?;
+        self.limits.learn(&read);
         self.ahead = if is_stale { Read::default() } else { read };
         let failed = std::mem::take(&mut self.failed);
         self.ahead.items.retain(|item| !failed.contains(item.key()));

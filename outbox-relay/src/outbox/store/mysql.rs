@@ -86,19 +86,37 @@ pub(super) async fn heads(c: &mut AsyncMysqlConnection, ask: &Ask<'_>) -> QueryR
          from outbox o force index (primary)
          left join outbox_key k force index (primary)
            on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
-         where o.bucket in ({held}) {except}
+         where o.bucket in ({held}) {except} {besides}
            and (k.attempts is null or (not k.parked and k.next_at <= utc_timestamp(6)))
          order by o.id limit {rows}",
         inline = super::INLINE_BYTES_MAX,
         held = list(ask.held),
         except = except(ask.except),
+        besides = besides(ask.besides),
         rows = ask.rows,
     );
-    if ask.except.is_empty() { Statement::fixed(text) } else { Statement::once(text) }.load(c).await
+    if ask.except.is_empty() && ask.besides.is_empty() {
+        Statement::fixed(text)
+    } else {
+        Statement::once(text)
+    }
+    .load(c)
+    .await
 }
 
 fn except(ids: &[i64]) -> String {
     if ids.is_empty() { String::new() } else { format!("and o.id not in ({})", list(ids)) }
+}
+
+fn besides(ids: &[i64]) -> String {
+    if ids.is_empty() {
+        return String::new();
+    }
+    format!(
+        "and not exists (select 1 from outbox h force index (primary) where h.id in ({})
+           and h.aggregate_type = o.aggregate_type and h.aggregate_id = o.aggregate_id)",
+        list(ids)
+    )
 }
 
 pub(super) async fn bodies(c: &mut AsyncMysqlConnection, ids: &[i64]) -> QueryResult<Vec<Body>> {
