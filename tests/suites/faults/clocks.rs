@@ -28,6 +28,8 @@ async fn clocks_ten_minutes_apart_change_nothing() {
     set(["+10m", "-10m"]);
     let relays = [0, 1].map(|relay| {
         let mut config = stage.relay();
+        // Long enough that only a wrong clock could lose it.
+        config.lease = "10s";
         config.environment = vec![
             ("LD_PRELOAD", library().display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", clock(relay).display().to_string()),

@@ -11,7 +11,7 @@ use outbox_tests::lab_client::{AMQP_URL, PrivateServer};
 use super::Connection;
 use super::database::{connect, fresh};
 use super::stage::{count, server};
-use super::wire::{Wire, committed, record};
+use super::wire::{Wire, committed, record, record_in_turns};
 use crate::harness::{TestDatabase, server_url, unique, until, until_within};
 use crate::items::Stepped;
 use crate::relay::RelayConfig;
@@ -102,9 +102,7 @@ async fn a_long_backlog_drains_with_flat_memory() {
     let mut connection = connect(&source);
     let rows = size(50_000, 1_000_000);
     let names: Vec<String> = (0..KEYS).map(|key| format!("key-{key}")).collect();
-    for name in &names {
-        record(&mut connection, name, rows / KEYS);
-    }
+    record_in_turns(&mut connection, &names, rows / KEYS);
     let all = committed(names.iter().map(|name| (name.as_str(), rows / KEYS)));
     let relay = relay_on(&source, &amqp, &exchange).start();
     until_within(DRAIN, "a fifth is through", || async { wire.tally().arrived() >= rows as u64 / 5 }).await;
@@ -136,9 +134,7 @@ async fn messages_flow_past_a_key_that_has_most_of_the_backlog() {
     let rows = size(5000, 50_000);
     record(&mut connection, "hot", rows);
     let names: Vec<String> = (0..20).map(|key| format!("key-{key}")).collect();
-    for name in &names {
-        record(&mut connection, name, 10);
-    }
+    record_in_turns(&mut connection, &names, 10);
     let others = committed(names.iter().map(|name| (name.as_str(), 10)));
     let _relay = relay_on(&source, &amqp, &exchange).start();
     until_within(DRAIN, "the others have arrived", || async {
@@ -216,11 +212,9 @@ async fn a_row_that_is_committed_behind_the_read_ahead_is_found() {
         });
         wait_inserted.recv().unwrap();
         let before = wire.tally().arrived();
-        for key in 0..10 {
-            let name = format!("quick-{round}-{key}");
-            record(&mut connection, &name, 100);
-            all.insert(name, 100);
-        }
+        let names: Vec<String> = (0..500).map(|key| format!("quick-{round}-{key}")).collect();
+        record_in_turns(&mut connection, &names, 2);
+        all.extend(names.into_iter().map(|name| (name, 2)));
         until("the relay is in the middle of it", || async { wire.tally().arrived() > before + 200 }).await;
         commit.send(()).unwrap();
         slow.await.unwrap();

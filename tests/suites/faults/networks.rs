@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use super::SERVER;
 use super::stage::Stage;
-use crate::harness::{until, until_within};
+use crate::harness::{Server, until, until_within};
 use crate::proxy::{Proxy, Way};
 use crate::relay::{RelayConfig, RelayProcess};
 use crate::report::{random, size};
@@ -30,7 +31,11 @@ impl Lines {
         let stage = Stage::new(fault).await;
         let mut config = stage.relay();
         let (broker, amqp) = Proxy::before(&config.amqp).await;
-        let (database, url) = Proxy::before(&config.database).await;
+        let (database, mut url) = Proxy::before(&config.database).await;
+        if SERVER != Server::Postgres {
+            // Or the driver goes on through the server's local socket, past the proxy.
+            url.push_str("?prefer_socket=false");
+        }
         (config.amqp, config.database) = (amqp, url);
         Self { stage, broker, database, config }
     }
@@ -135,8 +140,8 @@ async fn a_line_that_swallows_answers_pauses_the_relay_until_it_passes_them_agai
 async fn a_relay_that_vanishes_within_a_transaction_does_not_keep_its_leases() {
     let mut lines = Lines::new("network: half-open within a settling transaction").await;
     let vanished = lines.start().await;
-    let text = match super::SERVER {
-        crate::harness::Server::Postgres => "delete from outbox",
+    let text = match SERVER {
+        Server::Postgres => "delete from outbox",
         _ => "lock in share mode",
     };
     lines.database.freeze_behind(text);

@@ -31,9 +31,6 @@ pub(crate) struct RelayConfig {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RelayStatus {
     pub(crate) state: String,
-    #[serde(default)]
-    pub(crate) why: String,
-    pub(crate) published: u64,
     pub(crate) refused: u64,
     pub(crate) parked_keys: u64,
     pub(crate) held: Vec<u16>,

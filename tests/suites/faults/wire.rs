@@ -73,7 +73,18 @@ pub(super) fn record(connection: &mut Connection, key: &str, count: i64) {
     }
 }
 
-/// What [`record`] has committed.
+/// Records so many messages of each of these keys in turns, sequences from 1.
+pub(super) fn record_in_turns(connection: &mut Connection, keys: &[String], count: i64) {
+    for sequence in 1..=count {
+        connection
+            .outbox_transaction(|tx| {
+                keys.iter().try_for_each(|key| tx.record(&Stepped { account: key.clone(), sequence }))
+            })
+            .unwrap();
+    }
+}
+
+/// What was recorded, so many of each key.
 pub(super) fn committed<'a>(keys: impl IntoIterator<Item = (&'a str, i64)>) -> BTreeMap<String, i64> {
     keys.into_iter().map(|(key, count)| (key.to_owned(), count)).collect()
 }
