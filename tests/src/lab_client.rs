@@ -109,12 +109,40 @@ impl PrivateServer {
     /// # Errors
     /// As [`control`]; also for `mysql` when the run leaves it out.
     pub fn spawn(kind: &str) -> Result<Self, String> {
-        let answer = ask(&format!("spawn {kind}"))?;
+        Self::ask_for(&format!("spawn {kind}"))
+    }
+
+    /// The same on a disk of its own that [`fill`](Self::fill) can fill, 400 MiB in memory.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`]; also when nobody here may mount that disk.
+    pub fn spawn_small(kind: &str) -> Result<Self, String> {
+        Self::ask_for(&format!("spawn-small {kind}"))
+    }
+
+    fn ask_for(command: &str) -> Result<Self, String> {
+        let answer = ask(command)?;
         let mut words = answer.split_whitespace().map(str::to_owned);
         match (words.next(), words.next()) {
             (Some(name), Some(url)) => Ok(Self { name, url, management_url: words.next() }),
-            _ => Err(format!("`spawn {kind}`: the lab answered {answer:?}, not a name and a URL")),
+            _ => Err(format!("`{command}`: the lab answered {answer:?}, not a name and a URL")),
         }
+    }
+
+    /// Leaves no byte free on the disk of a server from [`spawn_small`](Self::spawn_small).
+    ///
+    /// # Errors
+    /// As [`control`].
+    pub fn fill(&self) -> Result<(), String> {
+        control(&format!("fill {}", self.name))
+    }
+
+    /// Gives back what [`fill`](Self::fill) took. A server that has ended for want of room has to be started.
+    ///
+    /// # Errors
+    /// As [`control`].
+    pub fn free(&self) -> Result<(), String> {
+        control(&format!("free {}", self.name))
     }
 
     /// Its URL, in the form of the shared server's variable.

@@ -44,9 +44,16 @@ async fn a_broker_killed_and_restarted_loses_nothing() {
     stage.finish(kills).await;
 }
 
+/// One server for three faults: it takes longer to start than they do.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_without_memory_pauses_the_relay_until_it_has_some() {
+async fn a_broker_that_blocks_or_closes_connections_is_waited_for() {
     let broker = PrivateServer::spawn("rabbitmq").unwrap();
+    a_broker_without_memory_pauses_the_relay_until_it_has_some(&broker).await;
+    a_relay_blocked_by_an_alarm_ends_when_it_is_asked_to(&broker).await;
+    connections_closed_by_the_broker_are_made_again(&broker).await;
+}
+
+async fn a_broker_without_memory_pauses_the_relay_until_it_has_some(broker: &PrivateServer) {
     let mut stage = Stage::on("broker: memory alarm", fresh(), broker.url()).await;
     stage.write();
     let relay = stage.relay().start();
@@ -63,9 +70,7 @@ async fn a_broker_without_memory_pauses_the_relay_until_it_has_some() {
     stage.finish(alarms).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_blocked_by_an_alarm_ends_when_it_is_asked_to() {
-    let broker = PrivateServer::spawn("rabbitmq").unwrap();
+async fn a_relay_blocked_by_an_alarm_ends_when_it_is_asked_to(broker: &PrivateServer) {
     let mut stage = Stage::on("broker: memory alarm, SIGTERM meanwhile", fresh(), broker.url()).await;
     stage.write();
     let relay = stage.relay().start();
@@ -78,6 +83,20 @@ async fn a_relay_blocked_by_an_alarm_ends_when_it_is_asked_to() {
     let _next = stage.relay().start();
     stage.flows(300).await;
     stage.finish(1).await;
+}
+
+async fn connections_closed_by_the_broker_are_made_again(broker: &PrivateServer) {
+    let mut stage = Stage::on("broker: closes all connections", fresh(), broker.url()).await;
+    stage.write();
+    let relay = stage.relay().start();
+    let closes = size(2, 20);
+    for _ in 0..closes {
+        stage.flows(300).await;
+        broker.rabbitmqctl("close_all_connections maintenance").unwrap();
+        stage.flows(300).await;
+    }
+    assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
+    stage.finish(closes).await;
 }
 
 /// The relay may not declare here: the exchange comes back with the subscriber and its bindings, while the relay
@@ -105,22 +124,6 @@ async fn an_exchange_that_is_deleted_pauses_the_relay_until_it_is_back() {
     }
     assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
     stage.finish(deletions).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_closed_by_the_broker_are_made_again() {
-    let broker = PrivateServer::spawn("rabbitmq").unwrap();
-    let mut stage = Stage::on("broker: closes all connections", fresh(), broker.url()).await;
-    stage.write();
-    let relay = stage.relay().start();
-    let closes = size(2, 20);
-    for _ in 0..closes {
-        stage.flows(300).await;
-        broker.rabbitmqctl("close_all_connections maintenance").unwrap();
-        stage.flows(300).await;
-    }
-    assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
-    stage.finish(closes).await;
 }
 
 /// A queue that is full and refuses is bound for one key; the others have a queue with room.

@@ -12,7 +12,8 @@ async fn relays_killed_at_random_lose_nothing_and_repeat_no_effect() {
     let mut random = random();
     let mut stage = Stage::new("relay: SIGKILL").await;
     stage.write();
-    let config = stage.relay();
+    let mut config = stage.relay();
+    config.lease = "1s";
     let mut relays = [config.start(), config.start()];
     let kills = size(8, 100);
     for _ in 0..kills {

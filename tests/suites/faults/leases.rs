@@ -24,7 +24,8 @@ async fn a_relay_stopped_longer_than_its_lease_neither_loses_nor_reorders() {
     let mut random = random();
     let mut stage = Stage::new("relay: SIGSTOP past its lease, SIGCONT").await;
     stage.write();
-    let config = stage.relay();
+    let mut config = stage.relay();
+    config.lease = "1s";
     let relays = [config.start(), config.start(), config.start()];
     let mut connection = connect(&stage.source);
     let sleeps = size(3, 30);

@@ -41,7 +41,8 @@ impl Lines {
     }
 
     async fn start(&mut self) -> RelayProcess {
-        self.stage.write();
+        // Some of these last half a minute, and what piles up has to drain.
+        self.stage.write_slowly(size(Duration::from_millis(100), Duration::from_millis(12)));
         let relay = self.config.start();
         self.stage.flows(200).await;
         relay
@@ -149,7 +150,7 @@ async fn a_relay_that_vanishes_within_a_transaction_does_not_keep_its_leases() {
     lines.database.freeze();
     lines.database.hole(&BOTH, true);
     let _heir = lines.stage.relay().start();
-    lines.stage.flows(2000).await;
+    lines.stage.flows(500).await;
     drop(vanished);
     lines.stage.finish(1).await;
 }

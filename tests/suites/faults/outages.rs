@@ -101,3 +101,27 @@ async fn a_read_only_database_pauses_the_relay_until_it_is_writable() {
     assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
     stage.finish(times).await;
 }
+
+/// Writers cannot write, and the relay cannot settle once the logs of the database have no room either. Whatever
+/// the server does about it, down to ending itself, all goes on once there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing() {
+    let server = PrivateServer::spawn_small(kind()).unwrap();
+    let source = with_tables(SERVER.empty_at(server.url().to_owned()));
+    let mut stage = Stage::on("database: disk full", source, &amqp()).await;
+    stage.write();
+    let relay = stage.relay().start();
+    let times = size(1, 3);
+    for _ in 0..times {
+        stage.flows(300).await;
+        server.fill().unwrap();
+        // Some go on for as long as what they have reserved lasts.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        server.free().unwrap();
+        server.start().unwrap();
+        until_within(BACK, "it goes on", || async { relay.is("running") }).await;
+        stage.flows(300).await;
+    }
+    assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
+    stage.finish(times).await;
+}

@@ -28,13 +28,14 @@ use crate::relay::RelayConfig;
 use crate::report::Row;
 
 const WRITERS: u64 = 2;
-const ACCOUNTS: i64 = 40;
-/// Messages of one transaction.
-const STEPS: i64 = 16;
+const ACCOUNTS: i64 = 200;
+/// Accounts and messages of each in one transaction.
+const ACCOUNTS_AT_ONCE: usize = 8;
+const STEPS: i64 = 2;
 /// Between two transactions of a writer: about a thousand messages a second in all.
 const PAUSE: Duration = Duration::from_millis(12);
 /// After the last fault everything has to arrive within this.
-const DRAIN: Duration = Duration::from_secs(120);
+const DRAIN: Duration = Duration::from_secs(180);
 
 /// An outbox, writers, a subscriber.
 pub(super) struct Stage {
@@ -106,7 +107,7 @@ impl Stage {
             database: self.source.url.clone(),
             amqp: self.amqp.clone(),
             exchange: self.exchange.clone(),
-            lease: "1s",
+            lease: "2s",
             broker_keys: String::new(),
             keys: String::new(),
             environment: Vec::new(),
@@ -222,9 +223,9 @@ fn write(url: &str, seed: u64, pause: Duration, stop: &AtomicBool) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
-        let account = random.random_range(1..=ACCOUNTS);
+        let accounts: Vec<i64> = (0..ACCOUNTS_AT_ONCE).map(|_| random.random_range(1..=ACCOUNTS)).collect();
         let written = match connection.take() {
-            Some(mut open) => step(&mut open, account).map(|()| open),
+            Some(mut open) => step(&mut open, &accounts).map(|()| open),
             // Whatever keeps it from connecting is the fault that is injected just now.
             None => try_connect(url).map_err(|error| Error::new(ErrorKind::Outage, error.to_string())),
         };
@@ -239,14 +240,15 @@ fn write(url: &str, seed: u64, pause: Duration, stop: &AtomicBool) {
     }
 }
 
-fn step(connection: &mut Connection, account: i64) -> outbox_core::Result<()> {
+fn step(connection: &mut Connection, accounts: &[i64]) -> outbox_core::Result<()> {
     connection.outbox_transaction(|tx| {
-        diesel::update(item::table.find(account))
-            .set(item::amount.eq(item::amount + STEPS))
-            .execute(tx.conn())?;
-        let last: i64 = item::table.find(account).select(item::amount).first(tx.conn())?;
-        for sequence in last - STEPS + 1..=last {
-            tx.record(&Stepped { account: account.to_string(), sequence })?;
+        let of_these = || item::table.filter(item::id.eq_any(accounts));
+        diesel::update(of_these()).set(item::amount.eq(item::amount + STEPS)).execute(tx.conn())?;
+        let lasts: Vec<(i64, i64)> = of_these().select((item::id, item::amount)).load(tx.conn())?;
+        for (account, last) in lasts {
+            for sequence in last - STEPS + 1..=last {
+                tx.record(&Stepped { account: account.to_string(), sequence })?;
+            }
         }
         Ok(())
     })
