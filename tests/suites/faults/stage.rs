@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -34,6 +34,9 @@ const ACCOUNTS_AT_ONCE: usize = 8;
 const STEPS: i64 = 2;
 /// Between two transactions of a writer: about a thousand messages a second in all.
 const PAUSE: Duration = Duration::from_millis(12);
+/// Writers wait while the subscriber is so many messages behind: what a fault has held up has to drain on a slow
+/// machine, too.
+const LEAD: u64 = 4000;
 /// After the last fault everything has to arrive within this.
 const DRAIN: Duration = Duration::from_secs(180);
 
@@ -47,8 +50,16 @@ pub(super) struct Stage {
     subscription: Subscription,
     /// What aborted subscribers had applied and absorbed.
     before: (u64, u64),
+    progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
     writing: Option<JoinHandle<()>>,
+}
+
+/// About how far both ends are.
+#[derive(Debug, Default)]
+struct Progress {
+    written: AtomicU64,
+    handled: AtomicU64,
 }
 
 struct Subscription {
@@ -58,10 +69,12 @@ struct Subscription {
 }
 
 impl Subscription {
-    async fn start(amqp: &str, exchange: &str, target: &TestDatabase) -> Self {
+    async fn start(amqp: &str, exchange: &str, target: &TestDatabase, progress: &Arc<Progress>) -> Self {
+        let progress = Arc::clone(progress);
         let broker = RabbitMq::new(amqp).unwrap().exchange(exchange);
         let subscriber = Subscriber::<_, Connection>::new(format!("sub-{exchange}"), broker, pool(target))
-            .on("account.stepped", |tx, step: Stepped| {
+            .on("account.stepped", move |tx, step: Stepped| {
+                progress.handled.fetch_add(1, Ordering::Relaxed);
                 Ok(database::enter(tx.conn(), &step.account, step.sequence)?)
             });
         subscriber.declare().await.unwrap();
@@ -79,7 +92,8 @@ impl Stage {
     /// On a database or a broker of the test's own.
     pub(super) async fn on(fault: &'static str, source: TestDatabase, amqp: &str) -> Self {
         let (target, exchange) = (fresh(), unique("ex"));
-        let subscription = Subscription::start(amqp, &exchange, &target).await;
+        let progress = Arc::default();
+        let subscription = Subscription::start(amqp, &exchange, &target, &progress).await;
         Self {
             fault,
             source,
@@ -88,6 +102,7 @@ impl Stage {
             exchange,
             subscription,
             before: (0, 0),
+            progress,
             stop: Arc::default(),
             writing: None,
         }
@@ -98,7 +113,8 @@ impl Stage {
         self.subscription.task.abort();
         let stats = &self.subscription.stats;
         self.before = (self.before.0 + stats.applied(), self.before.1 + stats.duplicates());
-        self.subscription = Subscription::start(&self.amqp, &self.exchange, &self.target).await;
+        self.subscription =
+            Subscription::start(&self.amqp, &self.exchange, &self.target, &self.progress).await;
     }
 
     /// How to start a relay on it, without a proxy.
@@ -127,11 +143,12 @@ impl Stage {
             .collect();
         diesel::insert_into(item::table).values(rows).execute(&mut connection).unwrap();
         let (url, stop) = (self.source.url.clone(), Arc::clone(&self.stop));
+        let progress = Arc::clone(&self.progress);
         self.writing = Some(tokio::task::spawn_blocking(move || {
             std::thread::scope(|scope| {
-                let (url, stop) = (&url, &stop);
+                let (url, stop, progress) = (&url, &stop, &progress);
                 for seed in 0..WRITERS {
-                    scope.spawn(move || write(url, seed, pause, stop));
+                    scope.spawn(move || write(url, seed, pause, stop, progress));
                 }
             });
         }));
@@ -219,13 +236,21 @@ pub(super) fn count(connection: &mut Connection, table: &str) -> i64 {
 }
 
 /// Writes until it is told to stop. After any error it connects again, as a service would.
-fn write(url: &str, seed: u64, pause: Duration, stop: &AtomicBool) {
+fn write(url: &str, seed: u64, pause: Duration, stop: &AtomicBool, progress: &Progress) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
+        let handled = progress.handled.load(Ordering::Relaxed);
+        if progress.written.load(Ordering::Relaxed) > handled + LEAD {
+            std::thread::sleep(pause);
+            continue;
+        }
         let accounts: Vec<i64> = (0..ACCOUNTS_AT_ONCE).map(|_| random.random_range(1..=ACCOUNTS)).collect();
         let written = match connection.take() {
-            Some(mut open) => step(&mut open, &accounts).map(|()| open),
+            Some(mut open) => step(&mut open, &accounts).map(|steps| {
+                progress.written.fetch_add(steps, Ordering::Relaxed);
+                open
+            }),
             // Whatever keeps it from connecting is the fault that is injected just now.
             None => try_connect(url).map_err(|error| Error::new(ErrorKind::Outage, error.to_string())),
         };
@@ -240,16 +265,18 @@ fn write(url: &str, seed: u64, pause: Duration, stop: &AtomicBool) {
     }
 }
 
-fn step(connection: &mut Connection, accounts: &[i64]) -> outbox_core::Result<()> {
+/// Returns how many steps there were.
+fn step(connection: &mut Connection, accounts: &[i64]) -> outbox_core::Result<u64> {
     connection.outbox_transaction(|tx| {
         let of_these = || item::table.filter(item::id.eq_any(accounts));
         diesel::update(of_these()).set(item::amount.eq(item::amount + STEPS)).execute(tx.conn())?;
         let lasts: Vec<(i64, i64)> = of_these().select((item::id, item::amount)).load(tx.conn())?;
+        let steps = lasts.len() as u64 * STEPS as u64;
         for (account, last) in lasts {
             for sequence in last - STEPS + 1..=last {
                 tx.record(&Stepped { account: account.to_string(), sequence })?;
             }
         }
-        Ok(())
+        Ok(steps)
     })
 }
