@@ -174,9 +174,9 @@ impl From<serde_json::Error> for Error {
 }
 
 /// Texts by which the drivers name trouble that passes; Diesel keeps no error numbers.
-/// MySQL and MariaDB: 1205, 1213, 2006, 2013, 1040, 1053, 1290, 1836; PostgreSQL: 40P01, 57P01, 53300, 25006;
-/// SQLite: SQLITE_BUSY, SQLITE_LOCKED.
-const PASSING: [&str; 20] = [
+/// MySQL and MariaDB: 1205, 1213, 2006, 2013, 1040, 1053, 1290, 1836, 1021, 1114, 3; PostgreSQL: 40P01, 57P01,
+/// 53300, 25006, 53100; SQLite: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL.
+const PASSING: [&str; 24] = [
     "deadlock",
     "lock wait timeout",
     "server has gone away",
@@ -197,6 +197,10 @@ const PASSING: [&str; 20] = [
     "database table is locked",
     "can't connect",
     "could not connect",
+    "no space left on device",
+    "disk full",
+    "disk is full",
+    "' is full",
 ];
 
 /// The beginnings of the texts by which the drivers name contention.
@@ -270,6 +274,9 @@ mod tests {
         };
         assert!(error("Deadlock found when trying to get lock").is_outage());
         assert!(error("database is locked").is_outage());
+        assert!(error("The table 'inbox' is full").is_outage());
+        assert!(error("could not extend file \"base/5/1\": No space left on device").is_outage());
+        assert!(error("database or disk is full").is_outage());
         assert_eq!(error("Unknown column 'x'").kind(), ErrorKind::Database);
     }
 

@@ -10,5 +10,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(outbox_relay::cli::run(std::env::args_os()))
+    let code = runtime.block_on(outbox_relay::cli::run(std::env::args_os()));
+    // A look-up of a host's name, for one, cannot be interrupted, and nobody waits for it any more.
+    runtime.shutdown_background();
+    code
 }

@@ -69,8 +69,9 @@ pub trait Source: Send {
         verdicts: Vec<Verdict>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Takes a batch back whose delivery is unknown: its items come again.
-    fn abandon(&mut self, items: Vec<Self::Item>) -> impl Future<Output = ()> + Send;
+    /// Takes a batch back whose delivery is unknown: its items come again. Waits for nothing: the source may be
+    /// out of reach just then, and the end of the relay must not depend on it.
+    fn abandon(&mut self, items: Vec<Self::Item>);
 
     /// Settles what is still open; nothing is asked of the source afterwards.
     ///
@@ -148,8 +149,8 @@ where
 {
     let at = |side| move |error| Fault { side, error };
     let next = async {
-        sink.ready().await.map_err(at(Side::Target))?;
-        source.next().await.map_err(at(Side::Source))
+        told(Side::Target, status, sink.ready()).await.map_err(at(Side::Target))?;
+        told(Side::Source, status, source.next()).await.map_err(at(Side::Source))
     };
     let next = tokio::select! {
         biased;
@@ -163,10 +164,21 @@ where
             Ok(Step::Worked)
         }
         Err(error) => {
-            source.abandon(items).await;
+            source.abandon(items);
             Err(Fault { side: Side::Target, error })
         }
     }
+}
+
+/// Waits for a side, and tells of it when that takes long: a database whose packets are lost answers nothing.
+async fn told<T>(side: Side, status: &Status, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::pin!(answer);
+    if let Ok(answer) = tokio::time::timeout(SLOW, &mut answer).await {
+        return answer;
+    }
+    let text = format!("no answer since {SLOW:?}, waiting on");
+    pause(status, &Fault { side, error: Error::new(ErrorKind::Outage, text) });
+    answer.await
 }
 
 /// Delivers within the batch's time, and within the grace once the end was asked for.
@@ -324,7 +336,7 @@ mod tests {
             Ok(())
         }
 
-        async fn abandon(&mut self, items: Vec<u8>) {
+        fn abandon(&mut self, items: Vec<u8>) {
             self.log.lock().unwrap().push(format!("abandon {items:?}"));
         }
 

@@ -17,8 +17,8 @@ use crate::publish::{Outgoing, Publish};
 use crate::retry::{self, Decision, Side};
 use crate::status::{State, Status};
 
-/// How long a delivery in flight, and then the last DELETE, may take once the end was asked for: within the
-/// thirty seconds that orchestrators give by default.
+/// How long a delivery in flight, and then the last DELETE, may take once the end was asked for: with the
+/// seconds in which leases are given back it is within the thirty that orchestrators give by default.
 const GRACE: Duration = Duration::from_secs(8);
 /// The wait before a pipe that crashed is started again.
 const RESTART: Duration = Duration::from_secs(1);
@@ -155,8 +155,16 @@ impl<B: Broker> Relay<B> {
         let mut goals = Vec::new();
         for (outbox, status) in &self.outboxes {
             let mut store = Store::new(Database::parse(&outbox.database)?, "");
-            outbox::verify(&mut store).await?;
-            if let Some(top) = store.top().await? {
+            let looking = async {
+                outbox::verify(&mut store).await?;
+                store.top().await
+            };
+            let top = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(Vec::new()),
+                top = looking => top?,
+            };
+            if let Some(top) = top {
                 goals.push(Goal { store, top, status: status.clone() });
             }
         }
@@ -196,10 +204,18 @@ async fn tend<B: Broker>(
     wait: Duration,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    tokio::time::sleep(wait).await;
     let (mut source, keeper) = outbox::open(&outbox, status.clone())?;
-    if wait.is_zero() {
-        refuse_misfit(&outbox).await?;
+    let starting = async {
+        tokio::time::sleep(wait).await;
+        if wait.is_zero() { refuse_misfit(&outbox).await } else { Ok(()) }
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {
+            status.set_state(State::Stopped);
+            return Ok(());
+        }
+        started = starting => started?,
     }
     let pace = Pace {
         idle_min: outbox.poll_min.get(),
@@ -297,7 +313,12 @@ async fn wait_for(goals: &mut Vec<Goal>, end: &CancellationToken) -> Result<Vec<
             {
                 return Err(Error::new(ErrorKind::Outage, format!("outbox {:?}: {why}", snapshot.name)));
             }
-            match goal.look().await {
+            let looked = tokio::select! {
+                biased;
+                () = end.cancelled() => return Ok(left),
+                looked = goal.look() => looked,
+            };
+            match looked {
                 Ok(Progress::Reached) => {
                     info!(outbox = snapshot.name, "all that was there is delivered");
                     since = None;

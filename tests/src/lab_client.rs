@@ -23,8 +23,13 @@ pub const RABBITMQ_MANAGEMENT_URL: &str = "OUTBOX_TEST_RABBITMQ_MANAGEMENT_URL";
 pub const CONTROL: &str = "OUTBOX_TEST_CONTROL";
 /// The servers that this run does without, separated by commas; only `mysql` ever stands here.
 pub const LEFT_OUT: &str = "OUTBOX_TEST_LEFT_OUT";
-/// How many rounds a fault test runs, for `cargo lab faults`.
-pub const FAULT_ROUNDS: &str = "OUTBOX_FAULT_ROUNDS";
+/// Set for `cargo lab faults --full`: many rounds of each fault.
+pub const FAULTS_FULL: &str = "OUTBOX_FAULTS_FULL";
+/// The seed of what is random in the fault tests; 1 if unset.
+pub const FAULT_SEED: &str = "OUTBOX_FAULT_SEED";
+/// A file to which each fault test adds a line: words of the table that `cargo lab faults` prints, separated by
+/// tabs.
+pub const FAULT_REPORT: &str = "OUTBOX_FAULT_REPORT";
 
 /// Longer than the slowest start of a server on a busy machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
@@ -104,12 +109,40 @@ impl PrivateServer {
     /// # Errors
     /// As [`control`]; also for `mysql` when the run leaves it out.
     pub fn spawn(kind: &str) -> Result<Self, String> {
-        let answer = ask(&format!("spawn {kind}"))?;
+        Self::ask_for(&format!("spawn {kind}"))
+    }
+
+    /// The same on a disk of its own that [`fill`](Self::fill) can fill, 400 MiB in memory.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`]; also when nobody here may mount that disk.
+    pub fn spawn_small(kind: &str) -> Result<Self, String> {
+        Self::ask_for(&format!("spawn-small {kind}"))
+    }
+
+    fn ask_for(command: &str) -> Result<Self, String> {
+        let answer = ask(command)?;
         let mut words = answer.split_whitespace().map(str::to_owned);
         match (words.next(), words.next()) {
             (Some(name), Some(url)) => Ok(Self { name, url, management_url: words.next() }),
-            _ => Err(format!("`spawn {kind}`: the lab answered {answer:?}, not a name and a URL")),
+            _ => Err(format!("`{command}`: the lab answered {answer:?}, not a name and a URL")),
         }
+    }
+
+    /// Leaves no byte free on the disk of a server from [`spawn_small`](Self::spawn_small).
+    ///
+    /// # Errors
+    /// As [`control`].
+    pub fn fill(&self) -> Result<(), String> {
+        control(&format!("fill {}", self.name))
+    }
+
+    /// Gives back what [`fill`](Self::fill) took. A server that has ended for want of room has to be started.
+    ///
+    /// # Errors
+    /// As [`control`].
+    pub fn free(&self) -> Result<(), String> {
+        control(&format!("free {}", self.name))
     }
 
     /// Its URL, in the form of the shared server's variable.
@@ -144,6 +177,14 @@ impl PrivateServer {
     /// As [`control`].
     pub fn start(&self) -> Result<(), String> {
         control(&format!("start {}", self.name))
+    }
+
+    /// Runs `rabbitmqctl` on it, with these arguments.
+    ///
+    /// # Errors
+    /// As [`control`]; also when the command fails.
+    pub fn rabbitmqctl(&self, arguments: &str) -> Result<(), String> {
+        control(&format!("rabbitmqctl {} {arguments}", self.name))
     }
 
     /// Stops it in good order and starts it again on the same port and data.

@@ -11,7 +11,11 @@ use crate::items::{Item, ItemCopy, item, item_copy, ledger};
 
 /// A fresh database with all tables.
 pub(crate) fn fresh() -> TestDatabase {
-    let database = SERVER.empty();
+    with_tables(SERVER.empty())
+}
+
+/// All tables, in an empty database.
+pub(crate) fn with_tables(database: TestDatabase) -> TestDatabase {
     let mut connection = connect(&database);
     migrate::run(&mut connection, &migrate::OUTBOX).unwrap();
     migrate::run(&mut connection, &migrate::INBOX).unwrap();
@@ -24,9 +28,14 @@ pub(crate) fn connect(database: &TestDatabase) -> Connection {
 }
 
 pub(crate) fn connect_url(url: &str) -> Connection {
-    let mut connection = <Connection as diesel::Connection>::establish(url).unwrap();
-    connection.batch_execute(settings()).unwrap();
-    connection
+    try_connect(url).unwrap()
+}
+
+/// A connection, unless the server is away.
+pub(crate) fn try_connect(url: &str) -> ConnectionResult<Connection> {
+    let mut connection = <Connection as diesel::Connection>::establish(url)?;
+    connection.batch_execute(settings()).map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
 }
 
 fn settings() -> &'static str {

@@ -21,6 +21,8 @@ pub(crate) enum Server {
 pub(crate) struct TestDatabase {
     pub(crate) url: String,
     server: Server,
+    /// Where it was made.
+    admin: String,
     name: String,
     _folder: Option<tempfile::TempDir>,
 }
@@ -49,48 +51,61 @@ impl Server {
         }
     }
 
-    fn execute(self, statement: &str) {
-        let url = self.admin_url();
+    fn execute(self, url: &str, statement: &str) {
         match self {
             Self::Sqlite => {}
             Self::Mariadb | Self::Mysql => {
-                diesel::MysqlConnection::establish(&url).unwrap().batch_execute(statement).unwrap();
+                diesel::MysqlConnection::establish(url).unwrap().batch_execute(statement).unwrap();
             }
             Self::Postgres => {
-                diesel::PgConnection::establish(&url).unwrap().batch_execute(statement).unwrap();
+                diesel::PgConnection::establish(url).unwrap().batch_execute(statement).unwrap();
             }
         }
     }
 
     /// A fresh database, empty.
     pub(crate) fn empty(self) -> TestDatabase {
+        self.empty_at(self.admin_url())
+    }
+
+    /// A fresh database, empty, on the server of this URL.
+    pub(crate) fn empty_at(self, admin: String) -> TestDatabase {
         let name = unique("t");
         if self == Self::Sqlite {
             let folder = tempfile::tempdir().unwrap();
             let url = format!("sqlite://{}/test.db", folder.path().display());
-            return TestDatabase { url, server: self, name, _folder: Some(folder) };
+            return TestDatabase { url, server: self, admin, name, _folder: Some(folder) };
         }
-        self.execute(&format!("create database {name}"));
-        let mut url = url::Url::parse(&self.admin_url()).unwrap();
+        self.execute(&admin, &format!("create database {name}"));
+        let mut url = url::Url::parse(&admin).unwrap();
         url.set_path(&name);
-        TestDatabase { url: url.to_string(), server: self, name, _folder: None }
+        TestDatabase { url: url.to_string(), server: self, admin, name, _folder: None }
     }
 }
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let force = if self.server == Server::Postgres { " with (force)" } else { "" };
-        let (server, name) = (self.server, self.name.clone());
+        let (server, admin, name) = (self.server, self.admin.clone(), self.name.clone());
         // A server that a test has stopped takes its databases along.
-        let _ = std::panic::catch_unwind(|| server.execute(&format!("drop database {name}{force}")));
+        let _ = std::panic::catch_unwind(|| server.execute(&admin, &format!("drop database {name}{force}")));
     }
 }
 
 /// Waits until a condition holds; fails after 60 seconds with what is being waited for.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    until_within(Duration::from_secs(60), what, condition).await;
+}
+
+/// Waits until a condition holds; fails after `limit` with what is being waited for.
+pub(crate) async fn until_within<F: Future<Output = bool>>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
     let started = Instant::now();
     while !condition().await {
-        assert!(started.elapsed() < Duration::from_secs(60), "still waiting: {what}");
+        assert!(started.elapsed() < limit, "still waiting after {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -15,8 +15,6 @@ mod backlog;
 mod database;
 #[path = "end_to_end.rs"]
 mod end_to_end;
-#[path = "faults.rs"]
-mod faults;
 #[path = "migrations.rs"]
 mod migrations;
 #[path = "random_writes.rs"]

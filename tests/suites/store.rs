@@ -34,7 +34,7 @@ fn all_buckets() -> Vec<u16> {
 }
 
 async fn read(store: &mut Store, except: &[i64]) -> Vec<Head> {
-    store.heads(&Ask { held: &all_buckets(), except, rows: 100 }).await.unwrap()
+    store.heads(&Ask { held: &all_buckets(), except, besides: &[], rows: 100 }).await.unwrap()
 }
 
 /// Takes everything and returns bucket and epoch of each.
@@ -136,11 +136,19 @@ async fn rows_come_in_order_without_those_on_their_way_and_of_held_buckets_only(
     assert!(rest.len() == 8 && !rest.contains(&except[0]) && !rest.contains(&except[1]));
 
     let bucket = heads[0].bucket as u16;
-    let one = store.heads(&Ask { held: &[bucket], except: &[], rows: 100 }).await.unwrap();
+    let one = store.heads(&Ask { held: &[bucket], except: &[], besides: &[], rows: 100 }).await.unwrap();
     assert!(one.iter().all(|head| head.bucket as u16 == bucket) && !one.is_empty());
-    let few = store.heads(&Ask { held: &all_buckets(), except: &[], rows: 3 }).await.unwrap();
+    let few = store.heads(&Ask { held: &all_buckets(), except: &[], besides: &[], rows: 3 }).await.unwrap();
     assert_eq!(few.len(), 3);
-    assert!(store.heads(&Ask { held: &[], except: &[], rows: 3 }).await.unwrap().is_empty());
+    assert!(store.heads(&Ask { held: &[], except: &[], besides: &[], rows: 3 }).await.unwrap().is_empty());
+
+    // The first key's second row goes with its first one.
+    record(&mut connection, "0", 10);
+    let besides = [heads[0].id, heads[4].id];
+    let others =
+        store.heads(&Ask { held: &all_buckets(), except: &[], besides: &besides, rows: 100 }).await.unwrap();
+    let others: Vec<_> = others.into_iter().map(|head| head.aggregate_id).collect();
+    assert_eq!(others, [1, 2, 3, 5, 6, 7, 8, 9].map(|key: u8| key.to_string().into_bytes()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

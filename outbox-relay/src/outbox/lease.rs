@@ -55,6 +55,9 @@ use tracing::{debug, info, warn};
 use super::store::Store;
 use crate::status::{Backlog, Status};
 
+/// How long a round that is under way may go on at the end. Cut off, its statements might still take leases
+/// behind those that are given back.
+const LAST_ROUND: Duration = Duration::from_secs(2);
 /// How long giving the leases back may take at the end.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
@@ -230,7 +233,15 @@ impl Keeper {
         let lease = self.leases.lease;
         let mut is_introduced = false;
         while !stop.is_cancelled() {
-            let wait = match self.round(&mut is_introduced).await {
+            let is_over = async {
+                stop.cancelled().await;
+                tokio::time::sleep(LAST_ROUND).await;
+            };
+            let round = tokio::select! {
+                round = self.round(&mut is_introduced) => round,
+                () = is_over => break,
+            };
+            let wait = match round {
                 Ok(true) => lease / 3,
                 // Less than the fair share: somebody is about to release some.
                 Ok(false) => lease / 10,

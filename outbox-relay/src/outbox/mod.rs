@@ -57,6 +57,8 @@ pub struct OutboxSource {
     is_verified: bool,
     /// Read and not handed out.
     ahead: Read,
+    /// What the task reads follows a batch that was abandoned: it is dropped when it comes.
+    is_read_stale: bool,
     /// What was handed out.
     delivering: BTreeMap<u16, i64>,
     delivering_ids: Vec<i64>,
@@ -94,7 +96,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSourc
         origin: Arc::new(Origin { name: config.name.clone(), is_cloud_event: config.cloudevents }),
         store: Some(spare.store(&status)),
         leases,
-        limits: Limits { rows: config.batch_rows, bytes: config.batch_bytes.get() },
+        limits: Limits::new(config.batch_rows, config.batch_bytes.get(), config.in_flight_per_key),
         retry: outbox_core::RetryPolicy {
             initial: config.retry_initial.get(),
             max: config.retry_max.get(),
@@ -107,6 +109,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSourc
         task_buckets: BTreeSet::new(),
         is_verified: false,
         ahead: Read::default(),
+        is_read_stale: false,
         delivering: BTreeMap::new(),
         delivering_ids: Vec::new(),
         failed: HashSet::new(),
@@ -167,8 +170,9 @@ impl OutboxSource {
         let joined = task.await;
         self.task = None;
         self.task_buckets.clear();
+        let is_stale = std::mem::take(&mut self.is_read_stale);
         match joined {
-            Ok(outcome) => self.take_over(outcome),
+            Ok(outcome) => self.take_over(outcome, is_stale),
             Err(error) => {
                 // A panic in the task: what it was to settle comes again.
                 self.store = Some(self.spare.store(&self.status));
@@ -177,7 +181,7 @@ impl OutboxSource {
         }
     }
 
-    fn take_over(&mut self, outcome: Outcome) -> Result<()> {
+    fn take_over(&mut self, outcome: Outcome, is_stale: bool) -> Result<()> {
         self.store = Some(outcome.store);
         self.work.put_back(outcome.undone);
         if outcome.settled > 0 {
@@ -192,7 +196,8 @@ impl OutboxSource {
             self.leases.look_again();
         }
         let read = outcome.read?;
-        self.ahead = read;
+        self.limits.learn(&read);
+        self.ahead = if is_stale { Read::default() } else { read };
         let failed = std::mem::take(&mut self.failed);
         self.ahead.items.retain(|item| !failed.contains(item.key()));
         Ok(())
@@ -316,14 +321,12 @@ impl Source for OutboxSource {
         Ok(())
     }
 
-    async fn abandon(&mut self, _: Vec<Item>) {
+    fn abandon(&mut self, _: Vec<Item>) {
         self.delivering.clear();
         self.delivering_ids.clear();
-        if let Err(error) = self.join().await {
-            info!(outbox = &*self.name, "after a failed delivery: {error}");
-        }
-        // It was read to follow what was not delivered.
+        // Both were read to follow what was not delivered.
         self.ahead = Read::default();
+        self.is_read_stale = self.task.is_some();
         self.failed.clear();
         self.tell_in_flight();
     }

@@ -77,11 +77,34 @@ impl Work {
     }
 }
 
+/// Messages of one key that may wait for each other in a batch: all other keys of the batch wait for the last.
+const KEY_WAVES: u32 = 32;
+
 /// Bounds of a read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) rows: u32,
-    pub(super) bytes: u64,
+    rows: u32,
+    bytes: u64,
+    /// Rows of one key.
+    key_rows: u32,
+    key_rows_min: u32,
+}
+
+impl Limits {
+    pub(super) fn new(rows: u32, bytes: u64, in_flight_per_key: u32) -> Self {
+        let key_rows = KEY_WAVES.saturating_mul(in_flight_per_key);
+        Self { rows, bytes, key_rows, key_rows_min: key_rows }
+    }
+
+    /// A key with more rows than it may have leaves room for others; as long as there are none it gets more, since
+    /// looking for them goes through all of its rows.
+    pub(super) fn learn(&mut self, read: &Read) {
+        self.key_rows = if read.is_alone {
+            self.key_rows.saturating_mul(2).min(self.rows).max(self.key_rows_min)
+        } else {
+            self.key_rows_min
+        };
+    }
 }
 
 /// What to read.
@@ -100,6 +123,8 @@ pub(super) struct Read {
     pub(super) items: Vec<Item>,
     /// A limit was reached: there is more.
     pub(super) more: bool,
+    /// Keys had more rows than they may have, and no other key had any.
+    is_alone: bool,
 }
 
 /// What a task came to.
@@ -122,14 +147,29 @@ pub(super) async fn run(mut store: Store, mut work: Work, asked: Asked, origin: 
     Outcome { store, undone: work, settled, missing, read }
 }
 
-/// The first rows that fit, with their payloads.
+/// The first rows that fit, with their payloads. Where a few keys have most of them, those of other keys are read
+/// besides: each of the first rows of a key waits for the one before it, and nobody else should.
 async fn read(store: &mut Store, asked: &Asked, origin: &Origin) -> Result<Read> {
     let held: Vec<u16> = asked.held.keys().copied().collect();
-    let ask = Ask { held: &held, except: &asked.except, rows: asked.limits.rows };
+    let Limits { rows, bytes, key_rows, .. } = asked.limits;
+    let ask = Ask { held: &held, except: &asked.except, besides: &[], rows };
     let mut heads = store.heads(&ask).await?;
-    let is_full = heads.len() as u64 >= u64::from(asked.limits.rows);
-    let fit = prefix(heads.iter().map(|head| head.bytes), asked.limits.bytes);
-    let more = is_full || fit < heads.len();
+    let is_full = heads.len() as u64 >= u64::from(rows);
+    let longer = shorten(&mut heads, key_rows);
+    let room = rows.saturating_sub(u32::try_from(heads.len()).unwrap_or(rows));
+    let mut is_alone = false;
+    if is_full && !longer.is_empty() && room > rows / 2 {
+        // From the start of the table again, without what is here: a key whose first row has become visible since
+        // must not go on with a later one.
+        let except: Vec<i64> = asked.except.iter().copied().chain(heads.iter().map(|head| head.id)).collect();
+        let ask = Ask { held: &held, except: &except, besides: &longer, rows: room };
+        let mut others = store.heads(&ask).await?;
+        is_alone = others.is_empty();
+        shorten(&mut others, key_rows);
+        heads.append(&mut others);
+    }
+    let fit = prefix(heads.iter().map(|head| head.bytes), bytes);
+    let more = is_full || !longer.is_empty() || fit < heads.len();
     heads.truncate(fit);
     fetch_large(store, &mut heads).await?;
     let items = heads
@@ -140,7 +180,28 @@ async fn read(store: &mut Store, asked: &Asked, origin: &Origin) -> Result<Read>
             Some(Item::of(origin, epoch, bucket, head))
         })
         .collect();
-    Ok(Read { items, more })
+    Ok(Read { items, more, is_alone })
+}
+
+/// Leaves so many rows of each key, the first ones; the first id of each key that had more.
+fn shorten(heads: &mut Vec<Head>, key_rows: u32) -> Vec<i64> {
+    let mut keys: HashMap<_, (u32, i64)> = HashMap::new();
+    let mut longer = BTreeSet::new();
+    let keep: Vec<bool> = heads
+        .iter()
+        .map(|head| {
+            let (rows, first) =
+                keys.entry((&head.aggregate_type, &head.aggregate_id)).or_insert((0, head.id));
+            *rows += 1;
+            if *rows > key_rows {
+                longer.insert(*first);
+            }
+            *rows <= key_rows
+        })
+        .collect();
+    let mut keep = keep.into_iter();
+    heads.retain(|_| keep.next().unwrap_or(true));
+    longer.into_iter().collect()
 }
 
 /// How many of these sizes fit, one at least.
@@ -180,6 +241,44 @@ async fn fetch_large(store: &mut Store, heads: &mut Vec<Head>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn head(id: i64, key: &str) -> Head {
+        Head {
+            id,
+            message_id: vec![0; 16],
+            bucket: 0,
+            aggregate_type: b"thing".to_vec(),
+            aggregate_id: key.as_bytes().to_vec(),
+            event_type: b"made".to_vec(),
+            created_at_us: 0,
+            bytes: 0,
+            headers: None,
+            payload: None,
+            attempts: None,
+            head_id: None,
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_its_first_rows_and_others_all_of_theirs() {
+        let keys = ["a", "b", "a", "a", "b", "c", "a"];
+        let mut heads: Vec<Head> = (1..).zip(keys).map(|(id, key)| head(id, key)).collect();
+        assert_eq!(shorten(&mut heads, 2), [1]);
+        assert_eq!(heads.iter().map(|head| head.id).collect::<Vec<_>>(), [1, 2, 3, 5, 6]);
+        assert!(shorten(&mut heads, 2).is_empty());
+    }
+
+    #[test]
+    fn a_key_without_company_gets_more_and_gives_it_back() {
+        let mut limits = Limits::new(100, 1, 1);
+        let read = |is_alone| Read { is_alone, ..Read::default() };
+        let learned = [true, true, true, false, true].map(|is_alone| {
+            limits.learn(&read(is_alone));
+            limits.key_rows
+        });
+        assert_eq!(learned, [64, 100, 100, 32, 64]);
+    }
 
     #[test]
     fn a_read_is_bounded_in_bytes_and_never_empty() {

@@ -18,6 +18,11 @@ pub(super) const SESSION: &[&str] = &[
     "set session time_zone = '+00:00', session innodb_lock_wait_timeout = 10",
 ];
 
+/// A relay that vanishes in the middle, behind a cut cable or stopped, must not hold its share of the leases
+/// until the server's own eight hours are over: nobody could take them.
+const BEGIN: &str = "set session wait_timeout = 20; start transaction";
+const COMMIT: &str = "commit; set session wait_timeout = default";
+
 pub(super) const PROBES: &[Probe] = &[
     Probe { table: "outbox_meta", right: "SELECT", text: "select generation from outbox_meta limit 0" },
     Probe { table: "outbox", right: "SELECT", text: "select id from outbox limit 0" },
@@ -81,19 +86,37 @@ pub(super) async fn heads(c: &mut AsyncMysqlConnection, ask: &Ask<'_>) -> QueryR
          from outbox o force index (primary)
          left join outbox_key k force index (primary)
            on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
-         where o.bucket in ({held}) {except}
+         where o.bucket in ({held}) {except} {besides}
            and (k.attempts is null or (not k.parked and k.next_at <= utc_timestamp(6)))
          order by o.id limit {rows}",
         inline = super::INLINE_BYTES_MAX,
         held = list(ask.held),
         except = except(ask.except),
+        besides = besides(ask.besides),
         rows = ask.rows,
     );
-    if ask.except.is_empty() { Statement::fixed(text) } else { Statement::once(text) }.load(c).await
+    if ask.except.is_empty() && ask.besides.is_empty() {
+        Statement::fixed(text)
+    } else {
+        Statement::once(text)
+    }
+    .load(c)
+    .await
 }
 
 fn except(ids: &[i64]) -> String {
     if ids.is_empty() { String::new() } else { format!("and o.id not in ({})", list(ids)) }
+}
+
+fn besides(ids: &[i64]) -> String {
+    if ids.is_empty() {
+        return String::new();
+    }
+    format!(
+        "and not exists (select 1 from outbox h force index (primary) where h.id in ({})
+           and h.aggregate_type = o.aggregate_type and h.aggregate_id = o.aggregate_id)",
+        list(ids)
+    )
 }
 
 pub(super) async fn bodies(c: &mut AsyncMysqlConnection, ids: &[i64]) -> QueryResult<Vec<Body>> {
@@ -108,7 +131,7 @@ async fn hold_leases(
     owner: &str,
     fence: &[(u16, i64)],
 ) -> QueryResult<Vec<LeaseEpoch>> {
-    c.batch_execute("start transaction").await?;
+    c.batch_execute(BEGIN).await?;
     let text = format!(
         "select bucket, epoch from outbox_lease where owner = ? and (bucket, epoch) in ({})
          order by bucket lock in share mode",
@@ -139,7 +162,7 @@ async fn fenced(
         let buckets = list(held.iter().map(|lease| lease.bucket));
         rows = Statement::once(statement(&buckets)).execute(c).await?;
     }
-    c.batch_execute("commit").await?;
+    c.batch_execute(COMMIT).await?;
     Ok(rows)
 }
 
@@ -200,7 +223,7 @@ pub(super) async fn fail(c: &mut AsyncMysqlConnection, owner: &str, failures: &[
         .execute(c)
         .await?;
     }
-    c.batch_execute("commit").await
+    c.batch_execute(COMMIT).await
 }
 
 pub(super) async fn heartbeat(c: &mut AsyncMysqlConnection, owner: &str, ttl_ms: i64) -> QueryResult<usize> {

@@ -12,9 +12,10 @@ use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Own
 use super::statement::{Statement, list, pairs};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
-/// server's words for it reach the log.
+/// server's words for it reach the log. A relay that vanishes in a transaction does not keep its locks.
 pub(super) const SESSION: &[&str] = &["set default_transaction_isolation = 'read committed'; \
-     set lock_timeout = '10s'; set statement_timeout = '30s'; set jit = off; \
+     set lock_timeout = '10s'; set statement_timeout = '30s'; \
+     set idle_in_transaction_session_timeout = '20s'; set jit = off; \
      set enable_seqscan = off; set enable_sort = off; set enable_bitmapscan = off; \
      set application_name = 'outbox-relay'"];
 
@@ -78,19 +79,37 @@ pub(super) async fn heads(c: &mut AsyncPgConnection, ask: &Ask<'_>) -> QueryResu
            (select generation from outbox_meta where id = 1) as generation
          from outbox o
          left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
-         where o.bucket in ({held}) {except}
+         where o.bucket in ({held}) {except} {besides}
            and (k.attempts is null or (not k.parked and k.next_at <= statement_timestamp()))
          order by o.id limit {rows}",
         inline = super::INLINE_BYTES_MAX,
         held = list(ask.held),
         except = except(ask.except),
+        besides = besides(ask.besides),
         rows = ask.rows,
     );
-    if ask.except.is_empty() { Statement::fixed(text) } else { Statement::once(text) }.load(c).await
+    if ask.except.is_empty() && ask.besides.is_empty() {
+        Statement::fixed(text)
+    } else {
+        Statement::once(text)
+    }
+    .load(c)
+    .await
 }
 
 fn except(ids: &[i64]) -> String {
     if ids.is_empty() { String::new() } else { format!("and o.id not in ({})", list(ids)) }
+}
+
+fn besides(ids: &[i64]) -> String {
+    if ids.is_empty() {
+        return String::new();
+    }
+    format!(
+        "and not exists (select 1 from outbox h where h.id in ({})
+           and h.aggregate_type = o.aggregate_type and h.aggregate_id = o.aggregate_id)",
+        list(ids)
+    )
 }
 
 /// Ids as one value, an array in its text form, so that the text of the statement stays the same.

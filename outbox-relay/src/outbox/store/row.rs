@@ -12,6 +12,8 @@ pub struct Ask<'a> {
     pub held: &'a [u16],
     /// Not these ids: they are on their way.
     pub except: &'a [i64],
+    /// Not rows with the keys of these ids.
+    pub besides: &'a [i64],
     /// At most this many.
     pub rows: u32,
 }

@@ -66,20 +66,38 @@ pub(super) async fn heads(c: &mut Connection, ask: &Ask<'_>) -> QueryResult<Vec<
            (select generation from outbox_meta where id = 1) as generation
          from outbox o
          left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id
-         where +o.bucket in ({held}) {except}
+         where +o.bucket in ({held}) {except} {besides}
            and (k.attempts is null or (not k.parked and k.next_at <= {now}))
          order by o.id limit {rows}",
         inline = super::INLINE_BYTES_MAX,
         held = list(ask.held),
         except = except(ask.except),
+        besides = besides(ask.besides),
         now = now!(),
         rows = ask.rows,
     );
-    if ask.except.is_empty() { Statement::fixed(text) } else { Statement::once(text) }.load(c).await
+    if ask.except.is_empty() && ask.besides.is_empty() {
+        Statement::fixed(text)
+    } else {
+        Statement::once(text)
+    }
+    .load(c)
+    .await
 }
 
 fn except(ids: &[i64]) -> String {
     if ids.is_empty() { String::new() } else { format!("and +o.id not in ({})", list(ids)) }
+}
+
+fn besides(ids: &[i64]) -> String {
+    if ids.is_empty() {
+        return String::new();
+    }
+    format!(
+        "and not exists (select 1 from outbox h where h.id in ({})
+           and h.aggregate_type = o.aggregate_type and h.aggregate_id = o.aggregate_id)",
+        list(ids)
+    )
 }
 
 pub(super) async fn bodies(c: &mut Connection, ids: &[i64]) -> QueryResult<Vec<Body>> {

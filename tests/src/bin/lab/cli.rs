@@ -35,9 +35,9 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// The fault tests: crashes, restarts, killed connections, in many rounds
+    /// The fault tests: crashes, outages, cut lines, locks, clocks; prints what was injected and counted
     Faults {
-        /// 100 rounds instead of 5
+        /// Many rounds of each, large backlogs: takes about half an hour
         #[arg(long)]
         full: bool,
         /// Passed on as for `test`

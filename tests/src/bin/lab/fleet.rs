@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
@@ -16,6 +16,8 @@ use crate::mysql_sid::Mysql;
 use crate::server::{Kind, Server, probe};
 use crate::signals::Stop;
 
+/// How a server is made.
+type Create = fn(Kind, &str, &Path, Record, &Stop) -> Result<Server>;
 /// By name; a server's own lock is held while it is started or stopped.
 type Servers = BTreeMap<String, Arc<Mutex<Server>>>;
 
@@ -88,6 +90,11 @@ impl Fleet {
         self.folder.path().join("control")
     }
 
+    /// Where fault tests leave their lines.
+    pub(crate) fn fault_report(&self) -> PathBuf {
+        self.folder.path().join("faults.tsv")
+    }
+
     /// Where to write down processes that must not outlive the lab.
     pub(crate) fn record(&self) -> Record {
         self.folder.record()
@@ -126,7 +133,8 @@ impl Fleet {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["list"] => return Ok(self.all().keys().cloned().collect::<Vec<_>>().join(" ")),
-            ["spawn", kind] => return self.spawn(kind),
+            ["spawn", kind] => return self.spawn(kind, Server::create),
+            ["spawn-small", kind] => return self.spawn(kind, Server::create_small),
             ["remove", name] => return self.remove(name),
             [verb @ ("start" | "stop" | "kill" | "restart"), name] => {
                 let server = self.find(name)?;
@@ -140,9 +148,15 @@ impl Fleet {
                     server.start(&self.stop)?;
                 }
             }
+            ["rabbitmqctl", name, ref arguments @ ..] => {
+                locked(&*self.find_private(name)?).rabbitmqctl(arguments)?;
+            }
+            ["fill", name] => locked(&*self.find_private(name)?).fill()?,
+            ["free", name] => locked(&*self.find_private(name)?).free()?,
             _ => {
                 return Err(Failure::new(format!(
-                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, list"
+                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, \
+                     spawn-small KIND, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }
         }
@@ -158,14 +172,14 @@ impl Fleet {
         self.folder.remove();
     }
 
-    fn spawn(&self, kind: &str) -> Result<String> {
+    fn spawn(&self, kind: &str, create: Create) -> Result<String> {
         let kind: Kind = kind.parse().map_err(Failure::new)?;
         if let (Kind::Mysql, Some(reason)) = (kind, &self.left_out) {
             return Err(Failure::new(format!("MySQL is left out of this run: {reason}")));
         }
         let number = self.spawned.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{}-{number}", kind.name());
-        let server = Server::create(kind, &name, self.folder.path(), self.record(), &self.stop)?;
+        let server = create(kind, &name, self.folder.path(), self.record(), &self.stop)?;
         let place = server.place();
         let answer = [Some(name.clone()), Some(place.url()), place.management_url()];
         let answer = answer.into_iter().flatten().collect::<Vec<_>>().join(" ");
@@ -174,15 +188,18 @@ impl Fleet {
     }
 
     fn remove(&self, name: &str) -> Result<String> {
-        if name.parse::<Kind>().is_ok() {
-            return Err(Failure::new(format!(
-                "{name} is shared by all tests; only a spawned one can be removed"
-            )));
-        }
-        let server = self.find(name)?;
+        let server = self.find_private(name)?;
         self.all().remove(name);
         locked(&server).discard();
         Ok(String::new())
+    }
+
+    /// One that belongs to a single test.
+    fn find_private(&self, name: &str) -> Result<Arc<Mutex<Server>>> {
+        if name.parse::<Kind>().is_ok() {
+            return Err(Failure::new(format!("{name} is shared by all tests; spawn one for this")));
+        }
+        self.find(name)
     }
 
     fn find(&self, name: &str) -> Result<Arc<Mutex<Server>>> {

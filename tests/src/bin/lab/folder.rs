@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::{Pid, Signal};
 
 use crate::failure::{Doing as _, Failure, Result};
+use crate::install;
 use crate::process::{descendants, started_at};
 use crate::signals::POLL;
 
@@ -233,8 +234,24 @@ fn reap(folder: &Path) {
     remove_all(folder);
 }
 
+/// Ends the mounts of small disks, also where a server still has files open there.
+pub(crate) fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let below = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|at| Path::new(at).starts_with(folder));
+    for at in below {
+        if let Some(mut umount) = install::privileged("umount") {
+            // Its folder stays then, and the lab says so.
+            let _ = umount.args(["-l", at]).status();
+        }
+    }
+}
+
 /// Servers that were killed this moment may still be writing, so one try is not always enough.
 fn remove_all(folder: &Path) {
+    unmount_below(folder);
     for _ in 0..50 {
         if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
             return;

@@ -15,7 +15,7 @@ struct Need {
     found: fn() -> bool,
 }
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need {
         package: "mariadb-server",
         server: Some(Kind::Mariadb),
@@ -38,6 +38,7 @@ const NEEDS: [Need; 7] = [
     },
     Need { package: "libpq-dev", server: None, found: || programs::library("libpq") },
     Need { package: "pkg-config", server: None, found: || programs::find("pkg-config").is_some() },
+    Need { package: "faketime", server: None, found: || programs::faketime().is_some() },
     Need {
         package: "debootstrap",
         server: Some(Kind::Mysql),

@@ -48,6 +48,12 @@ pub(crate) fn rabbitmq_server() -> Option<PathBuf> {
     if direct.is_file() { Some(direct) } else { find("rabbitmq-server") }
 }
 
+/// The library that shows a process another time, for the tests of wrong clocks.
+pub(crate) fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders.map(|entry| entry.path().join("faketime/libfaketime.so.1")).find(|file| file.is_file())
+}
+
 /// Whether pkg-config knows that library, which means that programs can be linked with it.
 pub(crate) fn library(name: &str) -> bool {
     output("pkg-config", &["--modversion", name]).is_some()

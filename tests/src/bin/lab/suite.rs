@@ -1,6 +1,7 @@
 //! The verbs that run something against the servers.
 
 use std::env;
+use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::Arc;
@@ -18,8 +19,23 @@ use crate::process::descendants;
 use crate::programs;
 use crate::signals::{POLL, Stop};
 
-const FAULT_ROUNDS: u32 = 5;
-const FAULT_ROUNDS_FULL: u32 = 100;
+/// Fault tests that run side by side: most of the time they wait for something to be noticed.
+const FAULTS_AT_A_TIME: &str = "4";
+/// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, and the broker's
+/// faults and the lines to it are not different for a relay of the other database.
+const ONLY_IN_FULL: &str = "test(a_full_disk) | test(/^postgres::(brokers|clocks)::/) | test(/^mariadb::networks::.*_(broker|line|delay)/)";
+/// The columns of what fault tests report.
+const FAULT_COLUMNS: [&str; 9] = [
+    "fault",
+    "injected",
+    "server",
+    "written",
+    "delivered",
+    "applied",
+    "repeats absorbed",
+    "lost",
+    "reordered",
+];
 
 /// How long the tests may take to end after a signal.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
@@ -48,15 +64,20 @@ pub(crate) fn serve(stop: &Stop) -> Result<ExitCode> {
     })
 }
 
-/// The verb `test`.
+/// The verb `test`. Arguments choose among all tests; without, the fault tests come last, by themselves.
 pub(crate) fn test(stop: &Stop, args: &[String]) -> Result<ExitCode> {
     with_servers(stop, |fleet| {
         let mut status = build_programs(fleet, stop)?;
+        let is_split = has_nextest() && args.is_empty();
         if status.success() {
-            status = run(fleet, stop, suites(fleet, &[], args))?;
+            let others: &[&str] = if is_split { &["-E", "not binary(=faults)"] } else { &[] };
+            status = run(fleet, stop, suites(fleet, others, args))?;
+        }
+        if is_split && status.success() {
+            status = run_faults(fleet, stop, false, args)?;
         }
         // nextest leaves the examples in the documentation out; a filter is not meant for them.
-        if has_nextest() && args.is_empty() && status.success() {
+        if is_split && status.success() {
             let mut examples = cargo();
             examples.args(["test", "--doc", "--workspace", "--all-features"]);
             status = run(fleet, stop, examples)?;
@@ -70,13 +91,53 @@ pub(crate) fn faults(stop: &Stop, full: bool, args: &[String]) -> Result<ExitCod
     with_servers(stop, |fleet| {
         let mut status = build_programs(fleet, stop)?;
         if status.success() {
-            let rounds = if full { FAULT_ROUNDS_FULL } else { FAULT_ROUNDS };
-            let mut tests = suites(fleet, &["faults::"], args);
-            tests.env(lab_client::FAULT_ROUNDS, rounds.to_string());
-            status = run(fleet, stop, tests)?;
+            status = run_faults(fleet, stop, full, args)?;
         }
         Ok(exit_code(status))
     })
+}
+
+/// Runs the fault tests and prints what they report.
+fn run_faults(fleet: &Fleet, stop: &Stop, full: bool, args: &[String]) -> Result<ExitStatus> {
+    let at_a_time: &[&str] = if has_nextest() { &["--test-threads", FAULTS_AT_A_TIME] } else { &[] };
+    let profile: &[&str] = if has_nextest() && full { &["--profile", "faults-full"] } else { &[] };
+    let short = format!("not ({ONLY_IN_FULL})");
+    let is_short = has_nextest() && !full && args.is_empty();
+    let filter: &[&str] = if is_short { &["-E", &short] } else { &[] };
+    if is_short {
+        eprintln!("lab: left to `cargo lab faults --full`: {ONLY_IN_FULL}");
+    }
+    let mut tests = suites(fleet, &[&["--test", "faults"], profile, at_a_time, filter].concat(), args);
+    let report = fleet.fault_report();
+    tests.env(lab_client::FAULT_REPORT, &report);
+    if full {
+        tests.env(lab_client::FAULTS_FULL, "1");
+    }
+    let status = run(fleet, stop, tests)?;
+    // Missing if no test came to its end.
+    let lines = fs::read_to_string(&report).unwrap_or_default();
+    print!("{}", fault_table(&lines));
+    Ok(status)
+}
+
+/// The lines in the order of their words, in columns.
+fn fault_table(lines: &str) -> String {
+    let mut rows: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+    rows.sort_unstable();
+    rows.insert(0, FAULT_COLUMNS.to_vec());
+    let width = |column| rows.iter().filter_map(|row| row.get(column)).map(|cell: &&str| cell.len()).max();
+    let widths: Vec<usize> = (0..FAULT_COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut table = String::new();
+    for row in &rows {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let cell =
+                if [0, 2].contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
+            table.push_str(if column == 0 { "" } else { "  " });
+            table.push_str(&cell);
+        }
+        table.push('\n');
+    }
+    table
 }
 
 /// The programs that the suites run; only their own package's tests would have cargo build them.
@@ -210,4 +271,20 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt as _;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_faults_is_sorted_and_in_columns() {
+        let table =
+            fault_table("lock\t3\tMySQL\t10\t11\t10\t1\t0\t0\nkill\t100\tMariaDB\t5\t5\t5\t0\t0\t0\n");
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[0].starts_with("fault  injected  server "), "{table}");
+        assert!(lines[1].starts_with("kill        100  MariaDB "), "{table}");
+        assert!(lines[2].starts_with("lock          3  MySQL   "), "{table}");
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{table}");
+    }
 }

@@ -13,6 +13,7 @@ pub(crate) mod rabbitmq;
 use std::env;
 use std::fmt;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,9 +24,10 @@ use outbox_tests::lab_client;
 use rustix::process::Signal;
 
 use crate::failure::{Doing as _, Failure, Result};
-use crate::folder::Record;
+use crate::folder::{Record, unmount_below};
+use crate::install;
 use crate::ports;
-use crate::process::Running;
+use crate::process::{self, Running};
 use crate::signals::Stop;
 
 /// The password of every account that the lab makes.
@@ -34,6 +36,10 @@ pub(crate) const PASSWORD: &str = "outbox";
 /// Far above the usual (2 to 5 seconds): another build may have the processors.
 const START_PATIENCE: Duration = Duration::from_secs(90);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// The disk of a server that is to fill it: twice what the largest has when it is empty.
+const SMALL_DISK: &str = "size=400m";
+/// What fills it.
+const BALLAST: &str = "ballast";
 /// A throw-away server is not worth waiting for.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -175,16 +181,40 @@ pub(crate) struct Server {
     record: Record,
     version: String,
     running: Option<Running>,
+    /// Some servers end by themselves when there is no room left.
+    has_been_full: bool,
 }
 
 impl Server {
     /// Makes a fresh one in the lab's folder and starts it.
     pub(crate) fn create(kind: Kind, name: &str, lab: &Path, record: Record, stop: &Stop) -> Result<Self> {
+        Self::create_in(Place::new(kind, name, lab)?, record, stop)
+    }
+
+    /// The same on a small disk of its own, in memory.
+    pub(crate) fn create_small(
+        kind: Kind,
+        name: &str,
+        lab: &Path,
+        record: Record,
+        stop: &Stop,
+    ) -> Result<Self> {
         let place = Place::new(kind, name, lab)?;
+        let mut mount = install::privileged("mount").ok_or_else(|| {
+            Failure::new("only root can mount a small disk for a server")
+                .remedy("run this test as root, or let sudo run without a password")
+        })?;
+        mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(&place.folder);
+        process::run(mount, &place.log)?;
+        Self::create_in(place, record, stop)
+    }
+
+    fn create_in(place: Place, record: Record, stop: &Stop) -> Result<Self> {
+        let kind = place.kind;
         place.prepare().map_err(|failure| {
             failure.remedy(format!("check that {kind} is installed whole: cargo lab install"))
         })?;
-        let mut server = Self { place, record, version: String::new(), running: None };
+        let mut server = Self { place, record, version: String::new(), running: None, has_been_full: false };
         server.start(stop)?;
         Ok(server)
     }
@@ -252,9 +282,39 @@ impl Server {
         }
     }
 
+    /// Runs `rabbitmqctl` on it.
+    pub(crate) fn rabbitmqctl(&self, arguments: &[&str]) -> Result<()> {
+        match self.place.kind {
+            Kind::Rabbitmq => rabbitmq::control(&self.place, arguments),
+            kind => Err(Failure::new(format!("{} is {kind}, not RabbitMQ", self.place.name))),
+        }
+    }
+
+    /// Leaves no room on its disk, which has to be its own.
+    pub(crate) fn fill(&mut self) -> Result<()> {
+        self.has_been_full = true;
+        let path = self.place.folder.join(BALLAST);
+        let mut file = fs::File::create(&path).doing(|| format!("creating {}", path.display()))?;
+        let zeros = vec![0; 1024 * 1024];
+        loop {
+            match file.write(&zeros) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).doing(|| format!("writing {}", path.display())),
+            }
+        }
+    }
+
+    /// Gives the room back.
+    pub(crate) fn free(&self) -> Result<()> {
+        let path = self.place.folder.join(BALLAST);
+        fs::remove_file(&path).doing(|| format!("removing {}", path.display()))
+    }
+
     /// Ends it and deletes its data. The log stays, for who looks into a failure.
     pub(crate) fn discard(&mut self) {
         self.end();
+        unmount_below(&self.place.folder);
         // What is left over goes with the lab's folder.
         let _ = fs::remove_dir_all(&self.place.folder);
     }
@@ -267,7 +327,7 @@ impl Server {
 
     /// Why it no longer runs, if nobody stopped it.
     pub(crate) fn crashed(&mut self) -> Option<Failure> {
-        let status = self.running.as_mut()?.ended()?;
+        let status = self.running.as_mut()?.ended().filter(|_| !self.has_been_full)?;
         let what = format!("{} ({}) ended by itself with {status}", self.place.kind, self.place.name);
         Some(Failure::new(what).log(&self.place.log))
     }

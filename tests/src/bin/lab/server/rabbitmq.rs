@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::Place;
 use crate::failure::{Doing as _, Failure, Result};
+use crate::process;
 use crate::programs;
 
 /// Erlang's name server is started here, in the server's process group: the one that Erlang would start by
@@ -38,28 +39,19 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
     )
 }
 
-/// Its environment names each file and port, so that nothing is shared with another node.
+/// Starts it.
 pub(crate) fn command(place: &Place) -> Result<Command> {
     let script = programs::rabbitmq_server()
         .ok_or_else(|| Failure::new("RabbitMQ is not installed").remedy("run: cargo lab install"))?;
     let folder = &place.folder;
-    let [_, distribution, names] = place.more_ports;
+    let [_, distribution, _] = place.more_ports;
     let mut command = Command::new("sh");
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("RABBITMQ_") {
-            command.env_remove(name);
-        }
-    }
-    command
+    in_its_own_world(&mut command, place)
         .args(["-c", START])
         .arg(script)
-        .env("HOME", folder)
-        .env("ERL_EPMD_PORT", names.to_string())
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
         // The script becomes the broker instead of waiting for it.
         .env("RUNNING_UNDER_SYSTEMD", "true")
         .env_remove("NOTIFY_SOCKET")
-        .env("RABBITMQ_NODENAME", format!("{}@localhost", place.name))
         .env("RABBITMQ_NODE_PORT", place.port.to_string())
         .env("RABBITMQ_DIST_PORT", distribution.to_string())
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
@@ -69,11 +61,36 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         .env("RABBITMQ_LOGS", &place.log)
         .env("RABBITMQ_PID_FILE", folder.join("pid"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
-        .env("RABBITMQ_CONF_ENV_FILE", folder.join("env.conf"))
         .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
-        .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
-        .current_dir(folder);
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"));
     Ok(command)
+}
+
+/// Runs `rabbitmqctl` on it.
+pub(crate) fn control(place: &Place, arguments: &[&str]) -> Result<()> {
+    let script = programs::rabbitmq_server()
+        .map(|server| server.with_file_name("rabbitmqctl"))
+        .ok_or_else(|| Failure::new("RabbitMQ is not installed").remedy("run: cargo lab install"))?;
+    let mut command = Command::new(script);
+    in_its_own_world(&mut command, place).args(arguments);
+    process::run(command, &place.log)
+}
+
+/// The environment names the node and where its files are, so that nothing is shared with another one.
+fn in_its_own_world<'a>(command: &'a mut Command, place: &Place) -> &'a mut Command {
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("RABBITMQ_") {
+            command.env_remove(name);
+        }
+    }
+    let [_, _, names] = place.more_ports;
+    command
+        .env("HOME", &place.folder)
+        .env("ERL_EPMD_PORT", names.to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODENAME", format!("{}@localhost", place.name))
+        .env("RABBITMQ_CONF_ENV_FILE", place.folder.join("env.conf"))
+        .current_dir(&place.folder)
 }
 
 /// The account `guest` is RabbitMQ's own administrator, for connections from loopback.

@@ -1,0 +1,64 @@
+//! Other sessions hold locks on what the relay writes.
+
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection as _;
+use rand::RngExt as _;
+
+use super::SERVER;
+use super::database::connect;
+use super::stage::Stage;
+use crate::harness::{Server, until};
+use crate::report::{random, size};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_on_leases_and_messages_are_waited_out() {
+    let mut stage = Stage::new("database: locks held on leases, on messages").await;
+    stage.write();
+    let relay = stage.relay().start();
+    let times = size(1, 10);
+    for _ in 0..times {
+        for locked in ["select * from outbox_lease for update", "select id from outbox for update"] {
+            stage.flows(200).await;
+            let mut other = connect(&stage.source);
+            let share = match SERVER {
+                Server::Postgres => "begin",
+                // As little as possible besides the rows: a gap would stop the writers.
+                _ => "set transaction isolation level read committed; start transaction",
+            };
+            other.batch_execute(share).unwrap();
+            other.batch_execute(locked).unwrap();
+            until("the relay says so", || async { relay.is("paused") }).await;
+            other.batch_execute("rollback").unwrap();
+            until("it goes on", || async { relay.is("running") }).await;
+        }
+    }
+    assert_eq!(relay.status().unwrap().refused, 0, "a lock is no refusal");
+    stage.finish(2 * times).await;
+}
+
+/// Another session takes leases in the other order: one of the two is the victim, at random.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlocks_are_borne() {
+    let mut random = random();
+    let mut stage = Stage::new("database: deadlocks on leases").await;
+    stage.write();
+    let relay = stage.relay().start();
+    stage.flows(200).await;
+    let mut other = connect(&stage.source);
+    let lock = |bucket: u16| format!("select bucket from outbox_lease where bucket = {bucket} for update");
+    let attempts = size(20, 300);
+    for _ in 0..attempts {
+        other.batch_execute(if SERVER == Server::Postgres { "begin" } else { "start transaction" }).unwrap();
+        let (high, low) = (random.random_range(32..64), random.random_range(0..32));
+        // Errors are what is injected: this session may be the victim.
+        let _ = other.batch_execute(&lock(high));
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+        let _ = other.batch_execute(&lock(low));
+        other.batch_execute("rollback").unwrap();
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
+    }
+    stage.flows(200).await;
+    assert_eq!(relay.status().unwrap().refused, 0, "a deadlock is no refusal");
+    stage.finish(attempts).await;
+}

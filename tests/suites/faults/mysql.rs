@@ -1,0 +1,23 @@
+//! The families of faults, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::MysqlConnection;
+pub(crate) const SERVER: Server = Server::Mysql;
+pub(crate) const TABLES: &str = crate::items::MYSQL;
+
+#[path = "../database.rs"]
+#[allow(dead_code, reason = "shared with the suites; faults need a part of it")]
+mod database;
+#[path = "stage.rs"]
+#[allow(dead_code, reason = "not every family runs on every database")]
+mod stage;
+
+#[path = "agreement.rs"]
+mod agreement;
+#[path = "kills.rs"]
+mod kills;
+#[path = "locks.rs"]
+mod locks;
+#[path = "outages.rs"]
+mod outages;
