@@ -2,7 +2,7 @@
 //! travels and what "settled" means belong to the two sides.
 //!
 //! ```text
-//!        ┌─────────────── nothing to do: wait, longer each time; a batch settled: at once ───────────────┐
+//!        ┌────── nothing to do: wait, longer each time, or until it rings; a batch settled: at once ──────┐
 //!        ▼                                                                                               │
 //!   sink.ready() ──► source.next() ──► batch ──► sink.deliver() ──► verdicts ──► source.settle() ────────┘
 //!        │ Err            │ Err                       │ Err, or the batch's time is over
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::bell::Bell;
 use crate::retry::{self, Side};
 use crate::status::{State, Status};
 
@@ -105,6 +106,10 @@ pub struct Pace {
     pub idle_min: Duration,
     /// The longest wait when there is nothing to do.
     pub idle_max: Duration,
+    /// The wait when there is nothing to do and every commit rings: the net below the bell.
+    pub idle_heard: Duration,
+    /// What ends such a wait early, once `idle_min` is over: rings for nothing must not make a busy loop.
+    pub bell: Bell,
     /// Waits while a side is at fault.
     pub outage: RetryPolicy,
     /// How long the delivery in flight may go on after the end was asked for.
@@ -234,34 +239,38 @@ pub async fn run<S, K>(
     let mut idle = pace.idle_min;
     let mut outage = pace.outage.waits();
     loop {
-        let wait = match step(source, sink, pace, status, shutdown).await {
+        let (deaf, wait) = match step(source, sink, pace, status, shutdown).await {
             Ok(Step::Ended) => break,
             Ok(Step::Worked) => {
                 idle = pace.idle_min;
                 outage.reset();
                 resume(status);
-                Duration::ZERO
+                // A busy pipe lets others on its thread run too.
+                tokio::task::yield_now().await;
+                continue;
             }
             Ok(Step::Idle) => {
                 outage.reset();
                 resume(status);
-                let wait = idle;
-                idle = (idle * 2).min(pace.idle_max);
-                wait
+                // A key that waits is due by time, and nobody rings then.
+                if pace.bell.is_heard() && status.waiting_keys() == 0 {
+                    idle = pace.idle_min;
+                    (pace.idle_min, pace.idle_heard)
+                } else {
+                    let wait = idle;
+                    idle = (idle * 2).min(pace.idle_max);
+                    (pace.idle_min, wait)
+                }
             }
             Err(fault) => {
                 pause(status, &fault);
-                outage.next_wait()
+                let wait = outage.next_wait();
+                (wait, wait)
             }
         };
-        if wait.is_zero() {
-            // A busy pipe lets others on its thread run too.
-            tokio::task::yield_now().await;
-            continue;
-        }
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(wait) => {}
+            () = wait_for(&pace.bell, deaf, wait) => {}
         }
     }
     match tokio::time::timeout(pace.grace, source.close()).await {
@@ -274,6 +283,15 @@ pub async fn run<S, K>(
         }
     }
     status.set_state(State::Stopped);
+}
+
+/// Waits until the time is over or the bell rings; what rings in the first, deaf part is heard after it.
+async fn wait_for(bell: &Bell, deaf: Duration, wait: Duration) {
+    let end = Instant::now() + wait;
+    tokio::time::sleep(deaf).await;
+    if deaf < wait {
+        let _ = tokio::time::timeout_at(end, bell.rung()).await;
+    }
 }
 
 /// Logged once per change, not per attempt: an outage of an hour is two lines.
@@ -353,7 +371,14 @@ mod tests {
 
     fn pace() -> Pace {
         let second = Duration::from_secs(1);
-        Pace { idle_min: second, idle_max: second, outage: RetryPolicy::default(), grace: 2 * second }
+        Pace {
+            idle_min: second,
+            idle_max: second,
+            idle_heard: 60 * second,
+            bell: Bell::new(Status::new("test")),
+            outage: RetryPolicy::default(),
+            grace: 2 * second,
+        }
     }
 
     fn source(log: &Log, lease: Option<u64>) -> Batches {
