@@ -315,6 +315,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::bell::BellState;
 
     /// What happened, in order.
     type Log = Arc<Mutex<Vec<String>>>;
@@ -450,5 +451,42 @@ mod tests {
         };
         tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), watch);
         assert_eq!(*log.lock().unwrap(), ["settle [1, 2] 2", "close"]);
+    }
+
+    /// When the second look happens, after a first one in vain.
+    async fn second_look(is_heard: bool, waiting: u64, ring_at: Option<Duration>) -> Duration {
+        let (log, status, shutdown) = (Log::default(), Status::new("test"), CancellationToken::new());
+        let bell = Bell::new(status.clone());
+        if is_heard {
+            bell.set(BellState::Heard);
+            bell.rung().await;
+        }
+        status.set_keys(waiting, 0);
+        let mut source = source(&log, None);
+        source.batches.push_front(Ok(None));
+        let mut sink = Slow(Some(Duration::ZERO));
+        let pace = Pace { bell: bell.clone(), ..pace() };
+        let watch = async {
+            let started = Instant::now();
+            while log.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if ring_at.is_some_and(|at| started.elapsed() >= at) {
+                    bell.ring();
+                }
+            }
+            shutdown.cancel();
+            Duration::from_secs(started.elapsed().as_secs())
+        };
+        tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), watch).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ring_ends_a_wait_and_the_net_is_below_it() {
+        let seconds = Duration::from_secs;
+        assert_eq!(second_look(false, 0, None).await, seconds(1), "polls");
+        assert_eq!(second_look(true, 0, None).await, seconds(60), "trusts the bell");
+        assert_eq!(second_look(true, 0, Some(seconds(10))).await, seconds(10));
+        assert_eq!(second_look(true, 0, Some(Duration::ZERO)).await, seconds(1), "but no busy loop");
+        assert_eq!(second_look(true, 1, None).await, seconds(1), "a key that waits does not ring");
     }
 }

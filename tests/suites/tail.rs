@@ -120,7 +120,7 @@ async fn a_transaction_rings_once_if_it_commits_and_never_if_not() {
     record(&mut writer, [3]);
     published(&relay, 3).await;
     let now = relay.now();
-    assert_eq!((now.published, now.rings, now.bell), (3, 2, BellState::Heard));
+    assert_eq!((now.published, now.rings, now.bell), (3, 3, BellState::Heard));
     relay.stop().await;
 }
 
