@@ -164,6 +164,14 @@ pub const INBOX: Migrations = Migrations {
     scripts: scripts!("inbox": "0000-inbox-0001_inbox"),
 };
 
+/// The doorbell of a PostgreSQL outbox that a relay follows with `mode = "tail"`: a trigger that notifies. Each
+/// transaction that rings takes a lock of the whole server to commit, so it is installed only where it was
+/// asked for, by `outbox-relay migrate`. May be applied again.
+pub const POSTGRES_BELL: &str = include_str!("../migrations/postgres/bell/up.sql");
+
+/// Takes [`POSTGRES_BELL`] away again.
+pub const POSTGRES_NO_BELL: &str = include_str!("../migrations/postgres/bell/down.sql");
+
 /// A database with migrations of its own here.
 pub trait Migrated: Backend {
     /// The migrations for this database.

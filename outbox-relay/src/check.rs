@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+#[cfg(feature = "postgres")]
+use outbox_core::migrate::POSTGRES_NO_BELL;
 use serde::Serialize;
 
-use crate::config::{Config, OutboxConfig};
+use crate::config::{Config, Mode, OutboxConfig};
 use crate::outbox;
 use crate::outbox::store::{Database, Kind, Setting, Store};
 use crate::retry::{self, Side};
@@ -142,6 +144,10 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
             Ok(generation) => {
                 about.ok(format!("tables are there and fit, generation {generation}"));
                 check_slots(&mut store, &mut about).await;
+                #[cfg(feature = "postgres")]
+                if store.database().kind() == Kind::Postgres {
+                    check_bell(&mut store, outbox, &mut about).await;
+                }
             }
             Err(error) => about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy()),
         }
@@ -158,6 +164,49 @@ async fn check_slots(store: &mut Store, about: &mut About) {
              of strict order fail; nothing else needs it",
             Some("outbox-relay migrate".into()),
         );
+    }
+}
+
+/// How long a ring may take from one connection to another.
+#[cfg(feature = "postgres")]
+const RING: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// In tail mode: whether the doorbell is installed, and whether a ring arrives. In poll mode it should not be
+/// there, since every writer pays for it.
+#[cfg(feature = "postgres")]
+async fn check_bell(store: &mut Store, outbox: &OutboxConfig, about: &mut About) {
+    let fault = match store.doorbell().await {
+        Ok(doorbell) => doorbell.fault(),
+        Err(error) => return about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy()),
+    };
+    match (outbox.mode, fault) {
+        (Mode::Poll, None) => about.add(
+            Level::Warning,
+            "mode is \"poll\", and trigger outbox_bell still tells of every commit: writers wait for each other",
+            Some(POSTGRES_NO_BELL.trim().replace('\n', " ")),
+        ),
+        (Mode::Poll, Some(_)) => {}
+        (Mode::Tail, Some((what, fix))) => {
+            about.bad(format!("mode is \"tail\": {what}; the relay polls until it is there"), fix);
+        }
+        (Mode::Tail, None) => {
+            let mut ear = Store::new(store.database().clone(), "").with_timeout(RING);
+            let heard = async {
+                ear.listen().await?;
+                store.ring().await?;
+                ear.rung().await
+            };
+            match tokio::time::timeout(RING, heard).await {
+                Ok(Ok(())) => about.ok("trigger outbox_bell is there, and a ring arrives"),
+                Ok(Err(error)) => {
+                    about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
+                }
+                Err(_) => about.bad(
+                    "mode is \"tail\", and what one connection notifies does not reach another",
+                    "connect to the server itself, not to a pooler that gives each transaction another session",
+                ),
+            }
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use outbox_core::migrate::{Dialect, INBOX, OUTBOX};
+use outbox_core::migrate::{Dialect, INBOX, OUTBOX, POSTGRES_BELL};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Level};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, Mode, OutboxConfig};
 use crate::outbox::store::{Database, Store};
 use crate::relay::{Left, Relay};
 use crate::report;
@@ -63,7 +63,7 @@ enum Verb {
         /// Connect to nothing; print the SQL for this database instead, for other tools to apply
         #[arg(long, value_name = "DATABASE")]
         sql: Option<SqlOf>,
-        /// Whose tables to print: those of a service that writes, or of a subscriber
+        /// What to print: the tables of a service that writes, of a subscriber, or the doorbell
         #[arg(long, requires = "sql", default_value = "outbox")]
         role: Role,
     },
@@ -98,6 +98,8 @@ enum SqlOf {
 enum Role {
     Outbox,
     Inbox,
+    /// The doorbell of mode "tail", PostgreSQL only
+    Bell,
 }
 
 /// How a verb ended; the text for standard error is in it.
@@ -220,9 +222,14 @@ fn print_sql(sql: SqlOf, role: Role) -> End {
         SqlOf::Postgres => Dialect::Postgres,
         SqlOf::Sqlite => Dialect::Sqlite,
     };
-    let migrations = match role {
-        Role::Outbox => OUTBOX,
-        Role::Inbox => INBOX,
+    let migrations = match (role, dialect) {
+        (Role::Outbox, _) => OUTBOX,
+        (Role::Inbox, _) => INBOX,
+        (Role::Bell, Dialect::Postgres) => {
+            print!("{POSTGRES_BELL}");
+            return End::Done;
+        }
+        (Role::Bell, _) => return End::Wrong("--role bell is for --sql postgres only".into()),
     };
     print!("{}", migrations.sql(dialect));
     End::Done
@@ -233,15 +240,29 @@ async fn migrate(config: &Config) -> End {
     for outbox in &config.outbox {
         let migrated = async {
             let mut store = Store::new(Database::parse(&outbox.database)?, "");
-            store.migrate().await
+            let mut versions = store.migrate().await?;
+            versions.extend(install_bell(outbox, &mut store).await?);
+            Ok(versions)
         };
-        match migrated.await {
+        let migrated: outbox_core::Result<Vec<String>> = migrated.await;
+        match migrated {
             Ok(versions) if versions.is_empty() => println!("outbox {}: up to date", outbox.name),
             Ok(versions) => println!("outbox {}: applied {}", outbox.name, versions.join(", ")),
             Err(error) => failures.push(format!("outbox {}: {error}", outbox.name)),
         }
     }
     if failures.is_empty() { End::Done } else { End::Failed(failures.join("\n")) }
+}
+
+/// What makes commits ring, where it was asked for and is missing.
+async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::Result<Option<String>> {
+    #[cfg(feature = "postgres")]
+    if outbox.mode == Mode::Tail && store.doorbell().await?.fault().is_some() {
+        store.install_bell().await?;
+        return Ok(Some("the doorbell (trigger outbox_bell)".into()));
+    }
+    let _ = (outbox, store);
+    Ok(None)
 }
 
 async fn relay(config: &Config, until_idle: bool) -> End {
@@ -359,6 +380,10 @@ mod tests {
             assert!(matches!(verb(parse(arguments).unwrap()).await, End::Done));
         }
         assert!(matches!(verb(parse(&[]).unwrap()).await, End::Wrong(_)), "to connect it needs one");
+        for (dialect, is_there) in [("postgres", true), ("mysql", false)] {
+            let end = verb(parse(&["--sql", dialect, "--role", "bell"]).unwrap()).await;
+            assert_eq!(matches!(end, End::Done), is_there, "{dialect}");
+        }
         for wrong in [&["--sql", "oracle"][..], &["--role", "inbox"]] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2);
         }

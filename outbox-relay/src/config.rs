@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::outbox::store::Kind;
+
 mod keys;
 mod load;
 mod value;
@@ -122,8 +124,24 @@ pub enum Mode {
     /// By reading it again and again.
     #[default]
     Poll,
-    /// By being told about new rows. Comes later.
+    /// By being told of commits, with slow polling as a net below. PostgreSQL only, so far.
     Tail,
+}
+
+impl Mode {
+    /// Why an outbox in this database cannot be followed so.
+    fn problem(self, kind: Kind) -> Option<&'static str> {
+        match (self, kind) {
+            (Self::Poll, _) | (Self::Tail, Kind::Postgres) => None,
+            (Self::Tail, Kind::Mysql) => Some(
+                "mode: \"tail\" on MySQL and MariaDB comes with the binlog reader, which is not built yet; use \"poll\"",
+            ),
+            (Self::Tail, Kind::Sqlite) => Some(
+                "mode: \"tail\" needs PostgreSQL, nothing in SQLite tells of commits; use \"poll\", and a shorter \
+                 poll_max if the first change after a quiet time comes too late",
+            ),
+        }
+    }
 }
 
 /// One outbox.
@@ -135,7 +153,7 @@ pub struct OutboxConfig {
     pub name: String,
     /// `mysql://`, `postgres://` or `sqlite://`.
     pub database: Secret,
-    /// How it is followed. Default `poll`.
+    /// How it is followed. Default `poll`; `tail` needs PostgreSQL.
     pub mode: Mode,
     /// How long a lease lasts without renewal, 1s to 10m. Default 10s.
     pub lease: Interval,
@@ -145,7 +163,7 @@ pub struct OutboxConfig {
     pub batch_bytes: ByteSize,
     /// The first wait of an idle relay. Default 5ms.
     pub poll_min: Interval,
-    /// The longest wait of an idle relay. Default 350ms.
+    /// The longest wait of an idle relay. Default 350ms. In tail mode while commits are told: at least 5s.
     pub poll_max: Interval,
     /// Refusals before a key is parked, 1 to 1000. Default 5.
     pub attempts: u32,
@@ -205,7 +223,6 @@ impl OutboxConfig {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
         check(name_is_right, "name: is needed, 1 to 100 of [a-z0-9_-]; it travels with every message");
-        check(self.mode == Mode::Poll, "mode: \"tail\" is not built yet; use \"poll\"");
         let lease = self.lease.get();
         check(
             (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&lease),
@@ -229,8 +246,11 @@ impl OutboxConfig {
         check((1..=1000).contains(&self.in_flight_per_key), "in_flight_per_key: 1 to 1000");
         if self.database.is_empty() {
             found.push("database: is needed, a URL of mysql://, postgres:// or sqlite://".into());
-        } else if let Err(error) = crate::outbox::store::Database::parse(&self.database) {
-            found.push(format!("database: {error}"));
+        } else {
+            match crate::outbox::store::Database::parse(&self.database) {
+                Ok(database) => found.extend(self.mode.problem(database.kind()).map(str::to_owned)),
+                Err(error) => found.push(format!("database: {error}")),
+            }
         }
         found
     }
@@ -328,7 +348,6 @@ mod tests {
         let outbox = OutboxConfig {
             name: "Prod uct".into(),
             database: Secret::new("oracle://x"),
-            mode: Mode::Tail,
             lease: Duration::from_millis(10).into(),
             poll_min: Duration::from_secs(2).into(),
             poll_max: Duration::from_secs(1).into(),
@@ -339,12 +358,27 @@ mod tests {
         for part in [
             "broker.url: is needed",
             "outbox[0].name:",
-            "outbox[0].mode:",
             "outbox[0].lease:",
             "outbox[0].poll_max: cannot be shorter",
             "mysql://, postgres:// and sqlite://",
         ] {
             assert!(problems.contains(part), "{part} not in\n{problems}");
+        }
+    }
+
+    #[test]
+    fn tail_is_refused_where_nothing_tells_of_commits() {
+        for (url, told) in [
+            ("mysql://u@h/db", Some("binlog reader")),
+            ("sqlite:///tmp/product.db", Some("needs PostgreSQL")),
+            ("postgres://u@h/db", None),
+        ] {
+            let outbox = OutboxConfig { mode: Mode::Tail, ..OutboxConfig::new("product", url) };
+            let problems = outbox.problems();
+            match told {
+                Some(part) => assert!(problems.len() == 1 && problems[0].contains(part), "{problems:?}"),
+                None => assert!(problems.is_empty(), "{problems:?}"),
+            }
         }
     }
 

@@ -18,6 +18,7 @@
 
 #[cfg(feature = "admin")]
 pub mod admin;
+pub mod bell;
 pub mod check;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -34,6 +35,7 @@ pub mod report;
 pub mod retry;
 pub mod status;
 
+pub use bell::BellState;
 pub use config::{Config, OutboxConfig, Unrouted};
 pub use relay::{Left, Relay};
 pub use status::{Snapshot, State, Status};

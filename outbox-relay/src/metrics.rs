@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::bell::BellState;
 use crate::status::{Snapshot, State, Status};
 
 /// All metrics in the text form of OpenMetrics.
@@ -36,11 +37,15 @@ const COUNTERS: &[(&str, &str, Read<u64>)] = &[
     ("settled", "Rows deleted after their confirmation", |s| s.settled),
     ("batches", "Batches delivered", |s| s.batches),
     ("queries", "Statements run on the outbox's database", |s| s.queries),
+    ("rings", "Commits told by the doorbell, in tail mode", |s| s.rings),
 ];
 
 const GAUGES: &[(&str, &str, Option<Unit>, Read<f64>)] = &[
     ("up", "1 while the pipe runs, 0 while it is paused, starting or stopped", None, |s| {
         f64::from(u8::from(s.state == State::Running))
+    }),
+    ("bell_up", "1 while the doorbell tells of commits, 0 while it is silent and in poll mode", None, |s| {
+        f64::from(u8::from(s.bell == BellState::Heard))
     }),
     ("state_age", "How long the pipe has been in its state", Some(Unit::Seconds), |s| s.state_seconds as f64),
     ("buckets_held", "Buckets that this relay holds, of 64", None, |s| s.held.len() as f64),
@@ -109,6 +114,7 @@ mod tests {
             "outbox_relay_published_total{outbox=\"order\"} 0",
             "# UNIT outbox_relay_backlog_age_seconds seconds",
             "outbox_relay_up{outbox=\"product\"} 0.0",
+            "outbox_relay_bell_up{outbox=\"product\"} 0.0",
             "outbox_relay_latency_seconds_bucket{le=\"0.002\",outbox=\"product\"} 0",
             "outbox_relay_latency_seconds_bucket{le=\"0.005\",outbox=\"product\"} 1",
             "outbox_relay_latency_seconds_bucket{le=\"+Inf\",outbox=\"product\"} 1",

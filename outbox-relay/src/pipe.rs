@@ -2,7 +2,7 @@
 //! travels and what "settled" means belong to the two sides.
 //!
 //! ```text
-//!        ┌─────────────── nothing to do: wait, longer each time; a batch settled: at once ───────────────┐
+//!        ┌────── nothing to do: wait, longer each time, or until it rings; a batch settled: at once ──────┐
 //!        ▼                                                                                               │
 //!   sink.ready() ──► source.next() ──► batch ──► sink.deliver() ──► verdicts ──► source.settle() ────────┘
 //!        │ Err            │ Err                       │ Err, or the batch's time is over
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::bell::Bell;
 use crate::retry::{self, Side};
 use crate::status::{State, Status};
 
@@ -106,6 +107,10 @@ pub struct Pace {
     pub idle_min: Duration,
     /// The longest wait when there is nothing to do.
     pub idle_max: Duration,
+    /// The wait when there is nothing to do and every commit rings: the net below the bell.
+    pub idle_heard: Duration,
+    /// What ends such a wait early, once `idle_min` is over: rings for nothing must not make a busy loop.
+    pub bell: Bell,
     /// Waits while a side is at fault.
     pub outage: RetryPolicy,
     /// How long the delivery in flight may go on after the end was asked for.
@@ -246,34 +251,38 @@ pub async fn run<S, K>(
     let mut idle = pace.idle_min;
     let mut outage = pace.outage.waits();
     loop {
-        let wait = match step(source, sink, pace, status, shutdown).await {
+        let (deaf, wait) = match step(source, sink, pace, status, shutdown).await {
             Ok(Step::Ended) => break,
             Ok(Step::Worked) => {
                 idle = pace.idle_min;
                 outage.reset();
                 resume(status);
-                Duration::ZERO
+                // A busy pipe lets others on its thread run too.
+                tokio::task::yield_now().await;
+                continue;
             }
             Ok(Step::Idle) => {
                 outage.reset();
                 resume(status);
-                let wait = idle;
-                idle = (idle * 2).min(pace.idle_max);
-                wait
+                // A key that waits is due by time, and nobody rings then.
+                if pace.bell.is_heard() && status.waiting_keys() == 0 {
+                    idle = pace.idle_min;
+                    (pace.idle_min, pace.idle_heard)
+                } else {
+                    let wait = idle;
+                    idle = (idle * 2).min(pace.idle_max);
+                    (pace.idle_min, wait)
+                }
             }
             Err(fault) => {
                 pause(status, &fault);
-                outage.next_wait()
+                let wait = outage.next_wait();
+                (wait, wait)
             }
         };
-        if wait.is_zero() {
-            // A busy pipe lets others on its thread run too.
-            tokio::task::yield_now().await;
-            continue;
-        }
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(wait) => {}
+            () = wait_for(&pace.bell, deaf, wait) => {}
         }
     }
     match tokio::time::timeout(pace.grace, source.close()).await {
@@ -286,6 +295,15 @@ pub async fn run<S, K>(
         }
     }
     status.set_state(State::Stopped);
+}
+
+/// Waits until the time is over or the bell rings; what rings in the first, deaf part is heard after it.
+async fn wait_for(bell: &Bell, deaf: Duration, wait: Duration) {
+    let end = Instant::now() + wait;
+    tokio::time::sleep(deaf).await;
+    if deaf < wait {
+        let _ = tokio::time::timeout_at(end, bell.rung()).await;
+    }
 }
 
 /// Logged once per change, not per attempt: an outage of an hour is two lines.
@@ -309,6 +327,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::bell::BellState;
 
     /// What happened, in order.
     type Log = Arc<Mutex<Vec<String>>>;
@@ -365,7 +384,14 @@ mod tests {
 
     fn pace() -> Pace {
         let second = Duration::from_secs(1);
-        Pace { idle_min: second, idle_max: second, outage: RetryPolicy::default(), grace: 2 * second }
+        Pace {
+            idle_min: second,
+            idle_max: second,
+            idle_heard: 60 * second,
+            bell: Bell::new(Status::new("test")),
+            outage: RetryPolicy::default(),
+            grace: 2 * second,
+        }
     }
 
     fn source(log: &Log, lease: Option<u64>) -> Batches {
@@ -437,5 +463,42 @@ mod tests {
         };
         tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), watch);
         assert_eq!(*log.lock().unwrap(), ["settle [1, 2] 2", "close"]);
+    }
+
+    /// When the second look happens, after a first one in vain.
+    async fn second_look(is_heard: bool, waiting: u64, ring_at: Option<Duration>) -> Duration {
+        let (log, status, shutdown) = (Log::default(), Status::new("test"), CancellationToken::new());
+        let bell = Bell::new(status.clone());
+        if is_heard {
+            bell.set(BellState::Heard);
+            bell.rung().await;
+        }
+        status.set_keys(waiting, 0);
+        let mut source = source(&log, None);
+        source.batches.push_front(Ok(None));
+        let mut sink = Slow(Some(Duration::ZERO));
+        let pace = Pace { bell: bell.clone(), ..pace() };
+        let watch = async {
+            let started = Instant::now();
+            while log.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if ring_at.is_some_and(|at| started.elapsed() >= at) {
+                    bell.ring();
+                }
+            }
+            shutdown.cancel();
+            Duration::from_secs(started.elapsed().as_secs())
+        };
+        tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), watch).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ring_ends_a_wait_and_the_net_is_below_it() {
+        let seconds = Duration::from_secs;
+        assert_eq!(second_look(false, 0, None).await, seconds(1), "polls");
+        assert_eq!(second_look(true, 0, None).await, seconds(60), "trusts the bell");
+        assert_eq!(second_look(true, 0, Some(seconds(10))).await, seconds(10));
+        assert_eq!(second_look(true, 0, Some(Duration::ZERO)).await, seconds(1), "but no busy loop");
+        assert_eq!(second_look(true, 1, None).await, seconds(1), "a key that waits does not ring");
     }
 }

@@ -9,6 +9,9 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::bell::Bell;
+#[cfg(feature = "postgres")]
+use crate::config::Mode;
 use crate::config::{OutboxConfig, Unrouted};
 use crate::outbox::store::{Database, HeldKey, Store};
 use crate::outbox::{self, Item};
@@ -24,6 +27,10 @@ const GRACE: Duration = Duration::from_secs(8);
 const RESTART: Duration = Duration::from_secs(1);
 /// How long [`Relay::run_until_idle`] bears a paused pipe: its caller waits for an end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often an idle relay reads though every commit rings: a bell is heard by those who trust it, and this is
+/// the net below it. Also how late a key may be found that somebody has replayed or discarded by hand. A longer
+/// `poll_max` lengthens it.
+const NET: Duration = Duration::from_secs(5);
 /// How often [`Relay::run_until_idle`] looks, at most.
 const LOOK: Duration = Duration::from_millis(200);
 /// How many parked keys are named.
@@ -196,7 +203,8 @@ impl Relay<outbox_core::broker::rabbitmq::RabbitMq> {
     }
 }
 
-/// Runs one outbox's pipe and, beside it, the keeper of its leases; each ends when the other does.
+/// Runs one outbox's pipe and, beside it, the keeper of its leases, each of which ends when the other does, and
+/// in tail mode what listens to the doorbell.
 async fn tend<B: Broker>(
     outbox: OutboxConfig,
     mut sink: Publish<B>,
@@ -204,7 +212,8 @@ async fn tend<B: Broker>(
     wait: Duration,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let (mut source, keeper) = outbox::open(&outbox, status.clone())?;
+    let bell = Bell::new(status.clone());
+    let (mut source, keeper) = outbox::open(&outbox, status.clone(), &bell)?;
     let starting = async {
         tokio::time::sleep(wait).await;
         if wait.is_zero() { refuse_misfit(&outbox).await } else { Ok(()) }
@@ -220,6 +229,8 @@ async fn tend<B: Broker>(
     let pace = Pace {
         idle_min: outbox.poll_min.get(),
         idle_max: outbox.poll_max.get(),
+        idle_heard: outbox.poll_max.get().max(NET),
+        bell: bell.clone(),
         outage: RetryPolicy { initial: Duration::from_millis(100), ..RetryPolicy::default() },
         grace: GRACE,
     };
@@ -233,6 +244,10 @@ async fn tend<B: Broker>(
             keeper.run(stop).await;
         }
     });
+    #[cfg(feature = "postgres")]
+    if outbox.mode == Mode::Tail {
+        tasks.spawn(outbox::listener(&outbox, &status, &bell)?.run(end.clone()));
+    }
     {
         let _guard = stop_keeper.drop_guard();
         pipe::run(&mut source, &mut sink, &pace, &status, &end).await;
@@ -241,7 +256,7 @@ async fn tend<B: Broker>(
         if let Err(error) = ended {
             error!(
                 outbox = outbox.name,
-                "the keeper of leases crashed, this is a mistake in the relay: {error}"
+                "a task beside the pipe crashed, this is a mistake in the relay: {error}"
             );
         }
     }

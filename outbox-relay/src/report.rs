@@ -5,7 +5,7 @@ use std::fmt;
 use outbox_core::Result;
 use serde::Serialize;
 
-use crate::config::{Config, OutboxConfig};
+use crate::config::{Config, Mode, OutboxConfig};
 use crate::outbox::store::{Backlog, Database, HeldKey, Owner, Store};
 
 /// How many keys are shown; parked ones come first.
@@ -26,6 +26,17 @@ pub struct Report {
     pub leases: Vec<OwnerReport>,
     /// Keys that wait or are parked, a hundred at most.
     pub keys: Vec<KeyReport>,
+    /// What tells relays of commits; none in poll mode.
+    pub bell: Option<BellReport>,
+}
+
+/// What tells relays of commits.
+#[derive(Debug, Serialize)]
+pub struct BellReport {
+    /// The trigger: `ready`, `missing`, `disabled` or `changed`.
+    pub trigger: String,
+    /// How many relays listen.
+    pub listeners: i64,
 }
 
 /// What waits in an outbox.
@@ -85,6 +96,7 @@ impl Report {
             backlog: None,
             leases: Vec::new(),
             keys: Vec::new(),
+            bell: None,
         };
         if let Err(error) = report.read(outbox).await {
             report.error = Some(error.to_string());
@@ -97,6 +109,11 @@ impl Report {
         self.backlog = Some(store.backlog().await?.into());
         self.leases = store.owners().await?.into_iter().map(Into::into).collect();
         self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();
+        #[cfg(feature = "postgres")]
+        if outbox.mode == Mode::Tail {
+            let doorbell = store.doorbell().await?;
+            self.bell = Some(BellReport { trigger: doorbell.trigger_state, listeners: doorbell.listeners });
+        }
         Ok(())
     }
 }
@@ -175,6 +192,9 @@ impl fmt::Display for Report {
                 )?,
                 None => write!(f, "\n  leases: {:>2} buckets free", lease.buckets)?,
             }
+        }
+        if let Some(BellReport { trigger, listeners }) = &self.bell {
+            write!(f, "\n  doorbell: trigger {trigger}, heard by {listeners} relays")?;
         }
         for key in &self.keys {
             write!(

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::bell::BellState;
+
 mod latency;
 
 pub use latency::{Latency, LatencyCounts};
@@ -31,6 +33,7 @@ struct Counters {
     refused: AtomicU64,
     settled: AtomicU64,
     batches: AtomicU64,
+    rings: AtomicU64,
     waiting: AtomicU64,
     parked: AtomicU64,
     latency: Latency,
@@ -43,6 +46,7 @@ struct Now {
     last_error: Option<String>,
     held: BTreeSet<u16>,
     backlog: Backlog,
+    bell: BellState,
 }
 
 /// About how much waits, as the relay last saw it.
@@ -93,6 +97,10 @@ pub struct Snapshot {
     pub batches: u64,
     /// Statements run.
     pub queries: u64,
+    /// Commits told by the doorbell; several may be told as one.
+    pub rings: u64,
+    /// Whether commits are told.
+    pub bell: BellState,
     /// The last trouble, also when it is over.
     pub last_error: Option<String>,
     /// Buckets held now.
@@ -128,6 +136,7 @@ impl Status {
             last_error: None,
             held: BTreeSet::new(),
             backlog: Backlog::default(),
+            bell: BellState::Off,
         };
         Self(Arc::new(Shared {
             name: name.into(),
@@ -157,6 +166,8 @@ impl Status {
             settled: read(&counters.settled),
             batches: read(&counters.batches),
             queries: read(&self.0.queries),
+            rings: read(&counters.rings),
+            bell: now.bell.clone(),
             last_error: now.last_error.clone(),
             held: now.held.clone(),
             waiting_keys: read(&counters.waiting),
@@ -185,6 +196,16 @@ impl Status {
         self.now().last_error = Some(error.into());
     }
 
+    /// Sets whether commits are told; the state before, if that was another.
+    pub(crate) fn set_bell(&self, state: BellState) -> Option<BellState> {
+        let mut now = self.now();
+        (now.bell != state).then(|| std::mem::replace(&mut now.bell, state))
+    }
+
+    pub(crate) fn bell_is_heard(&self) -> bool {
+        self.now().bell == BellState::Heard
+    }
+
     pub(crate) fn set_held(&self, held: BTreeSet<u16>) {
         self.now().held = held;
     }
@@ -200,6 +221,21 @@ impl Status {
     pub(crate) fn set_keys(&self, waiting: u64, parked: u64) {
         self.0.counters.waiting.store(waiting, Ordering::Relaxed);
         self.0.counters.parked.store(parked, Ordering::Relaxed);
+    }
+
+    /// Keys of the outbox that wait for another attempt, as last seen.
+    pub(crate) fn waiting_keys(&self) -> u64 {
+        self.0.counters.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A key waits from now on, which the keeper of leases has not counted yet.
+    pub(crate) fn add_waiting(&self) {
+        self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn add_ring(&self) {
+        self.0.counters.rings.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add_published(&self, count: u64) {

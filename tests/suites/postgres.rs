@@ -29,6 +29,8 @@ mod statements;
 mod store;
 #[path = "subscribers.rs"]
 mod subscribers;
+#[path = "tail.rs"]
+mod tail;
 #[path = "testkit.rs"]
 mod testkit;
 #[path = "write_side.rs"]

@@ -53,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::store::Store;
+use crate::bell::Bell;
 use crate::status::{Backlog, Status};
 
 /// How long a round that is under way may go on at the end. Cut off, its statements might still take leases
@@ -219,13 +220,14 @@ pub(crate) struct Keeper {
     store: Store,
     leases: Arc<Leases>,
     status: Status,
+    bell: Bell,
 }
 
 impl Keeper {
-    pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status) -> Self {
+    pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status, bell: Bell) -> Self {
         // A statement that takes longer than this cannot renew in time; a fresh connection may.
         let store = store.with_timeout(leases.lease / 3);
-        Self { store, leases, status }
+        Self { store, leases, status, bell }
     }
 
     /// Keeps leases until `stop`, then gives them back.
@@ -266,6 +268,7 @@ impl Keeper {
     /// One round; whether this relay has its share.
     async fn round(&mut self, is_introduced: &mut bool) -> Result<bool> {
         let lease = self.leases.lease;
+        let readable = self.leases.readable().unwrap_or_default();
         let before = Instant::now();
         self.store.heartbeat(lease).await?;
         if !*is_introduced {
@@ -294,6 +297,11 @@ impl Keeper {
             warn!(outbox = self.status.name(), buckets = ?lost, "leases were lost to another relay");
         }
         self.leases.set_share(share);
+        let is_more = |now: BTreeMap<u16, i64>| now.keys().any(|bucket| !readable.contains_key(bucket));
+        if self.leases.readable().is_ok_and(is_more) {
+            // Their rows may have been committed before this relay was told of commits in them.
+            self.bell.ring();
+        }
         let released = self.leases.take_releasable();
         if !released.is_empty() {
             self.store.release(&released).await?;

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::bell::Bell;
 use crate::config::OutboxConfig;
 use crate::pipe::{Source, Verdict};
 use crate::retry::{self, Attempt};
@@ -25,6 +26,8 @@ use crate::status::Status;
 
 mod item;
 pub(crate) mod lease;
+#[cfg(feature = "postgres")]
+mod listen;
 #[doc(hidden)]
 pub mod store;
 mod work;
@@ -33,6 +36,8 @@ pub use self::item::Item;
 use self::item::Origin;
 pub(crate) use self::lease::Keeper;
 use self::lease::Leases;
+#[cfg(feature = "postgres")]
+pub(crate) use self::listen::Listener;
 use self::store::{Database, Failure, Store};
 use self::work::{Limits, Outcome, Read, Work};
 
@@ -85,12 +90,12 @@ impl Opener {
 ///
 /// # Errors
 /// `Invalid` when the database's URL is.
-pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSource, Keeper)> {
+pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result<(OutboxSource, Keeper)> {
     let database = Database::parse(&config.database)?;
     let owner = owner();
     let leases = Leases::new(config.lease.get());
     let spare = Opener { database, owner };
-    let keeper = Keeper::new(spare.store(&status), leases.clone(), status.clone());
+    let keeper = Keeper::new(spare.store(&status), leases.clone(), status.clone(), bell.clone());
     let source = OutboxSource {
         name: config.name.as_str().into(),
         origin: Arc::new(Origin { name: config.name.clone(), is_cloud_event: config.cloudevents }),
@@ -116,6 +121,16 @@ pub(crate) fn open(config: &OutboxConfig, status: Status) -> Result<(OutboxSourc
         work: Work::default(),
     };
     Ok((source, keeper))
+}
+
+/// What listens to the outbox's doorbell and rings `bell`, to be run beside the source.
+///
+/// # Errors
+/// `Invalid` when the database's URL is.
+#[cfg(feature = "postgres")]
+pub(crate) fn listener(config: &OutboxConfig, status: &Status, bell: &Bell) -> Result<Listener> {
+    let store = Store::new(Database::parse(&config.database)?, "").counting(status.queries());
+    Ok(Listener::new(store, bell.clone(), status.clone()))
 }
 
 /// One relay process's one outbox: host and process for people, a UUID so that it is never used twice.
@@ -243,6 +258,7 @@ impl OutboxSource {
                 "parked after {attempts} attempts: {error}"
             );
         } else {
+            self.status.add_waiting();
             info!(
                 outbox = &*self.name,
                 key = item.label(),

@@ -10,6 +10,8 @@ use outbox_core::{Error, Result};
 
 mod connect;
 mod dead;
+#[cfg(feature = "postgres")]
+mod listen;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -22,7 +24,9 @@ mod statement;
 use self::connect::Connection;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
-pub use self::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting};
+pub use self::row::{
+    Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
+};
 
 /// How long a connection may take to stand. A server that does not answer in this time counts as
 /// unreachable; the next attempt makes a fresh connection.

@@ -8,7 +8,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
 use super::dead::{Words, dead_letters};
-use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
+use super::row::{Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
@@ -346,6 +346,27 @@ pub(super) async fn settings(c: &mut AsyncPgConnection) -> QueryResult<Vec<Setti
          union all select 'in_recovery', pg_is_in_recovery()::text",
     )
     .load(c)
+    .await
+}
+
+/// The connection that hears the doorbell has a name of its own, so that people can tell it from the others.
+pub(super) const LISTEN: &str = "set application_name = 'outbox-relay-bell'; listen outbox";
+
+/// A trigger that is not ours is told by what it does; type 4 is after INSERT and for each statement.
+pub(super) async fn doorbell(c: &mut AsyncPgConnection) -> QueryResult<Doorbell> {
+    Statement::fixed(
+        "select coalesce((
+             select case
+               when t.tgenabled not in ('O', 'A') then 'disabled'
+               when t.tgtype <> 4 or position('pg_notify(' in p.prosrc) = 0 then 'changed'
+               else 'ready' end
+             from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
+             where t.tgrelid = to_regclass('outbox') and t.tgname = 'outbox_bell'), 'missing') as trigger_state,
+           (select count(*) from pg_catalog.pg_stat_activity
+            where datname = current_database() and application_name = 'outbox-relay-bell') as listeners,
+           exists (select 1 from pg_listening_channels() as c (name) where c.name = 'outbox') as listening",
+    )
+    .get_result(c)
     .await
 }
 

@@ -232,6 +232,35 @@ pub struct HeldKey {
     pub last_error: String,
 }
 
+/// PostgreSQL's doorbell, for `mode = "tail"`.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Doorbell {
+    /// Of the trigger: `ready`, `missing`, `disabled` or `changed`.
+    #[diesel(sql_type = Text)]
+    pub trigger_state: String,
+    /// How many connections of relays listen.
+    #[diesel(sql_type = BigInt)]
+    pub listeners: i64,
+    /// Whether the connection that was asked listens.
+    #[diesel(sql_type = Bool)]
+    pub listening: bool,
+}
+
+impl Doorbell {
+    /// What is wrong with the trigger, and the statement or command that repairs it.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        match self.trigger_state.as_str() {
+            "ready" => None,
+            "disabled" => Some((
+                "trigger outbox_bell on table outbox is disabled",
+                "alter table outbox enable trigger outbox_bell;",
+            )),
+            "changed" => Some(("trigger outbox_bell on table outbox is not ours", "outbox-relay migrate")),
+            _ => Some(("trigger outbox_bell on table outbox is missing", "outbox-relay migrate")),
+        }
+    }
+}
+
 /// A setting of the server.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Setting {

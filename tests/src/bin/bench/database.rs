@@ -12,6 +12,8 @@ use crate::{Failure, Size};
 const BATCH: usize = 1000;
 /// Keys as many as rows divided by this: an entity is written a few times.
 const ROWS_PER_KEY: usize = 4;
+/// Payloads of one filling transaction, at most.
+const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(diesel::QueryableByName)]
 struct Row {
@@ -23,7 +25,7 @@ struct Row {
 
 /// The operations that need a connection's own type; the same text for each.
 macro_rules! connection {
-    ($module:ident, $connection:ty) => {
+    ($module:ident, $connection:ty, $message_id:literal) => {
         pub(crate) mod $module {
             use super::*;
 
@@ -42,15 +44,32 @@ macro_rules! connection {
             pub(crate) fn fill(url: &str, size: Size) -> Result<(), Failure> {
                 let mut connection = <$connection>::establish(url)?;
                 let payload = format!("\"{}\"", "x".repeat(size.payload_bytes - 2)).into_bytes();
-                let keys = size.rows / ROWS_PER_KEY;
-                for first in (0..size.rows).step_by(5000) {
+                let keys = (size.rows / ROWS_PER_KEY).max(1);
+                let rows = (TRANSACTION_BYTES / size.payload_bytes).clamp(1, 5000);
+                for first in (0..size.rows).step_by(rows) {
                     connection.outbox_transaction(|tx| {
-                        for number in first..(first + 5000).min(size.rows) {
+                        for number in first..(first + rows).min(size.rows) {
                             let key = (number % keys).to_string();
                             tx.record_message(Message::new("bench", key, "updated", payload.clone())?);
                         }
                         Ok(())
                     })?;
+                }
+                Ok(())
+            }
+
+            /// Puts so many copies of all rows behind them.
+            pub(crate) fn multiply(url: &str, copies: usize) -> Result<(), Failure> {
+                let mut connection = <$connection>::establish(url)?;
+                let top = diesel::dsl::sql::<diesel::sql_types::BigInt>("select max(id) from outbox");
+                let top: i64 = top.get_result(&mut connection)?;
+                let columns = "bucket, aggregate_type, aggregate_id, event_type, headers, payload";
+                for _ in 0..copies {
+                    connection.batch_execute(&format!(
+                        "insert into outbox (message_id, {columns})
+                         select {}, {columns} from outbox where id <= {top} order by id",
+                        $message_id
+                    ))?;
                 }
                 Ok(())
             }
@@ -94,5 +113,10 @@ macro_rules! connection {
     };
 }
 
-connection!(mysql, diesel::MysqlConnection);
-connection!(postgres, diesel::PgConnection);
+connection!(mysql, diesel::MysqlConnection, "unhex(replace(uuid(), '-', ''))");
+connection!(postgres, diesel::PgConnection, "decode(replace(gen_random_uuid()::text, '-', ''), 'hex')");
+
+/// Makes commits ring, for a relay in tail mode.
+pub(crate) fn ring(url: &str) -> Result<(), Failure> {
+    Ok(diesel::PgConnection::establish(url)?.batch_execute(migrate::POSTGRES_BELL)?)
+}

@@ -1,11 +1,19 @@
 //! The relay drains a full outbox to a quorum queue, held against raw publishing and bare SQL.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use outbox_core::PAYLOAD_BYTES_MAX;
+
+use crate::process::{self, Queue, Relay};
 use crate::raw::Route;
 use crate::table::Measure;
 use crate::{Failure, Size, database, raw};
+
+/// The rows of a small backlog, and those of a large one whose rate is taken.
+const FIRST: usize = 50_000;
+/// Memory while small and while the largest payloads are drained, at most.
+const SMALL_MIB: f64 = 64.0;
+const LARGE_MIB: f64 = 256.0;
 
 /// A database server with the functions of its connection.
 pub(crate) struct Server {
@@ -13,6 +21,7 @@ pub(crate) struct Server {
     variable: &'static str,
     create: fn(&str, &str) -> Result<String, Failure>,
     fill: fn(&str, Size) -> Result<(), Failure>,
+    multiply: fn(&str, usize) -> Result<(), Failure>,
     bare_rate: fn(&str, Size) -> Result<f64, Failure>,
     left: fn(&str) -> Result<i64, Failure>,
     drop: fn(&str, &str) -> Result<(), Failure>,
@@ -23,6 +32,7 @@ pub(crate) const MARIADB: Server = Server {
     variable: "OUTBOX_TEST_MARIADB_URL",
     create: database::mysql::create,
     fill: database::mysql::fill,
+    multiply: database::mysql::multiply,
     bare_rate: database::mysql::bare_rate,
     left: database::mysql::left,
     drop: database::mysql::drop,
@@ -33,10 +43,37 @@ pub(crate) const POSTGRES: Server = Server {
     variable: "OUTBOX_TEST_POSTGRES_URL",
     create: database::postgres::create,
     fill: database::postgres::fill,
+    multiply: database::postgres::multiply,
     bare_rate: database::postgres::bare_rate,
     left: database::postgres::left,
     drop: database::postgres::drop,
 };
+
+impl Server {
+    /// Where its databases are made, by an administrator.
+    pub(crate) fn admin(&self) -> Result<String, Failure> {
+        url_of(self.variable)
+    }
+
+    /// A fresh database of that name; its URL.
+    pub(crate) fn create(&self, admin: &str, name: &str) -> Result<String, Failure> {
+        (self.create)(admin, name)
+    }
+
+    /// Drops it.
+    pub(crate) fn drop(&self, admin: &str, name: &str) -> Result<(), Failure> {
+        (self.drop)(admin, name)
+    }
+
+    /// The broker of all of them.
+    pub(crate) fn amqp() -> Result<String, Failure> {
+        url_of("OUTBOX_TEST_AMQP_URL")
+    }
+}
+
+fn url_of(variable: &str) -> Result<String, Failure> {
+    std::env::var(variable).map_err(|_| format!("{variable} is not set: run `cargo lab bench`").into())
+}
 
 /// What one run of the relay came to.
 struct Drained {
@@ -46,10 +83,7 @@ struct Drained {
 
 /// Drain rate against raw lapin, against bare SQL, and the relay's peak memory against its bound.
 pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>, Failure> {
-    let url_of = |variable: &str| {
-        std::env::var(variable).map_err(|_| format!("{variable} is not set: run `cargo lab bench`"))
-    };
-    let (admin, amqp) = (url_of(server.variable)?, url_of("OUTBOX_TEST_AMQP_URL")?);
+    let (admin, amqp) = (server.admin()?, Server::amqp()?);
     let name = format!("bench_{}", std::process::id());
     let (mut ours, mut peaks, mut bares) = (vec![], vec![], vec![]);
     let (mut raws, mut topics) = (vec![], vec![]);
@@ -80,7 +114,7 @@ pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>,
         measure: format!("drain {} memory", server.name),
         against: "bound".into(),
         unit: "MiB",
-        theirs: vec![64.0; peaks.len()],
+        theirs: vec![SMALL_MIB; peaks.len()],
         ours: peaks,
     };
     Ok(vec![
@@ -93,28 +127,15 @@ pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>,
 
 /// Runs the relay as a process of its own until the outbox is empty.
 async fn drain(database: &str, amqp: &str, size: Size) -> Result<Drained, Failure> {
-    let folder = tempfile::tempdir()?;
-    let config = folder.path().join("outbox-relay.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[broker]\nurl = {amqp:?}\nexchange = \"bench\"\n\n[[outbox]]\nname = \"bench\"\ndatabase = {database:?}\n"
-        ),
-    )?;
     let queue = Queue::declare(amqp).await?;
     // Built before the clock runs.
-    let program = relay_program()?;
+    process::program()?;
     let started = Instant::now();
-    let mut relay = Command::new(program)
-        .arg("-c")
-        .arg(&config)
-        .args(["run", "--until-idle"])
-        .stdout(Stdio::null())
-        .spawn()?;
-    let mut peak_kib = 0;
+    let mut relay = Relay::start(database, amqp, "poll", &["--until-idle"])?;
+    let mut peak_mib = 0.0;
     let status = loop {
-        peak_kib = peak_kib.max(peak_memory_kib(relay.id()).unwrap_or(0));
-        if let Some(status) = relay.try_wait()? {
+        peak_mib = relay.peak_mib().unwrap_or(0.0).max(peak_mib);
+        if let Some(status) = relay.ended()? {
             break status;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -127,46 +148,64 @@ async fn drain(database: &str, amqp: &str, size: Size) -> Result<Drained, Failur
     if (arrived as usize) < size.rows {
         return Err(format!("{arrived} of {} messages arrived", size.rows).into());
     }
-    Ok(Drained { rate: size.rows as f64 / seconds, peak_mib: f64::from(peak_kib) / 1024.0 })
+    Ok(Drained { rate: size.rows as f64 / seconds, peak_mib })
 }
 
-/// The quorum queue that the relay's messages go to.
-struct Queue(lapin::Connection, lapin::Channel);
-
-impl Queue {
-    async fn declare(amqp: &str) -> Result<Self, Failure> {
-        use outbox_core::broker::{Broker as _, Queue as Wanted, rabbitmq::RabbitMq};
-        let wanted = Wanted { name: "bench.0".into(), bindings: vec!["bench.#".into()], prefetch: 1 };
-        drop(RabbitMq::new(amqp)?.exchange("bench").consumer(&wanted).await?);
-        let connection = lapin::Connection::connect(amqp, lapin::ConnectionProperties::default()).await?;
-        let channel = connection.create_channel().await?;
-        Ok(Self(connection, channel))
+/// Peak memory with payloads as large as they may be. (On PostgreSQL, whose packets are large enough without a
+/// setting.)
+pub(crate) async fn measure_large(rows: usize, runs: usize) -> Result<Measure, Failure> {
+    let (admin, amqp) = (POSTGRES.admin()?, Server::amqp()?);
+    let name = format!("bench_large_{}", std::process::id());
+    let size = Size { rows, payload_bytes: PAYLOAD_BYTES_MAX, runs };
+    let mut peaks = Vec::new();
+    for _ in 0..runs {
+        let url = POSTGRES.create(&admin, &name)?;
+        (POSTGRES.fill)(&url, size)?;
+        peaks.push(drain(&url, &amqp, size).await?.peak_mib);
+        POSTGRES.drop(&admin, &name)?;
     }
-
-    /// Deletes it; the number of messages that were in it.
-    async fn delete(self) -> Result<u32, Failure> {
-        let count = self.1.queue_delete("bench.0".into(), Default::default()).await?;
-        self.0.close(200, "done".into()).await?;
-        Ok(count)
-    }
+    Ok(Measure {
+        measure: "drain 16 MiB payloads memory".into(),
+        against: "bound".into(),
+        unit: "MiB",
+        theirs: vec![LARGE_MIB; runs],
+        ours: peaks,
+    })
 }
 
-/// The relay as a user runs it, built in release mode beside this program.
-fn relay_program() -> Result<std::path::PathBuf, Failure> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "outbox-relay", "--bin", "outbox-relay"])
-        .status()?;
-    let program = std::env::current_exe()?.with_file_name("outbox-relay");
-    if !built.success() || !program.exists() {
-        return Err(format!("{} was not built", program.display()).into());
+/// Whether a large backlog slows the drain: the rate of the first [`FIRST`] rows of it, against that of a
+/// backlog of [`FIRST`] rows.
+pub(crate) async fn measure_backlog(
+    server: &Server,
+    rows: usize,
+    payload_bytes: usize,
+) -> Result<Measure, Failure> {
+    let (admin, amqp) = (server.admin()?, Server::amqp()?);
+    let name = format!("bench_backlog_{}", std::process::id());
+    let first = Size { rows: FIRST, payload_bytes, runs: 1 };
+    process::program()?;
+    let mut rates = Vec::new();
+    for copies in [0, (rows / FIRST).saturating_sub(1)] {
+        let url = server.create(&admin, &name)?;
+        (server.fill)(&url, first)?;
+        (server.multiply)(&url, copies)?;
+        let queue = Queue::declare(&amqp).await?;
+        let relay = Relay::start(&url, &amqp, "poll", &[])?;
+        let settled = |status: &serde_json::Value| status["settled"].as_u64().unwrap_or_default();
+        // Not from its start: connecting is no part of it.
+        let some = relay.until("at work", |status| settled(status) > 0).await?;
+        let (started, before) = (Instant::now(), settled(&some));
+        let all = relay.until("done", |status| settled(status) as usize >= FIRST * 9 / 10).await?;
+        rates.push((settled(&all) - before) as f64 / started.elapsed().as_secs_f64());
+        drop(relay);
+        queue.delete().await?;
+        server.drop(&admin, &name)?;
     }
-    Ok(program)
-}
-
-/// The highest resident memory so far, from the kernel.
-fn peak_memory_kib(pid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    Ok(Measure {
+        measure: format!("drain {} of {rows} rows", server.name),
+        against: format!("of {FIRST} rows"),
+        unit: "msg/s",
+        ours: vec![rates[1]],
+        theirs: vec![rates[0]],
+    })
 }

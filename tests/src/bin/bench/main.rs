@@ -5,6 +5,9 @@
 mod database;
 mod derive;
 mod drain;
+mod idle;
+mod latency;
+mod process;
 mod raw;
 mod table;
 mod tax;
@@ -27,6 +30,9 @@ struct Options {
     /// Only the measures whose name contains this.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Rows of the large backlog.
+    #[arg(long, value_name = "ROWS", default_value_t = 5_000_000)]
+    backlog: usize,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -71,6 +77,26 @@ async fn run(options: &Options) -> Result<(), Failure> {
             for measure in drain::measure(&server, size).await? {
                 println!("{}", if options.json { measure.json() } else { measure.row() });
             }
+        }
+    }
+    if wanted("drain large") {
+        let measure = drain::measure_large(if options.quick { 4 } else { 16 }, size.runs).await?;
+        println!("{}", if options.json { measure.json() } else { measure.row() });
+    }
+    for server in [drain::MARIADB, drain::POSTGRES] {
+        // Filling it takes minutes.
+        if !options.quick && wanted(&format!("backlog {}", server.name)) {
+            let measure = drain::measure_backlog(&server, options.backlog, size.payload_bytes).await?;
+            println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
+    }
+    if wanted("latency") {
+        let measure = latency::measure(if options.quick { 40 } else { 200 }, size.runs).await?;
+        println!("{}", if options.json { measure.json() } else { measure.row() });
+    }
+    if wanted("idle") {
+        for measure in idle::measure(if options.quick { 8 } else { 30 }, size.runs).await? {
+            println!("{}", if options.json { measure.json() } else { measure.row() });
         }
     }
     if wanted("derive") {

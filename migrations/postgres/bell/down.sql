@@ -1,0 +1,2 @@
+DROP TRIGGER IF EXISTS outbox_bell ON outbox;
+DROP FUNCTION IF EXISTS outbox_bell();
