@@ -17,6 +17,8 @@ mod database;
 mod end_to_end;
 #[path = "faults.rs"]
 mod faults;
+#[path = "grants.rs"]
+mod grants;
 #[path = "late_commit.rs"]
 mod late_commit;
 #[path = "migrations.rs"]
