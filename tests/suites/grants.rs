@@ -120,7 +120,7 @@ fn every_verb_runs_with_the_documented_rights() {
 async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
     let role = Role::new();
     let rights =
-        RELAY.iter().flat_map(|(table, rights)| rights.iter().map(|right| (*table, *right, Level::Bad)));
+        RELAY.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right, Level::Bad)));
     let people = PEOPLE.iter().map(|(table, right)| (*table, *right, Level::Warning));
     for (table, right, level) in rights.chain(people) {
         role.execute(&format!("revoke {right} on {table} from {}", role.user()));

@@ -97,7 +97,8 @@ fn check_changes_nothing_in_a_file() {
     let relay = Relay::on(&database);
     assert_eq!(relay.run(&["migrate"]).code, 0);
     let mut connection = diesel::SqliteConnection::establish(&database.url).unwrap();
-    diesel::sql_query("pragma journal_mode = delete").execute(&mut connection).unwrap();
+    let rollback_journal = "pragma journal_mode = delete";
+    diesel::connection::SimpleConnection::batch_execute(&mut connection, rollback_journal).unwrap();
     drop(connection);
     let path = database.url.strip_prefix("sqlite://").unwrap();
     let before = std::fs::read(path).unwrap();

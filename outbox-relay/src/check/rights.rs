@@ -70,7 +70,7 @@ fn warn_of_excess(found: &[(String, String)], user: &str, about: &mut About) {
     if !global.is_empty() {
         about.warn(
             format!("{user} has rights on the whole server that the relay never uses: {}", some_of(&global)),
-            format!("revoke {} on *.* from {user};", global.join(", ")),
+            less(user, format!("revoke {} on *.* from {user};", global.join(", "))),
         );
     }
     let others = values("schema");
@@ -84,8 +84,17 @@ fn warn_of_excess(found: &[(String, String)], user: &str, about: &mut About) {
         let without: Vec<_> = powers.iter().map(|power| format!("no{}", power.to_lowercase())).collect();
         about.warn(
             format!("{user} is {}: the relay needs rights on its tables only", powers.join(", ")),
-            format!("alter role {user} {};", without.join(" ")),
+            less(user, format!("alter role {user} {};", without.join(" "))),
         );
+    }
+}
+
+/// What takes rights away; the server's own administrator keeps them, and the relay gets a user of its own.
+fn less(user: &str, statement: String) -> String {
+    if user.starts_with("'root'@") || user == "\"postgres\"" {
+        "create a user for the relay with the rights in docs/operating.md, and put it into `database`".into()
+    } else {
+        statement
     }
 }
 
@@ -117,5 +126,6 @@ mod tests {
         );
         let fixes = excess(&[("power", "SUPERUSER"), ("power", "CREATEDB")]);
         assert_eq!(fixes, ["alter role r nosuperuser nocreatedb;"]);
+        assert!(less("'root'@'%'", String::new()).starts_with("create a user"));
     }
 }
