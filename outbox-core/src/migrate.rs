@@ -113,6 +113,11 @@ pub struct Migrations {
 }
 
 impl Migrations {
+    /// The versions of the role, in the order they are applied; the same for every database.
+    pub fn versions(&self) -> Vec<String> {
+        (self.scripts)(Dialect::Sqlite).iter().map(Script::version).collect()
+    }
+
     /// All migrations of the role as one script, for tools like Flyway: the statements as they are embedded,
     /// each migration under a comment with its version, followed by the INSERT that marks it applied.
     ///

@@ -89,13 +89,14 @@ async fn an_outbox_in_use_is_upgraded_and_goes_on() {
     if needs_table {
         let error = strict.unwrap_err();
         assert!(error.to_string().contains("outbox-relay migrate"), "{error}");
-        let told = pending.iter().find(|finding| finding.text.contains("0000outbox0002")).unwrap();
-        assert_eq!(told.level, Level::Warning, "the relay itself works");
-        assert_eq!(told.fix.as_deref(), Some("outbox-relay migrate"));
     } else {
         strict.unwrap();
         connection.batch_execute("delete from outbox where aggregate_id = 'strict'").unwrap();
-        assert!(!pending.iter().any(|finding| finding.text.contains("migration")), "{pending:?}");
+    }
+    for version in &OUTBOX_VERSIONS[1..] {
+        let told = pending.iter().find(|finding| finding.text.contains(version)).unwrap();
+        assert_eq!(told.level, Level::Warning, "the relay itself works");
+        assert_eq!(told.fix.as_deref(), Some("outbox-relay migrate"));
     }
     assert_eq!(outbox(&mut connection), before);
 

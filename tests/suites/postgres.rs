@@ -15,6 +15,8 @@ mod backlog;
 mod database;
 #[path = "end_to_end.rs"]
 mod end_to_end;
+#[path = "grants.rs"]
+mod grants;
 #[path = "late_commit.rs"]
 mod late_commit;
 #[path = "migrations.rs"]

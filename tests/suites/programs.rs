@@ -92,6 +92,27 @@ fn a_fresh_start_by_the_verbs_alone() {
 }
 
 #[test]
+fn check_changes_nothing_in_a_file() {
+    let database = Server::Sqlite.empty();
+    let relay = Relay::on(&database);
+    assert_eq!(relay.run(&["migrate"]).code, 0);
+    let mut connection = diesel::SqliteConnection::establish(&database.url).unwrap();
+    let rollback_journal = "pragma journal_mode = delete";
+    diesel::connection::SimpleConnection::batch_execute(&mut connection, rollback_journal).unwrap();
+    drop(connection);
+    let path = database.url.strip_prefix("sqlite://").unwrap();
+    let before = std::fs::read(path).unwrap();
+    let check = relay.run(&["check", "--json"]);
+    assert_eq!(check.code, 0, "a warning is no error: {check:?}");
+    let findings: Vec<serde_json::Value> = serde_json::from_str(&check.out).unwrap();
+    assert!(
+        findings.iter().any(|f| f["level"] == "warning" && f["fix"] == "pragma journal_mode = wal;"),
+        "{findings:?}"
+    );
+    assert!(before == std::fs::read(path).unwrap(), "the file is as it was");
+}
+
+#[test]
 fn init_writes_a_configuration_that_is_valid_and_never_overwrites() {
     let relay = Relay { folder: tempfile::tempdir().unwrap() };
     let init = relay.run(&["init"]);

@@ -35,6 +35,7 @@ pub struct Database {
     url: Secret,
     kind: Kind,
     create: bool,
+    look: bool,
 }
 
 /// An open connection of one of the databases that are compiled in.
@@ -84,12 +85,18 @@ impl Database {
                 ))
             })?;
         }
-        Ok(Self { url: url.clone(), kind, create: false })
+        Ok(Self { url: url.clone(), kind, create: false, look: false })
     }
 
     /// The same database, with an SQLite file created if there is none.
     pub(super) fn creating(mut self) -> Self {
         self.create = true;
+        self
+    }
+
+    /// The same database, with sessions that leave no trace in it.
+    pub(crate) fn looking(mut self) -> Self {
+        self.look = true;
         self
     }
 
@@ -148,7 +155,8 @@ impl Database {
             Kind::Sqlite => {
                 let url = self.sqlite_url();
                 let mut c = SyncConnectionWrapper::establish(&url).await.map_err(refused)?;
-                prepare(&mut c, super::sqlite::SESSION).await?;
+                let session = if self.look { super::sqlite::LOOKING_SESSION } else { super::sqlite::SESSION };
+                prepare(&mut c, session).await?;
                 Ok(Connection::Sqlite(c))
             }
             #[allow(unreachable_patterns)]

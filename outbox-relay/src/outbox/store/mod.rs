@@ -16,6 +16,7 @@ mod listen;
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod question;
 mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -24,6 +25,7 @@ mod statement;
 use self::connect::Connection;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
+pub(crate) use self::question::Question;
 pub use self::row::{
     Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
 };
@@ -364,14 +366,24 @@ impl Store {
         }
     }
 
-    /// Whether a table is missing that only writers need, and only for strict order; known where a user without
-    /// rights on it would not be told so anyway.
-    pub(crate) async fn lacks_slots(&mut self) -> bool {
-        const SLOTS: Probe =
-            Probe { table: "outbox_slot", right: "SELECT", text: "select slot from outbox_slot limit 0" };
-        // Elsewhere locks need no table.
-        self.database.kind() == Kind::Mysql
-            && self.probe(&SLOTS).await.is_err_and(|error| error.to_string().contains("doesn't exist"))
+    /// What only `dead replay`, `dead discard` and `check` need; see [`Store::probes`].
+    pub(crate) fn probes_of_people(&self) -> &'static [Probe] {
+        match self.database.kind() {
+            // Rights are those of the file.
+            Kind::Sqlite => &[],
+            _ => question::PROBES_OF_PEOPLE,
+        }
+    }
+
+    /// Asks what `check` wants to know; empty where this database has no answer.
+    ///
+    /// # Errors
+    /// As every statement; also when the user may not ask.
+    pub(crate) async fn ask(&mut self, question: Question) -> Result<Vec<Setting>> {
+        match question::text(self.database.kind(), question) {
+            Some(text) => on!(self, "looking for what is wrong", ask(text)),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Creates or upgrades the tables; returns the versions applied now.

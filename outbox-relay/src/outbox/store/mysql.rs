@@ -385,11 +385,16 @@ struct Variable {
 pub(super) async fn settings(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Setting>> {
     let variables: Vec<Variable> = Statement::fixed(
         "show session variables where variable_name in ('version', 'tx_isolation', 'transaction_isolation',
-           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only', 'log_bin', 'binlog_format')",
+           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only', 'log_bin', 'binlog_format', 'sql_mode',
+           'innodb_flush_log_at_trx_commit', 'innodb_stats_persistent', 'innodb_stats_auto_recalc')",
     )
     .load(c)
     .await?;
     Ok(variables.into_iter().map(|v| Setting { name: v.name, value: v.value }).collect())
+}
+
+pub(super) async fn ask(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<Vec<Setting>> {
+    Statement::once(text).load(c).await
 }
 
 pub(super) async fn probe(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<()> {

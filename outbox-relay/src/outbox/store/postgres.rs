@@ -343,6 +343,7 @@ pub(super) async fn settings(c: &mut AsyncPgConnection) -> QueryResult<Vec<Setti
     Statement::fixed(
         "select 'version' as name, current_setting('server_version') as value
          union all select 'transaction_isolation', current_setting('transaction_isolation')
+         union all select name, setting from pg_settings where name in ('autovacuum', 'track_counts', 'fsync')
          union all select 'in_recovery', pg_is_in_recovery()::text",
     )
     .load(c)
@@ -368,6 +369,10 @@ pub(super) async fn doorbell(c: &mut AsyncPgConnection) -> QueryResult<Doorbell>
     )
     .get_result(c)
     .await
+}
+
+pub(super) async fn ask(c: &mut AsyncPgConnection, text: &str) -> QueryResult<Vec<Setting>> {
+    Statement::once(text).load(c).await
 }
 
 pub(super) async fn probe(c: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {

@@ -20,6 +20,9 @@ type Connection = SyncConnectionWrapper<SqliteConnection>;
 pub(super) const SESSION: &[&str] =
     &["pragma busy_timeout = 5000", "pragma journal_mode = wal", "pragma synchronous = full"];
 
+/// What a session sets that only looks: the journal mode would stay in the file.
+pub(super) const LOOKING_SESSION: &[&str] = &["pragma busy_timeout = 5000"];
+
 /// Enough rights are those of the file; only the tables are tried.
 pub(super) const PROBES: &[Probe] = &[
     Probe { table: "outbox_meta", right: "SELECT", text: "select generation from outbox_meta limit 0" },
@@ -313,6 +316,10 @@ pub(super) async fn settings(c: &mut Connection) -> QueryResult<Vec<Setting>> {
     )
     .load(c)
     .await
+}
+
+pub(super) async fn ask(c: &mut Connection, text: &str) -> QueryResult<Vec<Setting>> {
+    Statement::once(text).load(c).await
 }
 
 pub(super) async fn probe(c: &mut Connection, text: &str) -> QueryResult<()> {

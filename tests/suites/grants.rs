@@ -1,0 +1,167 @@
+//! The rights of docs/operating.md, no more and no less: every verb runs as a user who has them, and `check`
+//! names each one that is taken away.
+
+use std::process::Command;
+
+use diesel::connection::SimpleConnection as _;
+use outbox_core::{Message, OutboxConnection as _};
+use outbox_relay::check::{self, Finding, Level};
+use outbox_tests::lab_client::AMQP_URL;
+
+use super::SERVER;
+use super::database::{connect, fresh};
+use crate::harness::{Server, TestDatabase, program, server_url, unique};
+
+/// What the relay has on each table.
+const RELAY: &[(&str, &[&str])] = &[
+    ("outbox", &["SELECT", "DELETE"]),
+    ("outbox_lease", &["SELECT", "UPDATE"]),
+    ("outbox_relay", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("outbox_key", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("outbox_meta", &["SELECT"]),
+];
+/// What `dead` and `check` need besides.
+const PEOPLE: &[(&str, &str)] = &[("outbox_audit", "INSERT"), ("__diesel_schema_migrations", "SELECT")];
+
+/// A user with the documented rights; dropped with this.
+struct Role {
+    name: String,
+    database: TestDatabase,
+}
+
+impl Role {
+    fn new() -> Self {
+        let role = Self { name: unique("r"), database: fresh() };
+        role.execute(&match SERVER {
+            Server::Postgres => format!("create role {} login password 'secret'", role.name),
+            _ => format!("create user {} identified by 'secret'", role.user()),
+        });
+        for (table, rights) in RELAY {
+            role.execute(&format!("grant {} on {table} to {}", rights.join(", "), role.user()));
+        }
+        for (table, right) in PEOPLE {
+            role.execute(&format!("grant {right} on {table} to {}", role.user()));
+        }
+        role
+    }
+
+    fn user(&self) -> String {
+        if SERVER == Server::Postgres { self.name.clone() } else { format!("'{}'@'%'", self.name) }
+    }
+
+    fn execute(&self, statement: &str) {
+        connect(&self.database).batch_execute(statement).unwrap();
+    }
+
+    fn config(&self, exchange: &str) -> String {
+        let mut url = url::Url::parse(&self.database.url).unwrap();
+        url.set_username(&self.name).unwrap();
+        url.set_password(Some("secret")).unwrap();
+        format!(
+            "[broker]\nurl = {:?}\nexchange = {exchange:?}\nunrouted = \"refuse\"\n\
+             [[outbox]]\nname = \"items\"\nattempts = 1\ndatabase = {:?}\n",
+            server_url(AMQP_URL),
+            url.as_str()
+        )
+    }
+
+    async fn findings(&self) -> Vec<Finding> {
+        let environment = outbox_relay::config::Environment::of_process();
+        let config = outbox_relay::config::from_text(&self.config("x"), &environment).unwrap();
+        let mut findings = check::all(&config).await;
+        findings.retain(|finding| finding.about == "outbox items");
+        findings
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let owned = format!("drop owned by {}; drop role {}", self.name, self.name);
+        let drop = if SERVER == Server::Postgres { owned } else { format!("drop user {}", self.user()) };
+        let _ = connect(&self.database).batch_execute(&drop);
+    }
+}
+
+#[test]
+fn every_verb_runs_with_the_documented_rights() {
+    let role = Role::new();
+    let mut connection = connect(&role.database);
+    connection
+        .outbox_transaction(|tx| {
+            for key in ["a", "b"] {
+                tx.record_message(Message::new("nobody", key, "wants", b"1".to_vec())?);
+            }
+            Ok(())
+        })
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("outbox-relay.toml"), role.config(&unique("ex"))).unwrap();
+    for (arguments, code) in [
+        (&["check"][..], 0),
+        (&["status"], 0),
+        // Parks both: nobody wants them.
+        (&["run", "--until-idle"], 1),
+        (&["dead", "list"], 0),
+        (&["dead", "replay", "--key", "a"], 0),
+        (&["dead", "discard", "--key", "b"], 0),
+    ] {
+        let ended = Command::new(program("outbox-relay"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {out}{err}");
+        assert!(!format!("{out}{err}").contains("denied"), "{arguments:?}: {out}{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
+    let role = Role::new();
+    let rights =
+        RELAY.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right, Level::Bad)));
+    let people = PEOPLE.iter().map(|(table, right)| (*table, *right, Level::Warning));
+    for (table, right, level) in rights.chain(people) {
+        role.execute(&format!("revoke {right} on {table} from {}", role.user()));
+        let findings = role.findings().await;
+        // Reading is part of changing what is chosen by a condition: more may fail than this one.
+        let told = findings.iter().find(|f| {
+            f.level == level && f.text.starts_with("no right to") && f.text.contains(&format!(" on {table}"))
+        });
+        let told = told.unwrap_or_else(|| panic!("{right} on {table}: {findings:?}"));
+        assert!(told.text.contains(right), "{told:?}");
+        role.execute(told.fix.as_deref().unwrap());
+        role.execute(&format!("revoke all on {table} from {}", role.user()));
+        let documented = RELAY.iter().find(|(t, _)| *t == table).map(|(_, rights)| rights.join(", "));
+        let documented = documented.unwrap_or_else(|| right.to_owned());
+        role.execute(&format!("grant {documented} on {table} to {}", role.user()));
+    }
+    let findings = role.findings().await;
+    assert!(findings.iter().all(|f| matches!(f.level, Level::Ok | Level::Note)), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_table_is_named_and_the_fix_repairs_it() {
+    let role = Role::new();
+    let drop = if SERVER == Server::Postgres {
+        "drop index outbox_bucket"
+    } else {
+        "drop index outbox_bucket on outbox"
+    };
+    role.execute(drop);
+    role.execute("create index outbox_extra on outbox (event_type)");
+    role.execute("insert into __diesel_schema_migrations (version) values ('0000outbox9999')");
+    let findings = role.findings().await;
+    for part in ["no index (bucket, id)", "index outbox_extra (event_type)", "0000outbox9999"] {
+        let told = findings.iter().find(|finding| finding.text.contains(part));
+        let told = told.unwrap_or_else(|| panic!("{part}: {findings:?}"));
+        let fix = told.fix.as_deref().unwrap();
+        if fix.contains(" index ") {
+            role.execute(fix);
+        }
+    }
+    role.execute("delete from __diesel_schema_migrations where version = '0000outbox9999'");
+    let findings = role.findings().await;
+    assert!(findings.iter().all(|f| matches!(f.level, Level::Ok | Level::Note)), "{findings:?}");
+}
