@@ -66,6 +66,10 @@ impl About {
         self.add(Level::Ok, text, None);
     }
 
+    fn warn(&mut self, text: impl Into<String>, fix: impl Into<String>) {
+        self.add(Level::Warning, text, Some(fix.into()));
+    }
+
     fn bad(&mut self, text: impl Into<String>, fix: impl Into<String>) {
         self.add(Level::Bad, text, Some(fix.into()));
     }
@@ -89,13 +93,19 @@ pub async fn all(config: &Config) -> Vec<Finding> {
 #[cfg(feature = "rabbitmq")]
 async fn check_broker(config: &Config) -> Vec<Finding> {
     let mut about = About::new("broker");
+    if let Some(host) = config.broker.exposed_host() {
+        let fix = "write amqps:// and RabbitMQ's TLS port, by default 5671, and give `ca` if its CA is a private one";
+        about.warn(format!("connection to {host} is not encrypted"), fix);
+    }
     let checked = match config.broker.rabbitmq() {
         Ok(broker) => broker.check().await,
         Err(error) => Err(error),
     };
     match checked {
         Err(error) => {
-            let remedy = if error.is_outage() {
+            let remedy = if error.to_string().contains("TLS to RabbitMQ") {
+                "correct broker.ca, broker.client_certificate or broker.client_key, or the server's certificate"
+            } else if error.is_outage() {
                 "start RabbitMQ, or correct host and port in broker.url"
             } else {
                 "correct broker.url, or the user's permissions with rabbitmqctl set_permissions"
@@ -122,7 +132,7 @@ async fn check_broker(config: &Config) -> Vec<Finding> {
 
 async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
     let mut about = About::new(format!("outbox {}", outbox.name));
-    let mut store = match Database::parse(&outbox.database) {
+    let mut store = match Database::of(outbox) {
         Ok(database) => Store::new(database, ""),
         Err(error) => {
             about.bad(error.to_string(), "correct the outbox's database in the configuration");
@@ -132,6 +142,10 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
     if let Err(error) = store.connect().await {
         about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
         return about.findings;
+    }
+    if let Some(host) = store.database().exposed_host() {
+        let fix = "set `tls = true`, and give `ca` if the server's CA is a private one";
+        about.warn(format!("connection to {host} is not encrypted"), fix);
     }
     match store.settings().await {
         Ok(settings) => check_settings(store.database().kind(), &settings, &mut about),

@@ -232,7 +232,7 @@ async fn migrate(config: &Config) -> End {
     let mut failures = Vec::new();
     for outbox in &config.outbox {
         let migrated = async {
-            let mut store = Store::new(Database::parse(&outbox.database)?, "");
+            let mut store = Store::new(Database::of(outbox)?, "");
             store.migrate().await
         };
         match migrated.await {

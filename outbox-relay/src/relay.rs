@@ -154,7 +154,7 @@ impl<B: Broker> Relay<B> {
     pub async fn run_until_idle(self, shutdown: CancellationToken) -> Result<Vec<Left>> {
         let mut goals = Vec::new();
         for (outbox, status) in &self.outboxes {
-            let mut store = Store::new(Database::parse(&outbox.database)?, "");
+            let mut store = Store::new(Database::of(outbox)?, "");
             outbox::verify(&mut store).await?;
             if let Some(top) = store.top().await? {
                 goals.push(Goal { store, top, status: status.clone() });
@@ -235,7 +235,7 @@ async fn tend<B: Broker>(
 /// Looks at the tables once before anything runs, so that a mistake of the set-up ends the relay at once. A
 /// database that is away is no mistake.
 async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
-    let mut store = Store::new(Database::parse(&outbox.database)?, "");
+    let mut store = Store::new(Database::of(outbox)?, "");
     let Err(error) = outbox::verify(&mut store).await else { return Ok(()) };
     match retry::decide(&error, Side::Source) {
         Decision::Stop { remedy } => {

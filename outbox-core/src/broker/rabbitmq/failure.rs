@@ -13,6 +13,14 @@ const PASSING: [&str; 6] =
 /// The error of a connection attempt.
 pub(super) fn connecting(error: &lapin::Error, address: &Address) -> Error {
     match error.kind() {
+        Lapin::ProtocolError(said) if said.get_id() == 403 && address.is_external() => Error::new(
+            ErrorKind::Broker,
+            format!(
+                "RabbitMQ at {address} does not take the client certificate for a user: {}; create the user whose \
+                 name it takes from the certificate (`ssl_cert_login_from`, its log shows the name), without a password",
+                said.get_message()
+            ),
+        ),
         Lapin::ProtocolError(said) if said.get_id() == 403 => Error::new(
             ErrorKind::Broker,
             format!(
@@ -28,7 +36,8 @@ pub(super) fn connecting(error: &lapin::Error, address: &Address) -> Error {
         Lapin::ParsingError(_) | Lapin::InvalidProtocolVersion(_) => Error::new(
             ErrorKind::Broker,
             format!(
-                "what listens at {address} does not speak AMQP 0-9-1: give RabbitMQ's AMQP port, by default 5672"
+                "what listens at {address} does not speak AMQP 0-9-1: give RabbitMQ's AMQP port, by default 5672, or \
+                 write amqps:// for its TLS port, by default 5671"
             ),
         ),
         Lapin::IOError(_) | Lapin::MissingHeartbeatError => {
@@ -78,6 +87,15 @@ pub(super) fn map(error: &lapin::Error, doing: &str, address: &Address) -> Error
 pub(super) fn code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         Lapin::ProtocolError(said) => Some(said.get_id()),
+        _ => None,
+    }
+}
+
+/// The error of the socket.
+#[cfg(feature = "tls")]
+pub(super) fn io(error: &lapin::Error) -> Option<&std::io::Error> {
+    match error.kind() {
+        Lapin::IOError(io) => Some(io),
         _ => None,
     }
 }

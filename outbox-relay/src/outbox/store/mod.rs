@@ -18,8 +18,11 @@ mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
+#[cfg(feature = "tls")]
+mod tls;
 
 use self::connect::Connection;
+pub(crate) use self::connect::is_local;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub use self::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting};
