@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
@@ -13,6 +13,7 @@ use outbox_tests::lab_client;
 use crate::failure::{Failure, Result};
 use crate::folder::{Folder, Record};
 use crate::mysql_sid::Mysql;
+use crate::server::tls::Mode;
 use crate::server::{Kind, Server, probe};
 use crate::signals::Stop;
 
@@ -126,7 +127,11 @@ impl Fleet {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["list"] => return Ok(self.all().keys().cloned().collect::<Vec<_>>().join(" ")),
-            ["spawn", kind] => return self.spawn(kind),
+            ["spawn", kind] => return self.spawn(kind, None),
+            ["spawn", kind, mode @ ("tls" | "mutual-tls"), folder] => {
+                let mode = if mode == "tls" { Mode::Server } else { Mode::Mutual };
+                return self.spawn(kind, Some((mode, Path::new(folder))));
+            }
             ["remove", name] => return self.remove(name),
             [verb @ ("start" | "stop" | "kill" | "restart"), name] => {
                 let server = self.find(name)?;
@@ -142,7 +147,8 @@ impl Fleet {
             }
             _ => {
                 return Err(Failure::new(format!(
-                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, list"
+                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, \
+                     spawn KIND [tls|mutual-tls FOLDER], list"
                 )));
             }
         }
@@ -158,16 +164,16 @@ impl Fleet {
         self.folder.remove();
     }
 
-    fn spawn(&self, kind: &str) -> Result<String> {
+    fn spawn(&self, kind: &str, tls: Option<(Mode, &Path)>) -> Result<String> {
         let kind: Kind = kind.parse().map_err(Failure::new)?;
         if let (Kind::Mysql, Some(reason)) = (kind, &self.left_out) {
             return Err(Failure::new(format!("MySQL is left out of this run: {reason}")));
         }
         let number = self.spawned.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{}-{number}", kind.name());
-        let server = Server::create(kind, &name, self.folder.path(), self.record(), &self.stop)?;
+        let server = Server::create((kind, tls), &name, self.folder.path(), self.record(), &self.stop)?;
         let place = server.place();
-        let answer = [Some(name.clone()), Some(place.url()), place.management_url()];
+        let answer = [Some(name.clone()), Some(place.url()), place.management_url(), place.tls_url()];
         let answer = answer.into_iter().flatten().collect::<Vec<_>>().join(" ");
         self.all().insert(name, Arc::new(Mutex::new(server)));
         Ok(answer)
@@ -215,7 +221,7 @@ fn locked(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
 fn start_all(kinds: &[Kind], folder: &Folder, stop: &Stop) -> Result<Servers> {
     let start = |kind: Kind| {
         let begin = Instant::now();
-        let server = Server::create(kind, kind.name(), folder.path(), folder.record(), stop)?;
+        let server = Server::create((kind, None), kind.name(), folder.path(), folder.record(), stop)?;
         eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
         Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
     };

@@ -9,6 +9,7 @@ pub(crate) mod mysql;
 pub(crate) mod postgres;
 pub(crate) mod probe;
 pub(crate) mod rabbitmq;
+pub(crate) mod tls;
 
 use std::env;
 use std::fmt;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use outbox_tests::lab_client;
 use rustix::process::Signal;
+use tls::{Mode, Tls};
 
 use crate::failure::{Doing as _, Failure, Result};
 use crate::folder::Record;
@@ -109,13 +111,17 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     /// RabbitMQ: the management API, the distribution's listener, and its name server.
     pub(crate) more_ports: [u16; 3],
+    /// Set for a server with TLS; the databases have nothing else then.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Place {
-    fn new(kind: Kind, name: &str, lab: &Path) -> Result<Self> {
+    fn new(kind: Kind, name: &str, lab: &Path, tls: Option<(Mode, &Path)>) -> Result<Self> {
         let folder = lab.join(name);
         fs::create_dir(&folder).doing(|| format!("creating {}", folder.display()))?;
+        let tls = tls.map(|(mode, from)| Tls::copy(mode, from, &folder)).transpose()?;
         Ok(Self {
+            tls,
             kind,
             name: name.to_owned(),
             log: lab.join(format!("{name}.log")),
@@ -157,6 +163,12 @@ impl Place {
         (self.kind == Kind::Rabbitmq).then(|| rabbitmq::management_url(self))
     }
 
+    /// RabbitMQ's, on the port that it has for TLS.
+    pub(crate) fn tls_url(&self) -> Option<String> {
+        let tls = self.tls.as_ref().filter(|_| self.kind == Kind::Rabbitmq)?;
+        Some(format!("amqps://guest:guest@localhost:{}/%2f", tls.port))
+    }
+
     /// PostgreSQL waits for its clients on SIGTERM, and disconnects them on SIGINT.
     fn stop_signal(&self) -> Signal {
         if self.kind == Kind::Postgres { Signal::INT } else { Signal::TERM }
@@ -178,9 +190,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes a fresh one in the lab's folder and starts it.
-    pub(crate) fn create(kind: Kind, name: &str, lab: &Path, record: Record, stop: &Stop) -> Result<Self> {
-        let place = Place::new(kind, name, lab)?;
+    /// Makes a fresh one in the lab's folder, with TLS if certificates are given, and starts it.
+    pub(crate) fn create(
+        (kind, tls): (Kind, Option<(Mode, &Path)>),
+        name: &str,
+        lab: &Path,
+        record: Record,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let place = Place::new(kind, name, lab, tls)?;
         place.prepare().map_err(|failure| {
             failure.remedy(format!("check that {kind} is installed whole: cargo lab install"))
         })?;
