@@ -28,12 +28,13 @@ impl BrokerConfig {
     }
 
     /// Whom it trusts, and as whom it shows itself.
-    #[cfg(feature = "tls")]
+    #[cfg(all(feature = "rabbitmq", feature = "tls"))]
     pub(super) fn trust(&self) -> outbox_core::tls::Tls {
         trust(self.files())
     }
 
     /// The host, if the connection to it leaves this machine and is not encrypted.
+    #[cfg(feature = "rabbitmq")]
     pub(crate) fn exposed_host(&self) -> Option<String> {
         let url = url::Url::parse(self.url.expose().trim()).ok().filter(|_| !self.has_tls())?;
         url.host_str().filter(|host| !crate::outbox::store::is_local(host)).map(str::to_owned)
@@ -91,9 +92,9 @@ fn trust([ca, certificate, key]: Files<'_>) -> outbox_core::tls::Tls {
 
 #[cfg(test)]
 mod tests {
+    use crate::OutboxConfig;
     use crate::config::{Environment, from_text};
     use crate::outbox::store::Database;
-    use crate::{Config, OutboxConfig};
 
     fn problems(broker: &str, outbox: &str) -> String {
         let text = format!(
@@ -140,11 +141,12 @@ mod tests {
         assert!(file.problems().join("").starts_with("tls: sqlite:// is a file"));
     }
 
+    #[cfg(feature = "rabbitmq")]
     #[test]
     fn only_what_leaves_the_machine_unencrypted_is_exposed() {
         let broker = |url: &str| {
             let text = format!("url = {url:?}");
-            let config: Config = toml::from_str(&format!("[broker]\n{text}")).unwrap();
+            let config: crate::Config = toml::from_str(&format!("[broker]\n{text}")).unwrap();
             config.broker.exposed_host()
         };
         assert_eq!(broker("amqp://u:p@rabbit.example/v").as_deref(), Some("rabbit.example"));
