@@ -47,6 +47,11 @@ async fn a_message_travels(broker: &RabbitMq) {
     consumer.ack_through(taken[0].tag).await.unwrap();
 }
 
+/// The text of an error whose kind may be either: a server that cuts the connection may take its reason along.
+async fn said(broker: RabbitMq) -> String {
+    soon(broker.publisher()).await.unwrap_err().to_string()
+}
+
 /// The text with which a connection is refused for good; it is no outage, which nobody would look into.
 async fn refused(broker: RabbitMq) -> String {
     let error = soon(broker.publisher()).await.unwrap_err();
@@ -68,12 +73,12 @@ async fn a_server_with_a_certificate_is_believed_and_nobody_else() {
 
     a_message_travels(&rabbit(url, trusting.clone())).await;
 
-    let said = refused(rabbit(url, Tls::new())).await;
-    assert!(said.contains("signed by a CA that is not trusted here") && said.contains("`ca`"), "{said}");
-    let said = refused(rabbit(url, Tls::new().ca(other.ca()))).await;
-    assert!(said.contains("signed by a CA that is not trusted here"), "{said}");
-    let said = refused(rabbit(&url.replace("localhost", "127.0.0.1"), trusting.clone())).await;
-    assert!(said.contains("another name than 127.0.0.1"), "{said}");
+    let text = refused(rabbit(url, Tls::new())).await;
+    assert!(text.contains("signed by a CA that is not trusted here") && text.contains("`ca`"), "{text}");
+    let text = refused(rabbit(url, Tls::new().ca(other.ca()))).await;
+    assert!(text.contains("signed by a CA that is not trusted here"), "{text}");
+    let text = refused(rabbit(&url.replace("localhost", "127.0.0.1"), trusting.clone())).await;
+    assert!(text.contains("another name than 127.0.0.1"), "{text}");
 
     let nowhere = authority.folder().join("nowhere.pem");
     let error = soon(rabbit(url, Tls::new().ca(&nowhere)).publisher()).await.unwrap_err();
@@ -82,11 +87,14 @@ async fn a_server_with_a_certificate_is_believed_and_nobody_else() {
 
     // Each side on the other's port.
     let plain = format!("amqps://guest:guest@localhost:{}", port(server.url()));
-    let said = refused(rabbit(&plain, trusting.clone())).await;
-    assert!(said.contains("answers without TLS"), "{said}");
+    let text = said(rabbit(&plain, trusting.clone())).await;
+    assert!(
+        text.contains("answers without TLS") || text.contains("see that this is its port with TLS"),
+        "{text}"
+    );
     let secured = format!("amqp://guest:guest@localhost:{}", port(url));
-    let said = refused(rabbit(&secured, Tls::new())).await;
-    assert!(said.contains("write amqps://"), "{said}");
+    let text = said(rabbit(&secured, Tls::new())).await;
+    assert!(text.contains("write amqps://"), "{text}");
 
     from_an_outbox_to_a_subscriber(url, &authority).await;
 }
@@ -147,17 +155,16 @@ async fn a_client_with_a_certificate_needs_no_password() {
     let with = |(certificate, key)| Tls::new().ca(authority.ca()).client_certificate(certificate, key);
     let guest = authority.client("guest");
 
-    // RabbitMQ may cut the connection before its reason is read, so there are two texts for each.
-    let said = soon(rabbit(&url, Tls::new().ca(authority.ca())).publisher()).await.unwrap_err().to_string();
-    assert!(said.contains("client certificate") && said.contains("give client_certificate"), "{said}");
-    let said = soon(rabbit(&url, with(other.client("guest"))).publisher()).await.unwrap_err().to_string();
-    assert!(said.contains("the client certificate in") && said.contains("trusts its CA"), "{said}");
-    let said = refused(rabbit(&url, with(guest.clone()))).await;
-    assert!(said.contains("user or password refused"), "{said}");
+    let text = said(rabbit(&url, Tls::new().ca(authority.ca()))).await;
+    assert!(text.contains("client certificate") && text.contains("give client_certificate"), "{text}");
+    let text = said(rabbit(&url, with(other.client("guest")))).await;
+    assert!(text.contains("the client certificate in") && text.contains("trusts its CA"), "{text}");
+    let text = refused(rabbit(&url, with(guest.clone()))).await;
+    assert!(text.contains("user or password refused"), "{text}");
 
     a_message_travels(&rabbit(&url, with(guest.clone())).auth(Auth::External)).await;
-    let said = refused(rabbit(&url, with(authority.client("nobody"))).auth(Auth::External)).await;
-    assert!(said.contains("does not take the client certificate for a user"), "{said}");
+    let text = refused(rabbit(&url, with(authority.client("nobody"))).auth(Auth::External)).await;
+    assert!(text.contains("does not take the client certificate for a user"), "{text}");
 
     let database = Server::Sqlite.empty();
     migrate::run(&mut SqliteConnection::establish(&database.url).unwrap(), &migrate::OUTBOX).unwrap();

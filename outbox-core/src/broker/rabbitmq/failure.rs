@@ -1,5 +1,7 @@
 //! What an error of RabbitMQ or of the connection to it means, and what helps: the one place that knows.
 
+use std::io;
+
 use lapin::ErrorKind as Lapin;
 
 use super::address::Address;
@@ -38,6 +40,12 @@ pub(super) fn connecting(error: &lapin::Error, address: &Address) -> Error {
             format!(
                 "what listens at {address} does not speak AMQP 0-9-1: give RabbitMQ's AMQP port, by default 5672, or \
                  write amqps:// for its TLS port, by default 5671"
+            ),
+        ),
+        Lapin::IOError(io) if is_cut(io) => Error::new(
+            ErrorKind::Outage,
+            format!(
+                "RabbitMQ at {address} cannot be reached: {io}; if this is a port with TLS, by default 5671, write amqps://"
             ),
         ),
         Lapin::IOError(_) | Lapin::MissingHeartbeatError => {
@@ -91,9 +99,16 @@ pub(super) fn code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
+/// Whether the other side ended a connection that had stood: a server does that to a client which does not speak its
+/// language, and what it answered may be lost with the connection.
+pub(super) fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 /// The error of the socket.
 #[cfg(feature = "tls")]
-pub(super) fn io(error: &lapin::Error) -> Option<&std::io::Error> {
+pub(super) fn io(error: &lapin::Error) -> Option<&io::Error> {
     match error.kind() {
         Lapin::IOError(io) => Some(io),
         _ => None,

@@ -48,19 +48,16 @@ mod with {
         /// What an error of a connection attempt means if TLS is the reason, which waiting does not mend; or may
         /// be the reason.
         pub(in super::super) fn failure(&self, error: &lapin::Error, address: &Address) -> Option<Error> {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
             let source = failure::io(error)?;
             if let Some(why) = self.0.explain(source, address.host()) {
                 return Some(Error::new(ErrorKind::Broker, format!("TLS to RabbitMQ at {address}: {why}")));
             }
-            let is_cut =
-                matches!(source.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
-            (is_cut && address.is_tls()).then(|| {
+            (address.is_tls() && failure::is_cut(source)).then(|| {
                 let hint = self.0.explain_cut();
-                Error::new(
-                    ErrorKind::Outage,
-                    format!("TLS to RabbitMQ at {address} is cut: {source}; {hint}"),
-                )
+                let text = format!(
+                    "TLS to RabbitMQ at {address} is cut: {source}; see that this is its port with TLS, by default 5671; {hint}"
+                );
+                Error::new(ErrorKind::Outage, text)
             })
         }
     }
