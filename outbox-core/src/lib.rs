@@ -52,7 +52,7 @@ assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
 )]
 //!
 //! Features: `derive` and `sqlite` (both on), `mysql` and `postgres` (link the C client library of the
-//! database), `rabbitmq`, `testing` (for tests of a service, without a broker).
+//! database), `rabbitmq`, `tls` (`amqps://` with rustls), `testing` (for tests of a service, without a broker).
 
 #![cfg_attr(
     not(any(feature = "mysql", feature = "postgres", feature = "sqlite")),
@@ -81,6 +81,8 @@ mod schema;
 mod subscriber;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod trace;
 mod transaction;
 mod write;

@@ -239,7 +239,7 @@ async fn migrate(config: &Config) -> End {
     let mut failures = Vec::new();
     for outbox in &config.outbox {
         let migrated = async {
-            let mut store = Store::new(Database::parse(&outbox.database)?, "");
+            let mut store = Store::new(Database::of(outbox)?, "");
             let mut versions = store.migrate().await?;
             versions.extend(install_bell(outbox, &mut store).await?);
             Ok(versions)

@@ -6,6 +6,7 @@
 //! `OUTBOX_OUTBOX__0__DATABASE`. A text may hold `${NAME}`, which becomes that environment variable; a URL
 //! or token may be `file:PATH`, which becomes the content of that file without its last line break.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,6 +15,7 @@ use crate::outbox::store::Kind;
 
 mod keys;
 mod load;
+mod tls;
 mod value;
 
 pub use self::load::{Environment, from_file, from_text};
@@ -84,8 +86,16 @@ impl Default for AdminConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerConfig {
-    /// `amqp://user:password@host:port/vhost`.
+    /// `amqp://user:password@host:port/vhost`; `amqps://` is TLS, which verifies certificate and name.
     pub url: Secret,
+    /// How the broker is told who the relay is. Default `plain`.
+    pub auth: Auth,
+    /// A PEM file with CAs that are trusted besides the system's, for `amqps://`.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that the relay shows to a broker which asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// A PEM file with its key, without a password.
+    pub client_key: Option<PathBuf>,
     /// The topic exchange. Default `outbox`.
     pub exchange: String,
     /// Whether the relay declares exchanges and queues, or only checks that they are there. Default true.
@@ -98,11 +108,26 @@ impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             url: Secret::default(),
+            auth: Auth::default(),
+            ca: None,
+            client_certificate: None,
+            client_key: None,
             exchange: "outbox".into(),
             declare: true,
             unrouted: Unrouted::default(),
         }
     }
+}
+
+/// How the broker is told who the relay is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// By the user and the password in the URL.
+    #[default]
+    Plain,
+    /// By the client certificate (SASL EXTERNAL).
+    External,
 }
 
 /// What happens to a message that no queue wants.
@@ -153,6 +178,14 @@ pub struct OutboxConfig {
     pub name: String,
     /// `mysql://`, `postgres://` or `sqlite://`.
     pub database: Secret,
+    /// Whether the connection is encrypted, and the server's certificate and name verified. Default false.
+    pub tls: bool,
+    /// A PEM file with CAs that are trusted besides the system's, with `tls`.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that the relay shows to a server which asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// A PEM file with its key, without a password; for MySQL and MariaDB an RSA key in PKCS#1.
+    pub client_key: Option<PathBuf>,
     /// How it is followed. Default `poll`; `tail` needs PostgreSQL.
     pub mode: Mode,
     /// How long a lease lasts without renewal, 1s to 10m. Default 10s.
@@ -183,6 +216,10 @@ impl Default for OutboxConfig {
         Self {
             name: String::new(),
             database: Secret::default(),
+            tls: false,
+            ca: None,
+            client_certificate: None,
+            client_key: None,
             mode: Mode::default(),
             lease: LEASE.into(),
             batch_rows: BATCH_ROWS,
@@ -247,11 +284,15 @@ impl OutboxConfig {
         if self.database.is_empty() {
             found.push("database: is needed, a URL of mysql://, postgres:// or sqlite://".into());
         } else {
-            match crate::outbox::store::Database::parse(&self.database) {
+            match crate::outbox::store::Database::of(self) {
                 Ok(database) => found.extend(self.mode.problem(database.kind()).map(str::to_owned)),
-                Err(error) => found.push(format!("database: {error}")),
+                Err(error) => {
+                    let text = error.to_string();
+                    found.push(if text.starts_with("tls: ") { text } else { format!("database: {text}") });
+                }
             }
         }
+        found.extend(self.tls_problems());
         found
     }
 }
@@ -265,6 +306,7 @@ impl BrokerConfig {
             #[cfg(feature = "rabbitmq")]
             found.extend(self.rabbitmq().err().map(|error| format!("broker.url: {error}")));
         }
+        found.extend(self.tls_problems().into_iter().map(|problem| format!("broker.{problem}")));
         let exchange_is_right =
             (1..=100).contains(&self.exchange.len()) && !self.exchange.starts_with("amq.");
         if !exchange_is_right {
@@ -281,12 +323,17 @@ impl BrokerConfig {
     /// # Errors
     /// `Invalid` when the URL is.
     pub fn rabbitmq(&self) -> outbox_core::Result<outbox_core::broker::rabbitmq::RabbitMq> {
-        use outbox_core::broker::rabbitmq::{RabbitMq, Unrouted as AtBroker};
+        use outbox_core::broker::rabbitmq::{Auth as AuthAt, RabbitMq, Unrouted as AtBroker};
         let unrouted = match self.unrouted {
             Unrouted::Queue => AtBroker::Queue,
             Unrouted::Refuse => AtBroker::Refuse,
         };
-        Ok(RabbitMq::new(self.url.expose())?
+        let broker = RabbitMq::new(self.url.expose())?;
+        #[cfg(feature = "tls")]
+        let broker = broker.tls(self.trust());
+        // A URL may ask for EXTERNAL itself.
+        let broker = if self.auth == Auth::External { broker.auth(AuthAt::External) } else { broker };
+        Ok(broker
             .exchange(&self.exchange)
             .unrouted(unrouted)
             .declare(self.declare)

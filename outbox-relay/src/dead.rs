@@ -114,7 +114,7 @@ pub fn outboxes<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c Ou
 }
 
 fn store(outbox: &OutboxConfig) -> Result<Store> {
-    Ok(Store::new(Database::parse(&outbox.database)?, ""))
+    Ok(Store::new(Database::of(outbox)?, ""))
 }
 
 /// The dead letters of an outbox that meet the filter, the longest parked first.

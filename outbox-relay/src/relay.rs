@@ -161,7 +161,7 @@ impl<B: Broker> Relay<B> {
     pub async fn run_until_idle(self, shutdown: CancellationToken) -> Result<Vec<Left>> {
         let mut goals = Vec::new();
         for (outbox, status) in &self.outboxes {
-            let mut store = Store::new(Database::parse(&outbox.database)?, "");
+            let mut store = Store::new(Database::of(outbox)?, "");
             let looking = async {
                 outbox::verify(&mut store).await?;
                 store.top().await
@@ -266,7 +266,7 @@ async fn tend<B: Broker>(
 /// Looks at the tables once before anything runs, so that a mistake of the set-up ends the relay at once. A
 /// database that is away is no mistake.
 async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
-    let mut store = Store::new(Database::parse(&outbox.database)?, "");
+    let mut store = Store::new(Database::of(outbox)?, "");
     let Err(error) = outbox::verify(&mut store).await else { return Ok(()) };
     match retry::decide(&error, Side::Source) {
         Decision::Stop { remedy } => {

@@ -105,7 +105,7 @@ impl Report {
     }
 
     async fn read(&mut self, outbox: &OutboxConfig) -> Result<()> {
-        let mut store = Store::new(Database::parse(&outbox.database)?, "");
+        let mut store = Store::new(Database::of(outbox)?, "");
         self.backlog = Some(store.backlog().await?.into());
         self.leases = store.owners().await?.into_iter().map(Into::into).collect();
         self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();

@@ -45,6 +45,10 @@ const DATABASE: &[(&str, &str)] = &[
     ("no such table", "create the tables with `outbox-relay migrate`"),
     ("doesn't exist", "create the tables with `outbox-relay migrate`"),
     ("does not exist", "check the database's name, then create the tables with `outbox-relay migrate`"),
+    (": tls: ", "change what the text names; `outbox-relay check` tries again"),
+    ("valid client certificate", "give this outbox `client_certificate` and `client_key`"),
+    ("insecure transport", "set `tls = true` for this outbox, and `ca` if the server's CA is a private one"),
+    ("no encryption", "set `tls = true` for this outbox, and `ca` if the server's CA is a private one"),
     ("unable to open database", "check the path; `outbox-relay migrate` creates the file and its tables"),
 ];
 
@@ -77,7 +81,9 @@ pub fn decide(error: &Error, side: Side) -> Decision {
         }
         // Passwords and grants are changed while relays run: this passes.
         (Side::Source, _) if is_refused => Decision::Wait {
-            remedy: "check user, password and grants; `outbox-relay check` names the missing ones",
+            // MariaDB refuses a user whom it would only take over TLS in the same words.
+            remedy: "check user, password and grants, and whether the server wants `tls = true`; `outbox-relay check` \
+                     names missing grants",
         },
         (Side::Source, _) => Decision::Wait { remedy: "`outbox-relay check` looks at the database's side" },
         (Side::Target, ErrorKind::Outage) => {

@@ -7,6 +7,7 @@
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// MariaDB, `mysql://root:PASSWORD@127.0.0.1:PORT`.
@@ -101,6 +102,7 @@ pub struct PrivateServer {
     name: String,
     url: String,
     management_url: Option<String>,
+    tls_url: Option<String>,
 }
 
 impl PrivateServer {
@@ -120,11 +122,24 @@ impl PrivateServer {
         Self::ask_for(&format!("spawn-small {kind}"))
     }
 
+    /// The same with TLS and the certificates in a folder: `ca.pem`, whose clients it trusts, `server.pem` and
+    /// `server.key`. With `mutual` it takes no client without a certificate. The databases take TLS only, on
+    /// their port; RabbitMQ has another port for it, see [`PrivateServer::tls_url`].
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`]; also when the folder's path has a space in it.
+    pub fn spawn_with_tls(kind: &str, certificates: &Path, mutual: bool) -> Result<Self, String> {
+        let mode = if mutual { "mutual-tls" } else { "tls" };
+        Self::ask_for(&format!("spawn {kind} {mode} {}", certificates.display()))
+    }
+
     fn ask_for(command: &str) -> Result<Self, String> {
         let answer = ask(command)?;
         let mut words = answer.split_whitespace().map(str::to_owned);
         match (words.next(), words.next()) {
-            (Some(name), Some(url)) => Ok(Self { name, url, management_url: words.next() }),
+            (Some(name), Some(url)) => {
+                Ok(Self { name, url, management_url: words.next(), tls_url: words.next() })
+            }
             _ => Err(format!("`{command}`: the lab answered {answer:?}, not a name and a URL")),
         }
     }
@@ -153,6 +168,11 @@ impl PrivateServer {
     /// The management API's URL, for RabbitMQ.
     pub fn management_url(&self) -> Option<&str> {
         self.management_url.as_deref()
+    }
+
+    /// RabbitMQ's with TLS, `amqps://guest:guest@localhost:PORT/%2f`, if it was spawned with it.
+    pub fn tls_url(&self) -> Option<&str> {
+        self.tls_url.as_deref()
     }
 
     /// Stops it in good order; RabbitMQ takes 6 seconds for that.

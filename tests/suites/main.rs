@@ -6,6 +6,8 @@
 #[cfg(feature = "servers")]
 mod brokers;
 #[cfg(feature = "servers")]
+mod certificates;
+#[cfg(feature = "servers")]
 mod existing_transactions;
 #[cfg(feature = "servers")]
 mod harness;
@@ -25,6 +27,8 @@ mod programs;
 mod rabbitmq_broker;
 #[cfg(feature = "servers")]
 mod sqlite;
+#[cfg(feature = "servers")]
+mod tls_broker;
 
 /// Without the feature nothing here would run, and that must not look like a success.
 #[cfg(not(feature = "servers"))]

@@ -35,6 +35,8 @@ mod store;
 mod subscribers;
 #[path = "testkit.rs"]
 mod testkit;
+#[path = "tls_database.rs"]
+mod tls_database;
 #[path = "write_side.rs"]
 mod write_side;
 #[path = "writer.rs"]

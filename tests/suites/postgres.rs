@@ -35,6 +35,10 @@ mod subscribers;
 mod tail;
 #[path = "testkit.rs"]
 mod testkit;
+#[path = "tls_database.rs"]
+mod tls_database;
+#[path = "tls_postgres.rs"]
+mod tls_postgres;
 #[path = "write_side.rs"]
 mod write_side;
 #[path = "writer.rs"]

@@ -398,11 +398,9 @@ async fn refused_connections_say_why() {
     assert!(error.is_outage(), "{error}");
     assert!(error.to_string().contains(&format!("RabbitMQ at {free} cannot be reached")), "{error}");
 
-    for scheme in ["amqps", "http"] {
-        let error = RabbitMq::new(&format!("{scheme}://guest:hunter2@{host}")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.to_string().contains(scheme) && !error.to_string().contains("hunter2"), "{error}");
-    }
+    let error = RabbitMq::new(&format!("http://guest:hunter2@{host}")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("http") && !error.to_string().contains("hunter2"), "{error}");
 }
 
 #[tokio::test]

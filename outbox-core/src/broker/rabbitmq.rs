@@ -17,6 +17,7 @@ mod consumer;
 mod failure;
 mod link;
 mod publisher;
+mod tls;
 mod topology;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use address::Address;
 pub use consumer::RabbitMqConsumer;
 use link::Link;
 pub use publisher::RabbitMqPublisher;
+use tls::Trust;
 use topology::{Names, Part};
 
 use crate::broker::{Broker, Queue};
@@ -44,6 +46,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Clone)]
 pub struct RabbitMq {
     address: Address,
+    trust: Trust,
     exchange: String,
     unrouted: Unrouted,
     declare: bool,
@@ -62,22 +65,52 @@ pub enum Unrouted {
     Refuse,
 }
 
+/// How RabbitMQ is told who we are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// By the user and the password in the URL.
+    #[default]
+    Plain,
+    /// By the client certificate, without a password (SASL EXTERNAL). RabbitMQ needs its plugin
+    /// `rabbitmq_auth_mechanism_ssl` for it, and takes the user's name from the certificate.
+    External,
+}
+
 impl RabbitMq {
     /// RabbitMQ at `amqp://user:password@host:port/vhost`, with `guest`, `guest`, `localhost`, 5672 and `/`
-    /// for what is left out; `?heartbeat=` in seconds, 10 if left out. Connects to nothing yet.
+    /// for what is left out; `?heartbeat=` in seconds, 10 if left out. `amqps://` is TLS, by default on port
+    /// 5671, and verifies the server's certificate and name against the system's roots; `RabbitMq::tls`
+    /// changes that. Connects to nothing yet.
     ///
     /// # Errors
-    /// `Invalid` when it is no such URL; `amqps://` is not supported yet. The text never holds the
-    /// password.
+    /// `Invalid` when it is no such URL, or `amqps://` in a build without feature `tls`. The text never holds
+    /// the password.
     pub fn new(url: &str) -> Result<Self> {
         Ok(Self {
             address: Address::parse(url)?,
+            trust: Trust::default(),
             exchange: "outbox".to_owned(),
             unrouted: Unrouted::default(),
             declare: true,
             connection_name: "outbox".to_owned(),
             timeout: Duration::from_secs(30),
         })
+    }
+
+    /// Whom an `amqps://` connection trusts, and the client certificate that it shows; default is the system's
+    /// roots and none.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
+        self.trust = Trust::from(tls);
+        self
+    }
+
+    /// How RabbitMQ is told who we are; default [`Auth::Plain`].
+    #[must_use]
+    pub fn auth(mut self, auth: Auth) -> Self {
+        self.address.set_external(auth == Auth::External);
+        self
     }
 
     /// The exchange that is published to, from whose name all others follow; default `outbox`. A name that
@@ -123,8 +156,8 @@ impl RabbitMq {
     /// With [`RabbitMq::declare`] on, what is missing is not reported: the relay will create it.
     ///
     /// # Errors
-    /// `Outage` when RabbitMQ cannot be reached, `Broker` when it refuses the user, `Invalid` when the
-    /// exchange's name cannot be.
+    /// `Outage` when RabbitMQ cannot be reached, `Broker` when it refuses the user or one side the other's
+    /// certificate, `Invalid` when the exchange's name cannot be or a file for TLS is of no use.
     pub async fn check(&self) -> Result<Vec<String>> {
         let names = Names::of(&self.exchange)?;
         self.within_timeout("checking", async {
@@ -183,7 +216,8 @@ impl RabbitMq {
     }
 
     async fn link(&self, role: &str) -> Result<Link> {
-        Link::connect(&self.address, &format!("{} {role}", self.connection_name), self.timeout).await
+        let name = format!("{} {role}", self.connection_name);
+        Link::connect(&self.address, &self.trust, &name, self.timeout).await
     }
 
     /// Declares the parts, or looks for them.
@@ -230,7 +264,8 @@ impl Broker for RabbitMq {
 
     /// # Errors
     /// `Outage` when RabbitMQ cannot be reached or is not ready; `Broker`, with what helps, when it refuses the
-    /// user, or something is missing or has other arguments; `Invalid` when the exchange's name cannot be.
+    /// user, one side refuses the other's certificate, or something is missing or has other arguments; `Invalid`
+    /// when the exchange's name cannot be or a file for TLS is of no use.
     async fn publisher(&self) -> Result<RabbitMqPublisher> {
         let names = Names::of(&self.exchange)?;
         self.within_timeout("opening a publisher", async {

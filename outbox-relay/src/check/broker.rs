@@ -5,13 +5,19 @@ use crate::config::Config;
 
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let mut about = About::new("broker");
+    if let Some(host) = config.broker.exposed_host() {
+        let fix = "write amqps:// and RabbitMQ's TLS port, by default 5671, and give `ca` if its CA is a private one";
+        about.warn(format!("connection to {host} is not encrypted"), fix);
+    }
     let checked = match config.broker.rabbitmq() {
         Ok(broker) => broker.check().await,
         Err(error) => Err(error),
     };
     match checked {
         Err(error) => {
-            let remedy = if error.is_outage() {
+            let remedy = if error.to_string().contains("TLS to RabbitMQ") {
+                "correct broker.ca, broker.client_certificate or broker.client_key, or the server's certificate"
+            } else if error.is_outage() {
                 "start RabbitMQ, or correct host and port in broker.url"
             } else {
                 "correct broker.url, or the user's permissions with rabbitmqctl set_permissions"

@@ -104,7 +104,7 @@ pub async fn all(config: &Config) -> Vec<Finding> {
 
 async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
     let mut about = About::new(format!("outbox {}", outbox.name));
-    let mut store = match Database::parse(&outbox.database) {
+    let mut store = match Database::of(outbox) {
         Ok(database) => Store::new(database.looking(), ""),
         Err(error) => {
             about.bad(error.to_string(), "correct the outbox's database in the configuration");
@@ -114,6 +114,10 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
     if let Err(error) = store.connect().await {
         about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
         return about.findings;
+    }
+    if let Some(host) = store.database().exposed_host() {
+        let fix = "set `tls = true`, and give `ca` if the server's CA is a private one";
+        about.warn(format!("connection to {host} is not encrypted"), fix);
     }
     match store.settings().await {
         Ok(found) => settings::check(store.database().kind(), &found, &mut about),

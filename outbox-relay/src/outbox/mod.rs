@@ -91,7 +91,7 @@ impl Opener {
 /// # Errors
 /// `Invalid` when the database's URL is.
 pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result<(OutboxSource, Keeper)> {
-    let database = Database::parse(&config.database)?;
+    let database = Database::of(config)?;
     let owner = owner();
     let leases = Leases::new(config.lease.get());
     let spare = Opener { database, owner };

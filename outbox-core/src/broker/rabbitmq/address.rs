@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 
 use crate::error::{Error, Result};
 
@@ -13,10 +13,10 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// The longest virtual host name: an AMQP short string.
 const VHOST_BYTES_MAX: usize = 255;
 /// What a URL looks like, for error texts.
-const EXAMPLE: &str = "write amqp://user:password@host:5672/vhost, with the characters / ? # @ : in user, \
+const EXAMPLE: &str = "write amqp://user:password@host:5672/vhost (amqps:// and 5671 with TLS), with the characters / ? # @ : in user, \
                        password and vhost percent-encoded";
 
-/// A parsed `amqp://` URL. The parsed form of lapin prints the password, so it never leaves this type
+/// A parsed `amqp://` or `amqps://` URL. The parsed form of lapin prints the password, so it never leaves this type
 /// except to connect.
 #[derive(Clone)]
 pub(super) struct Address(AMQPUri);
@@ -30,10 +30,11 @@ impl Address {
             .ok_or_else(|| Error::invalid(format!("the RabbitMQ URL has no scheme: {EXAMPLE}")))?;
         match scheme.to_ascii_lowercase().as_str() {
             "amqp" => {}
+            "amqps" if cfg!(feature = "tls") => {}
             "amqps" => {
                 return Err(Error::invalid(
-                    "the RabbitMQ URL begins with amqps://, and TLS to RabbitMQ is not built into this version: \
-                     use amqp:// within a trusted network, or through a TLS tunnel",
+                    "the RabbitMQ URL begins with amqps://, and TLS is not part of this build: build it with feature \
+                     \"tls\"",
                 ));
             }
             other if !other.is_empty() && other.bytes().all(|b| b.is_ascii_lowercase()) => {
@@ -78,6 +79,26 @@ impl Address {
         self.0.clone()
     }
 
+    /// Whether it is `amqps://`.
+    pub(super) fn is_tls(&self) -> bool {
+        self.0.scheme == AMQPScheme::AMQPS
+    }
+
+    /// Lets the client certificate say who we are, or user and password.
+    pub(super) fn set_external(&mut self, external: bool) {
+        self.0.query.auth_mechanism = external.then_some(SASLMechanism::External);
+    }
+
+    /// Whether the client certificate says who we are.
+    pub(super) fn is_external(&self) -> bool {
+        self.0.query.auth_mechanism == Some(SASLMechanism::External)
+    }
+
+    /// The host's name, without the brackets of IPv6.
+    pub(super) fn host(&self) -> &str {
+        &self.0.authority.host
+    }
+
     /// The user's name.
     pub(super) fn user(&self) -> &str {
         &self.0.authority.userinfo.username
@@ -103,7 +124,8 @@ impl fmt::Display for Address {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "amqp://{}:***@{self}/{}", self.user(), self.vhost())
+        let scheme = if self.is_tls() { "amqps" } else { "amqp" };
+        write!(f, "{scheme}://{}:***@{self}/{}", self.user(), self.vhost())
     }
 }
 
@@ -127,9 +149,19 @@ mod tests {
         assert_eq!(Address::parse("amqp://u:p@127.0.0.1/v").unwrap().to_string(), "127.0.0.1:5672");
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_url_with_tls_has_a_port_of_its_own() {
+        let address = Address::parse("AMQPS://ann:hunter2@h/v").unwrap();
+        assert!(address.is_tls() && !address.is_external());
+        assert_eq!(format!("{address:?}"), "amqps://ann:***@h:5671/v");
+        assert!(Address::parse("amqps://h/v?auth_mechanism=external").unwrap().is_external());
+    }
+
     #[test]
     fn wrong_urls_are_refused_and_no_password_is_shown() {
         let cases = [
+            #[cfg(not(feature = "tls"))]
             ("amqps://ann:hunter2@h/v", "amqps://, and TLS"),
             ("http://ann:hunter2@h/v", "begins with http://"),
             ("ann:hunter2@h", "no scheme"),

@@ -1,5 +1,7 @@
 //! What an error of RabbitMQ or of the connection to it means, and what helps: the one place that knows.
 
+use std::io;
+
 use lapin::ErrorKind as Lapin;
 
 use super::address::Address;
@@ -13,6 +15,14 @@ const PASSING: [&str; 6] =
 /// The error of a connection attempt.
 pub(super) fn connecting(error: &lapin::Error, address: &Address) -> Error {
     match error.kind() {
+        Lapin::ProtocolError(said) if said.get_id() == 403 && address.is_external() => Error::new(
+            ErrorKind::Broker,
+            format!(
+                "RabbitMQ at {address} does not take the client certificate for a user: {}; create the user whose \
+                 name it takes from the certificate (`ssl_cert_login_from`, its log shows the name), without a password",
+                said.get_message()
+            ),
+        ),
         Lapin::ProtocolError(said) if said.get_id() == 403 => Error::new(
             ErrorKind::Broker,
             format!(
@@ -28,7 +38,14 @@ pub(super) fn connecting(error: &lapin::Error, address: &Address) -> Error {
         Lapin::ParsingError(_) | Lapin::InvalidProtocolVersion(_) => Error::new(
             ErrorKind::Broker,
             format!(
-                "what listens at {address} does not speak AMQP 0-9-1: give RabbitMQ's AMQP port, by default 5672"
+                "what listens at {address} does not speak AMQP 0-9-1: give RabbitMQ's AMQP port, by default 5672, or \
+                 write amqps:// for its TLS port, by default 5671"
+            ),
+        ),
+        Lapin::IOError(io) if is_cut(io) => Error::new(
+            ErrorKind::Outage,
+            format!(
+                "RabbitMQ at {address} cannot be reached: {io}; if this is a port with TLS, by default 5671, write amqps://"
             ),
         ),
         Lapin::IOError(_) | Lapin::MissingHeartbeatError => {
@@ -78,6 +95,22 @@ pub(super) fn map(error: &lapin::Error, doing: &str, address: &Address) -> Error
 pub(super) fn code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         Lapin::ProtocolError(said) => Some(said.get_id()),
+        _ => None,
+    }
+}
+
+/// Whether the other side ended a connection that had stood: a server does that to a client which does not speak its
+/// language, and what it answered may be lost with the connection.
+pub(super) fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// The error of the socket.
+#[cfg(feature = "tls")]
+pub(super) fn io(error: &lapin::Error) -> Option<&io::Error> {
+    match error.kind() {
+        Lapin::IOError(io) => Some(io),
         _ => None,
     }
 }

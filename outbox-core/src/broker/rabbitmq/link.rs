@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::address::Address;
 use super::failure;
+use super::tls::Trust;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a connection that is not needed any more may take to say goodbye before it is cut.
@@ -38,9 +39,18 @@ impl Link {
     ///
     /// The connection never recovers on its own: what was in flight when it broke would stay unanswered
     /// until it is back, and a topology that RabbitMQ refuses would be tried for ever.
-    pub(super) async fn connect(address: &Address, name: &str, limit: Duration) -> Result<Self> {
+    pub(super) async fn connect(
+        address: &Address,
+        trust: &Trust,
+        name: &str,
+        limit: Duration,
+    ) -> Result<Self> {
         let cut = Cut::default();
-        let runtime = lapin::runtime::default_runtime().map_err(|e| failure::connecting(&e, address))?;
+        let failed = |error: &lapin::Error| {
+            trust.failure(error, address).unwrap_or_else(|| failure::connecting(error, address))
+        };
+        let runtime = lapin::runtime::default_runtime().map_err(|e| failed(&e))?;
+        let tls = trust.prepare(address).await?;
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let socket = cut.socket.clone();
         let connecting = Connection::connector(
@@ -49,20 +59,22 @@ impl Link {
             // Runs in the connection's own thread, which must not outlive `limit` by the minutes that the
             // kernel waits for a host that does not answer.
             async move |uri: AMQPUri, runtime| {
-                let host = runtime.to_socket_addrs((uri.authority.host, uri.authority.port));
-                let stream = tokio::time::timeout(limit, AsyncTcpStream::connect(&runtime, host))
-                    .await
-                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                if let AsyncTcpStream::Plain(plain) = &stream {
-                    Cut::keep(&socket, plain.get_ref())?;
-                }
-                Ok(stream)
+                let host = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
+                let connected = async {
+                    let stream = AsyncTcpStream::connect(&runtime, host).await?;
+                    if let AsyncTcpStream::Plain(plain) = &stream {
+                        Cut::keep(&socket, plain.get_ref())?;
+                    }
+                    tls.begin(stream, &uri.authority.host).await
+                };
+                let in_time = tokio::time::timeout(limit, connected).await;
+                Ok(in_time.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
             },
             properties,
         );
         let connection = match tokio::time::timeout(limit, connecting).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(failure::connecting(&error, address)),
+            Ok(Err(error)) => return Err(failed(&error)),
             Err(_) => {
                 return Err(Error::new(
                     ErrorKind::Outage,

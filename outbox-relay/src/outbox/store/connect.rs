@@ -16,7 +16,7 @@ use diesel_async::{AsyncConnection, AsyncMigrationHarness, SimpleAsyncConnection
 use diesel_migrations::MigrationHarness;
 use outbox_core::{Error, ErrorKind, Result, migrate};
 
-use crate::config::Secret;
+use crate::config::{OutboxConfig, Secret};
 
 /// Which SQL a database speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,26 @@ pub struct Database {
     kind: Kind,
     create: bool,
     look: bool,
+    #[cfg(feature = "tls")]
+    tls: Option<outbox_core::tls::Tls>,
 }
+
+/// What other drivers call it. Ours would refuse some of these without a hint, and take others for leave to verify
+/// nothing.
+const TLS_PARAMETERS: [&str; 12] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "ssl_mode",
+    "ssl_ca",
+    "ssl_cert",
+    "ssl_key",
+    "require_ssl",
+    "verify_ca",
+    "verify_identity",
+    "built_in_roots",
+];
 
 /// An open connection of one of the databases that are compiled in.
 // There are a few of these in a process; boxing them would only add a step.
@@ -79,13 +98,58 @@ impl Database {
             ));
         }
         if kind != Kind::Sqlite {
-            url::Url::parse(text).map_err(|e| {
+            let parsed = url::Url::parse(text).map_err(|e| {
                 invalid(format!(
                     "{scheme}:// URL: {e}; write reserved characters of a password percent-encoded"
                 ))
             })?;
+            let foreign = parsed.query_pairs().find(|(name, value)| {
+                // PostgreSQL's driver knows these two; the second is what it does anyway.
+                TLS_PARAMETERS.contains(&name.as_ref()) && !matches!(value.as_ref(), "disable" | "prefer")
+            });
+            if let Some((name, _)) = foreign {
+                return Err(invalid(format!(
+                    "{scheme}:// URL: parameter {name} is not known here; TLS is switched on with `tls = true`, and `ca`, \
+                     `client_certificate` and `client_key` name its files"
+                )));
+            }
         }
-        Ok(Self { url: url.clone(), kind, create: false, look: false })
+        Ok(Self {
+            url: url.clone(),
+            kind,
+            create: false,
+            look: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    /// The database of an outbox, with its keys for TLS.
+    ///
+    /// # Errors
+    /// As [`Database::parse`]; also when the keys for TLS do not fit together, or TLS was left out of this build.
+    pub fn of(outbox: &OutboxConfig) -> Result<Self> {
+        let database = Self::parse(&outbox.database)?;
+        if !outbox.tls {
+            return Ok(database);
+        }
+        if database.kind == Kind::Sqlite {
+            return Err(invalid("tls: sqlite:// is a file; leave the key out"));
+        }
+        #[cfg(feature = "tls")]
+        return Ok(Self { tls: Some(outbox.trust()), ..database });
+        #[cfg(not(feature = "tls"))]
+        Err(invalid("tls: is not part of this build; build it with feature \"tls\""))
+    }
+
+    /// The host, if the connection to it leaves this machine and is not encrypted.
+    pub fn exposed_host(&self) -> Option<String> {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return None;
+        }
+        let url = (self.kind != Kind::Sqlite).then(|| url::Url::parse(self.url.expose()).ok())??;
+        url.host_str().filter(|host| !is_local(host)).map(str::to_owned)
     }
 
     /// The same database, with an SQLite file created if there is none.
@@ -137,13 +201,13 @@ impl Database {
         match self.kind {
             #[cfg(feature = "mysql")]
             Kind::Mysql => {
-                let mut c = AsyncMysqlConnection::establish(self.url.expose()).await.map_err(refused)?;
+                let mut c = self.open_mysql().await?;
                 prepare(&mut c, super::mysql::SESSION).await?;
                 Ok(Connection::Mysql(c))
             }
             #[cfg(feature = "postgres")]
             Kind::Postgres => {
-                let mut c = AsyncPgConnection::establish(self.url.expose()).await.map_err(refused)?;
+                let mut c = self.open_postgres().await?;
                 prepare(&mut c, super::postgres::SESSION).await?;
                 if self.create {
                     // A migration may have to wait for writers and to rewrite a table.
@@ -162,6 +226,24 @@ impl Database {
             #[allow(unreachable_patterns)]
             _ => Err(invalid("this database is not part of this build")),
         }
+    }
+
+    #[cfg(feature = "mysql")]
+    async fn open_mysql(&self) -> Result<AsyncMysqlConnection> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return super::tls::mysql(self.url.expose(), tls).await;
+        }
+        AsyncMysqlConnection::establish(self.url.expose()).await.map_err(refused)
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn open_postgres(&self) -> Result<AsyncPgConnection> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return super::tls::postgres(self.url.expose(), tls).await;
+        }
+        AsyncPgConnection::establish(self.url.expose()).await.map_err(refused)
     }
 
     /// A relay must not make an empty file of a mistyped name; only `migrate` creates one.
@@ -194,7 +276,17 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, text)
 }
 
-fn refused(error: ConnectionError) -> Error {
+/// Whether a host is this machine, or a folder of Unix sockets.
+pub(crate) fn is_local(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.is_empty()
+        || host == "localhost"
+        || host.starts_with('/')
+        || host.starts_with("%2F")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+pub(super) fn refused(error: ConnectionError) -> Error {
     match error {
         ConnectionError::CouldntSetupConfiguration(error) => Error::from(error),
         ConnectionError::InvalidConnectionUrl(text) => invalid(text),

@@ -21,8 +21,12 @@ mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
+#[cfg(all(feature = "tls", any(feature = "mysql", feature = "postgres")))]
+mod tls;
 
 use self::connect::Connection;
+#[cfg(feature = "rabbitmq")]
+pub(crate) use self::connect::is_local;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub(crate) use self::question::Question;

@@ -13,11 +13,10 @@ use outbox_tests::lab_client;
 use crate::failure::{Failure, Result};
 use crate::folder::{Folder, Record};
 use crate::mysql_sid::Mysql;
+use crate::server::tls::Mode;
 use crate::server::{Kind, Server, probe};
 use crate::signals::Stop;
 
-/// How a server is made.
-type Create = fn(Kind, &str, &Path, Record, &Stop) -> Result<Server>;
 /// By name; a server's own lock is held while it is started or stopped.
 type Servers = BTreeMap<String, Arc<Mutex<Server>>>;
 
@@ -133,8 +132,12 @@ impl Fleet {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["list"] => return Ok(self.all().keys().cloned().collect::<Vec<_>>().join(" ")),
-            ["spawn", kind] => return self.spawn(kind, Server::create),
-            ["spawn-small", kind] => return self.spawn(kind, Server::create_small),
+            ["spawn", kind] => return self.spawn(kind, Extra::Nothing),
+            ["spawn-small", kind] => return self.spawn(kind, Extra::SmallDisk),
+            ["spawn", kind, mode @ ("tls" | "mutual-tls"), folder] => {
+                let mode = if mode == "tls" { Mode::Server } else { Mode::Mutual };
+                return self.spawn(kind, Extra::Tls(mode, Path::new(folder)));
+            }
             ["remove", name] => return self.remove(name),
             [verb @ ("start" | "stop" | "kill" | "restart"), name] => {
                 let server = self.find(name)?;
@@ -155,8 +158,9 @@ impl Fleet {
             ["free", name] => locked(&*self.find_private(name)?).free()?,
             _ => {
                 return Err(Failure::new(format!(
-                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, spawn KIND, \
-                     spawn-small KIND, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
+                    "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, \
+                     spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, fill|free NAME, \
+                     rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }
         }
@@ -172,16 +176,16 @@ impl Fleet {
         self.folder.remove();
     }
 
-    fn spawn(&self, kind: &str, create: Create) -> Result<String> {
+    fn spawn(&self, kind: &str, extra: Extra<'_>) -> Result<String> {
         let kind: Kind = kind.parse().map_err(Failure::new)?;
         if let (Kind::Mysql, Some(reason)) = (kind, &self.left_out) {
             return Err(Failure::new(format!("MySQL is left out of this run: {reason}")));
         }
         let number = self.spawned.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{}-{number}", kind.name());
-        let server = create(kind, &name, self.folder.path(), self.record(), &self.stop)?;
+        let server = Server::create((kind, extra), &name, self.folder.path(), self.record(), &self.stop)?;
         let place = server.place();
-        let answer = [Some(name.clone()), Some(place.url()), place.management_url()];
+        let answer = [Some(name.clone()), Some(place.url()), place.management_url(), place.tls_url()];
         let answer = answer.into_iter().flatten().collect::<Vec<_>>().join(" ");
         self.all().insert(name, Arc::new(Mutex::new(server)));
         Ok(answer)
@@ -232,7 +236,7 @@ fn locked(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
 fn start_all(kinds: &[Kind], folder: &Folder, stop: &Stop) -> Result<Servers> {
     let start = |kind: Kind| {
         let begin = Instant::now();
-        let server = Server::create(kind, kind.name(), folder.path(), folder.record(), stop)?;
+        let server = Server::create((kind, None), kind.name(), folder.path(), folder.record(), stop)?;
         eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
         Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
     };

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::tls::Tls;
 use super::{PASSWORD, Place};
 use crate::failure::{Doing as _, Failure, Result};
 use crate::process;
@@ -38,6 +39,7 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         // Any that differs from those that the tests' replication clients take.
         .arg(format!("--server-id={}", place.port))
         .args(as_root());
+    command.args(place.tls.iter().flat_map(Tls::mysql_arguments));
     Ok(command)
 }
 

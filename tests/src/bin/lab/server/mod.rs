@@ -9,6 +9,7 @@ pub(crate) mod mysql;
 pub(crate) mod postgres;
 pub(crate) mod probe;
 pub(crate) mod rabbitmq;
+pub(crate) mod tls;
 
 use std::env;
 use std::fmt;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use outbox_tests::lab_client;
 use rustix::process::Signal;
+use tls::{Mode, Tls};
 
 use crate::failure::{Doing as _, Failure, Result};
 use crate::folder::{Record, unmount_below};
@@ -115,13 +117,17 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     /// RabbitMQ: the management API, the distribution's listener, and its name server.
     pub(crate) more_ports: [u16; 3],
+    /// Set for a server with TLS; the databases have nothing else then.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Place {
-    fn new(kind: Kind, name: &str, lab: &Path) -> Result<Self> {
+    fn new(kind: Kind, name: &str, lab: &Path, tls: Option<(Mode, &Path)>) -> Result<Self> {
         let folder = lab.join(name);
         fs::create_dir(&folder).doing(|| format!("creating {}", folder.display()))?;
+        let tls = tls.map(|(mode, from)| Tls::copy(mode, from, &folder)).transpose()?;
         Ok(Self {
+            tls,
             kind,
             name: name.to_owned(),
             log: lab.join(format!("{name}.log")),
@@ -163,6 +169,12 @@ impl Place {
         (self.kind == Kind::Rabbitmq).then(|| rabbitmq::management_url(self))
     }
 
+    /// RabbitMQ's, on the port that it has for TLS.
+    pub(crate) fn tls_url(&self) -> Option<String> {
+        let tls = self.tls.as_ref().filter(|_| self.kind == Kind::Rabbitmq)?;
+        Some(format!("amqps://guest:guest@localhost:{}/%2f", tls.port))
+    }
+
     /// PostgreSQL waits for its clients on SIGTERM, and disconnects them on SIGINT.
     fn stop_signal(&self) -> Signal {
         if self.kind == Kind::Postgres { Signal::INT } else { Signal::TERM }
@@ -172,6 +184,16 @@ impl Place {
     fn last_signal(&self) -> Signal {
         if self.kind == Kind::Postgres { Signal::QUIT } else { Signal::KILL }
     }
+}
+
+/// What a server has besides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extra<'a> {
+    Nothing,
+    /// TLS, with the certificates in a folder.
+    Tls(Mode, &'a Path),
+    /// A small disk of its own, in memory.
+    SmallDisk,
 }
 
 /// A server of the lab's own; ends when dropped.
@@ -187,30 +209,26 @@ pub(crate) struct Server {
 
 impl Server {
     /// Makes a fresh one in the lab's folder and starts it.
-    pub(crate) fn create(kind: Kind, name: &str, lab: &Path, record: Record, stop: &Stop) -> Result<Self> {
-        Self::create_in(Place::new(kind, name, lab)?, record, stop)
-    }
-
-    /// The same on a small disk of its own, in memory.
-    pub(crate) fn create_small(
-        kind: Kind,
+    pub(crate) fn create(
+        (kind, extra): (Kind, Extra<'_>),
         name: &str,
         lab: &Path,
         record: Record,
         stop: &Stop,
     ) -> Result<Self> {
-        let place = Place::new(kind, name, lab)?;
-        let mut mount = install::privileged("mount").ok_or_else(|| {
-            Failure::new("only root can mount a small disk for a server")
-                .remedy("run this test as root, or let sudo run without a password")
-        })?;
-        mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(&place.folder);
-        process::run(mount, &place.log)?;
-        Self::create_in(place, record, stop)
-    }
-
-    fn create_in(place: Place, record: Record, stop: &Stop) -> Result<Self> {
-        let kind = place.kind;
+        let tls = match extra {
+            Extra::Tls(mode, certificates) => Some((mode, certificates)),
+            Extra::Nothing | Extra::SmallDisk => None,
+        };
+        let place = Place::new(kind, name, lab, tls)?;
+        if matches!(extra, Extra::SmallDisk) {
+            let mut mount = install::privileged("mount").ok_or_else(|| {
+                Failure::new("only root can mount a small disk for a server")
+                    .remedy("run this test as root, or let sudo run without a password")
+            })?;
+            mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(&place.folder);
+            process::run(mount, &place.log)?;
+        }
         place.prepare().map_err(|failure| {
             failure.remedy(format!("check that {kind} is installed whole: cargo lab install"))
         })?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::mariadb::as_root;
+use super::tls::Tls;
 use super::{PASSWORD, Place};
 use crate::failure::{Doing as _, Failure, Result};
 use crate::mysql_sid;
@@ -38,6 +39,7 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         .arg(format!("--pid-file={folder}/pid"))
         .arg(format!("--init-file={folder}/init.sql"))
         .arg(format!("--server-id={}", place.port));
+    command.args(place.tls.iter().flat_map(Tls::mysql_arguments));
     Ok(command)
 }
 

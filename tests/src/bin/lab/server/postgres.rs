@@ -1,10 +1,12 @@
 //! PostgreSQL, Debian's. It refuses to run as root, so root runs it as another account.
 
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
+use super::tls::{Mode, Tls};
 use super::{PASSWORD, Place};
 use crate::failure::{Doing as _, Failure, Result};
 use crate::process;
@@ -15,7 +17,8 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
     let password = place.folder.join("password");
     fs::write(&password, PASSWORD).doing(|| format!("writing {}", password.display()))?;
     if let Some((user, group)) = account()? {
-        for path in [&place.folder, &password] {
+        let key = place.tls.as_ref().map(Tls::key);
+        for path in [Some(&place.folder), Some(&password), key.as_ref()].into_iter().flatten() {
             chown(path, Some(user), Some(group)).doing(|| format!("giving {} away", path.display()))?;
         }
     }
@@ -25,7 +28,22 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
         .arg(format!("--pwfile={}", password.display()))
         .arg("-D")
         .arg(place.folder.join("data"));
-    process::run(command, &place.log)
+    process::run(command, &place.log)?;
+    match &place.tls {
+        Some(tls) => only_with_tls(place, tls),
+        None => Ok(()),
+    }
+}
+
+/// It takes no key that others may read, and no connection without TLS.
+fn only_with_tls(place: &Place, tls: &Tls) -> Result<()> {
+    let key = tls.key();
+    fs::set_permissions(&key, Permissions::from_mode(0o600))
+        .doing(|| format!("closing {}", key.display()))?;
+    let rules = place.folder.join("data/pg_hba.conf");
+    let client = if tls.mode == Mode::Mutual { " clientcert=verify-ca" } else { "" };
+    fs::write(&rules, format!("hostssl all all 127.0.0.1/32 scram-sha-256{client}\n"))
+        .doing(|| format!("writing {}", rules.display()))
 }
 
 /// Durability as the server has it by default.
@@ -34,6 +52,17 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
     command.arg("-D").arg(place.folder.join("data"));
     for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"] {
         command.args(["-c", setting]);
+    }
+    if let Some(tls) = &place.tls {
+        let file = |name: &str, path: PathBuf| format!("{name}={}", path.display());
+        for setting in [
+            "ssl=on".to_owned(),
+            file("ssl_ca_file", tls.ca()),
+            file("ssl_cert_file", tls.certificate()),
+            file("ssl_key_file", tls.key()),
+        ] {
+            command.args(["-c", &setting]);
+        }
     }
     command.arg("-p").arg(place.port.to_string());
     Ok(command)

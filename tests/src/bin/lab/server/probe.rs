@@ -12,6 +12,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// PostgreSQL's start-up message, protocol 3.0, for the user `postgres`: its length, the version, pairs of
 /// words. A server that is not ready answers with an error, one that is asks for the password.
 const POSTGRES_HELLO: &[u8] = b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0";
+/// The field of its error with the code for a client that no rule lets in.
+const POSTGRES_REFUSES: &[u8] = b"\0C28000\0";
 /// AMQP 0-9-1's header.
 const AMQP_HELLO: &[u8] = b"AMQP\0\0\x09\x01";
 
@@ -26,7 +28,11 @@ pub(crate) fn ready(kind: Kind, address: SocketAddr) -> Option<String> {
     let answer = exchange(address, hello)?;
     match kind {
         Kind::Mariadb | Kind::Mysql => mysql_version(&answer),
-        Kind::Postgres => (answer.first() == Some(&b'R')).then(String::new),
+        // A server that takes TLS only refuses us (28000), which one that is not ready does not come to.
+        Kind::Postgres => {
+            let refuses = answer.windows(POSTGRES_REFUSES.len()).any(|window| window == POSTGRES_REFUSES);
+            (answer.first() == Some(&b'R') || refuses).then(String::new)
+        }
         // A frame of type 1, channel 0: Connection.Start, with the broker's properties.
         Kind::Rabbitmq => answer.starts_with(&[1, 0, 0]).then(|| amqp_version(&answer).unwrap_or_default()),
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use super::Place;
+use super::tls::{Mode, Tls};
 use crate::failure::{Doing as _, Failure, Result};
 use crate::process;
 use crate::programs;
@@ -23,7 +24,8 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
         fs::write(&path, text).doing(|| format!("writing {}", path.display()))
     };
     let [management, ..] = place.more_ports;
-    write("enabled_plugins", "[rabbitmq_management].\n")?;
+    let external = if place.tls.is_some() { ",rabbitmq_auth_mechanism_ssl" } else { "" };
+    write("enabled_plugins", &format!("[rabbitmq_management{external}].\n"))?;
     // No settings of the machine's own RabbitMQ.
     write("env.conf", "")?;
     write("advanced.config", "[].\n")?;
@@ -33,9 +35,33 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
             "listeners.tcp.1 = 127.0.0.1:{}\n\
              management.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {management}\n\
-             disk_free_limit.absolute = 50MB\n",
-            place.port
+             disk_free_limit.absolute = 50MB\n\
+             {}",
+            place.port,
+            place.tls.as_ref().map(with_tls).unwrap_or_default()
         ),
+    )
+}
+
+/// A port with TLS besides. A client may log in by its certificate, whose common name is the user's then.
+fn with_tls(tls: &Tls) -> String {
+    let is_mutual = tls.mode == Mode::Mutual;
+    format!(
+        "listeners.ssl.1 = 127.0.0.1:{}\n\
+         ssl_options.cacertfile = {}\n\
+         ssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\n\
+         ssl_options.verify = {}\n\
+         ssl_options.fail_if_no_peer_cert = {is_mutual}\n\
+         ssl_cert_login_from = common_name\n\
+         auth_mechanisms.1 = PLAIN\n\
+         auth_mechanisms.2 = AMQPLAIN\n\
+         auth_mechanisms.3 = EXTERNAL\n",
+        tls.port,
+        tls.ca().display(),
+        tls.certificate().display(),
+        tls.key().display(),
+        if is_mutual { "verify_peer" } else { "verify_none" },
     )
 }
 

@@ -1,0 +1,108 @@
+//! TLS to MySQL, MariaDB and PostgreSQL. The drivers are pure Rust and so is TLS: rustls for both.
+
+use diesel::result::DatabaseErrorKind;
+use outbox_core::tls::Tls;
+use outbox_core::{Error, ErrorKind, Result};
+
+/// What a failed attempt means.
+fn failure(error: &(dyn std::error::Error + 'static), tls: &Tls, host: &str) -> Option<Error> {
+    // No outage: waiting does not mend a certificate.
+    tls.explain(error, host).map(|why| Error::new(ErrorKind::Database, format!("TLS: {why}")))
+}
+
+fn without() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "TLS: the server is set up without it: give it a certificate and a key, or set `tls = false` within a trusted \
+         network",
+    )
+}
+
+/// As Diesel would tell it, which `outbox_core` then judges.
+fn said_by_server(text: String) -> Error {
+    Error::from(diesel::result::Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)))
+}
+
+/// Reads files off the runtime's threads.
+async fn read<T: Send + 'static>(
+    tls: &Tls,
+    work: impl FnOnce(&Tls) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let tls = tls.clone();
+    tokio::task::spawn_blocking(move || work(&tls))
+        .await
+        .map_err(|e| Error::with_source(ErrorKind::Outage, "reading the files for TLS", e))?
+        .map_err(|e| e.context("TLS"))
+}
+
+/// A connection to MySQL or MariaDB, which is set up as diesel-async does it.
+#[cfg(feature = "mysql")]
+pub(super) async fn mysql(url: &str, tls: &Tls) -> Result<diesel_async::AsyncMysqlConnection> {
+    use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
+
+    // mysql_async takes the provider of the process; where the process has set one, that one stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let roots = read(tls, |tls| {
+        // Its own reading of files says less.
+        tls.client_config()?;
+        tls.roots()
+    })
+    .await?;
+    let mut ssl = SslOpts::default()
+        .with_disable_built_in_roots(true)
+        .with_root_certs(roots.into_iter().map(|root| root.to_vec().into()).collect());
+    if let Some((certificate, key)) = tls.client_files() {
+        let identity = ClientIdentity::new(certificate.to_owned().into(), key.to_owned().into());
+        ssl = ssl.with_client_identity(Some(identity));
+    }
+    let opts = Opts::from_url(url).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+    let host = opts.ip_or_hostname().to_owned();
+    let opts = OptsBuilder::from_opts(opts).ssl_opts(ssl).stmt_cache_size(0).client_found_rows(true);
+    let connection = Conn::new(opts).await.map_err(|error| {
+        failure(&error, tls, &host).unwrap_or_else(|| match error {
+            mysql_async::Error::Server(said) => said_by_server(said.message),
+            mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => without(),
+            mysql_async::Error::Driver(DriverError::NoKeyFound) => Error::new(
+                ErrorKind::Invalid,
+                "TLS: client_key: the driver of MySQL takes RSA keys in PKCS#1 only (BEGIN RSA PRIVATE KEY): convert \
+                 it with `openssl rsa -traditional`",
+            ),
+            other => Error::new(ErrorKind::Outage, other.to_string()),
+        })
+    })?;
+    diesel_async::AsyncMysqlConnection::try_from(connection).await.map_err(super::connect::refused)
+}
+
+/// A connection to PostgreSQL.
+#[cfg(feature = "postgres")]
+pub(super) async fn postgres(url: &str, tls: &Tls) -> Result<diesel_async::AsyncPgConnection> {
+    use std::error::Error as _;
+
+    use tokio_postgres::config::{Host, SslMode};
+    use tokio_postgres_rustls::MakeRustlsConnect;
+
+    let mut config: tokio_postgres::Config =
+        url.parse().map_err(|e: tokio_postgres::Error| Error::new(ErrorKind::Invalid, e.to_string()))?;
+    config.ssl_mode(SslMode::Require);
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "TLS: the URL names no host; a Unix socket has no TLS",
+            ));
+        }
+    };
+    let rustls = read(tls, Tls::client_config).await?;
+    let (client, connection) = config.connect(MakeRustlsConnect::new(rustls)).await.map_err(|error| {
+        failure(&error, tls, &host).unwrap_or_else(|| match (error.as_db_error(), error.source()) {
+            (Some(said), _) => said_by_server(said.message().to_owned()),
+            (None, Some(why)) if why.to_string().contains("does not support TLS") => without(),
+            (None, Some(why)) => Error::new(ErrorKind::Outage, format!("{error}: {why}")),
+            (None, None) => Error::new(ErrorKind::Outage, error.to_string()),
+        })
+    })?;
+    diesel_async::AsyncPgConnection::try_from_client_and_connection(client, connection)
+        .await
+        .map_err(super::connect::refused)
+}
