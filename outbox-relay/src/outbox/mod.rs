@@ -129,7 +129,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result
 /// `Invalid` when the database's URL is.
 #[cfg(feature = "postgres")]
 pub(crate) fn listener(config: &OutboxConfig, status: &Status, bell: &Bell) -> Result<Listener> {
-    let store = Store::new(Database::parse(&config.database)?, "").counting(status.queries());
+    let store = Store::new(Database::of(config)?, "").counting(status.queries());
     Ok(Listener::new(store, bell.clone(), status.clone()))
 }
 

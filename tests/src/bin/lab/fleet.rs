@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::folder::{Folder, Record};
 use crate::mysql_sid::Mysql;
 use crate::server::tls::Mode;
-use crate::server::{Kind, Server, probe};
+use crate::server::{Extra, Kind, Server, probe};
 use crate::signals::Stop;
 
 /// By name; a server's own lock is held while it is started or stopped.
@@ -236,7 +236,7 @@ fn locked(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
 fn start_all(kinds: &[Kind], folder: &Folder, stop: &Stop) -> Result<Servers> {
     let start = |kind: Kind| {
         let begin = Instant::now();
-        let server = Server::create((kind, None), kind.name(), folder.path(), folder.record(), stop)?;
+        let server = Server::create((kind, Extra::Nothing), kind.name(), folder.path(), folder.record(), stop)?;
         eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
         Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
     };
