@@ -95,6 +95,7 @@ impl Address {
     }
 
     /// The host's name, without the brackets of IPv6.
+    #[cfg(feature = "tls")]
     pub(super) fn host(&self) -> &str {
         &self.0.authority.host
     }
