@@ -131,7 +131,7 @@ async fn messages_flow_past_a_key_that_has_most_of_the_backlog() {
     let (source, exchange, amqp) = (fresh(), unique("ex"), server_url(AMQP_URL));
     let wire = Wire::start(&amqp, &exchange).await;
     let mut connection = connect(&source);
-    let rows = size(5000, 50_000);
+    let rows = size(3000, 50_000);
     record(&mut connection, "hot", rows);
     let names: Vec<String> = (0..20).map(|key| format!("key-{key}")).collect();
     record_in_turns(&mut connection, &names, 10);
