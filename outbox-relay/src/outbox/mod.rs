@@ -9,6 +9,9 @@
 //! n has its verdicts, without the keys that failed in it; and batch n + 2 is read after those keys were
 //! written to `outbox_key`, on the same connection, so it does not find them. A batch whose delivery is
 //! unknown takes the batch behind it along: both are read again.
+//!
+//! A batch holds only so many rows of a key, its first ones, since they go out one after another and the batch
+//! lasts as long as its longest key; the rows left out are in a later read.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;

@@ -27,7 +27,13 @@ impl Wire {
         let broker = RabbitMq::new(amqp).unwrap().exchange(exchange);
         let queue =
             Queue { name: format!("wire-{exchange}"), bindings: vec!["#".to_owned()], prefetch: 1000 };
-        let mut consumer = broker.consumer(&queue).await.unwrap();
+        // As a subscriber would: a broker that is busy with others may take its time.
+        let mut consumer = loop {
+            match broker.consumer(&queue).await {
+                Ok(consumer) => break consumer,
+                Err(error) => assert!(error.is_outage(), "{error}"),
+            }
+        };
         let tally = Arc::<Mutex<Tally>>::default();
         let shared = Arc::clone(&tally);
         let task = tokio::spawn(async move {
