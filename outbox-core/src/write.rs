@@ -9,8 +9,8 @@ use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
-    self, Fragment, Server, ServerKind, StatementConnection, Upserted, first, returning, select, select_locked,
-    select_matching,
+    self, Fragment, Server, ServerKind, StatementConnection, Upserted, first, returning, select,
+    select_locked, select_matching,
 };
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to

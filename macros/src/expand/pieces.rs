@@ -95,9 +95,8 @@ impl Pieces<'_> {
     pub(super) fn new_row(&self, read_back: &ReadBack) -> TokenStream {
         let Self { paths: Paths { diesel, private, .. }, server, backend, table } = self;
         let fragment = self.fragment(&quote!('_));
-        let values = |rows: &TokenStream| {
-            Self::boxed(&quote!(#diesel::Insertable::<#table::table>::values(#rows)))
-        };
+        let values =
+            |rows: &TokenStream| Self::boxed(&quote!(#diesel::Insertable::<#table::table>::values(#rows)));
         let (one, many) = (values(&quote!(self)), values(&quote!(__rows)));
         let goes_one_by_one = match server {
             Server::Sqlite => true,

@@ -11,8 +11,8 @@ use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, FromRow, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
-    self, Fragment, Server, ServerKind, Statement, Upserted, first, from_row, returning, select, select_locked,
-    select_matching,
+    self, Fragment, Server, ServerKind, Statement, Upserted, first, from_row, returning, select,
+    select_locked, select_matching,
 };
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
@@ -229,7 +229,11 @@ where
         update_one(self, || Box::new(changes.as_changeset()), connection).await
     }
 
-    async fn update_where_on<P, X>(condition: P, changes: X, connection: &mut C) -> QueryResult<Vec<(Self, Self)>>
+    async fn update_where_on<P, X>(
+        condition: P,
+        changes: X,
+        connection: &mut C,
+    ) -> QueryResult<Vec<(Self, Self)>>
     where
         P: Condition<Self::Table, C::Backend> + Send,
         X: AsChangeset<Target = Self::Table> + Send,
