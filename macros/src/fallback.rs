@@ -45,10 +45,6 @@ pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
                 const KEY_COLUMNS: &'static [&'static ::core::primitive::str] = &[];
             }
             impl #on_generics #private::FromRow<__DB> for #ident #type_generics #where_clause {
-                fn row_metadata(
-                    _: &mut __DB::MetadataLookup,
-                    _: &mut ::std::vec::Vec<::core::option::Option<__DB::TypeMetadata>>,
-                ) { ::core::unreachable!() }
                 fn from_row<'__r>(
                     _: &impl #diesel::row::Row<'__r, __DB>,
                 ) -> #diesel::deserialize::Result<Self> { ::core::unreachable!() }

@@ -39,8 +39,8 @@ pub trait UpsertKey: EntityTable {
 
 /// A row that is read from a backend.
 pub trait FromRow<DB: Backend>: Sized {
-    /// The types of its columns, in their order.
-    fn row_metadata(lookup: &mut DB::MetadataLookup, out: &mut Vec<Option<DB::TypeMetadata>>);
+    /// The types of its columns, in their order. Of Diesel's connections, only that of MySQL asks for them.
+    fn row_metadata(_lookup: &mut DB::MetadataLookup, _out: &mut Vec<Option<DB::TypeMetadata>>) {}
 
     /// # Errors
     /// When a value does not read as its field's type.

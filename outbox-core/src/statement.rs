@@ -205,18 +205,13 @@ impl<R, DB: Backend> QueryId for Loading<'_, R, DB> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-/// An upserted row, and whether it is new: the last column.
+/// An upserted row, and whether it is new: the last column. Of PostgreSQL only.
 pub(crate) struct Upserted<E> {
     pub(crate) row: E,
     pub(crate) is_new: bool,
 }
 
 impl<E: FromRow<DB>, DB: Server> FromRow<DB> for Upserted<E> {
-    fn row_metadata(lookup: &mut DB::MetadataLookup, out: &mut Vec<Option<DB::TypeMetadata>>) {
-        E::row_metadata(lookup, out);
-        out.push(None);
-    }
-
     fn from_row<'r>(row: &impl Row<'r, DB>) -> deserialize::Result<Self> {
         let last = row.get(row.field_count().saturating_sub(1)).ok_or(UnexpectedEndOfRow)?;
         Ok(Self { is_new: DB::flag(last.value())?, row: E::from_row(row)? })

@@ -32,6 +32,16 @@ impl Pieces<'_> {
         let Self { paths: Paths { diesel, private, .. }, backend, table, .. } = self;
         let (fragment, fixed) = (self.fragment(&quote!('_)), self.fragment(&quote!('static)));
         let metadata = quote!(<#backend as #diesel::sql_types::TypeMetadata>);
+        let row_metadata = (self.server == Server::Mysql).then(|| {
+            quote! {
+                fn row_metadata(
+                    __lookup: &mut #metadata::MetadataLookup,
+                    __out: &mut ::std::vec::Vec<::core::option::Option<#metadata::TypeMetadata>>,
+                ) {
+                    #private::row_metadata::<Self, #backend>(__lookup, __out);
+                }
+            }
+        });
         let key = |id: &TokenStream| {
             let key = quote!(#diesel::Table::primary_key(&#table::table));
             Self::boxed(&quote!(#diesel::expression_methods::EqAll::eq_all(#key, #id)))
@@ -44,12 +54,7 @@ impl Pieces<'_> {
         quote! {
             #[automatically_derived]
             impl #private::FromRow<#backend> for #ident {
-                fn row_metadata(
-                    __lookup: &mut #metadata::MetadataLookup,
-                    __out: &mut ::std::vec::Vec<::core::option::Option<#metadata::TypeMetadata>>,
-                ) {
-                    #private::row_metadata::<Self, #backend>(__lookup, __out);
-                }
+                #row_metadata
                 fn from_row<'__r>(
                     __row: &impl #diesel::row::Row<'__r, #backend>,
                 ) -> #diesel::deserialize::Result<Self> {
