@@ -7,8 +7,8 @@
 mod event;
 mod outbox;
 mod paths;
+mod pieces;
 mod replica;
-mod statements;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -41,12 +41,12 @@ mod tests {
         };
         let tokens = crate::outbox(&input).to_string();
         let parts: Vec<_> = tokens.split("outbox_core :: __with_").collect();
-        // What stands before the first, and three databases, sync and async.
-        assert_eq!(parts.len(), 7);
+        // What stands before the first, and three databases.
+        assert_eq!(parts.len(), 4);
         for part in parts {
-            assert_eq!(part.contains("compile_error"), part.contains("mysql !"), "{part}");
+            assert_eq!(part.contains("compile_error"), part.contains("mysql_backend !"), "{part}");
             let told = part.contains("`NewLine` gives no value for `number`");
-            assert_eq!(told, part.contains("mysql !"), "{part}");
+            assert_eq!(told, part.contains("mysql_backend !"), "{part}");
         }
     }
 
@@ -76,9 +76,9 @@ mod tests {
         assert!(tokens.contains("compile_error"));
         for stub in [
             "my :: core :: Entity for Product",
-            "my :: core :: InsertOn < __C > for Product",
-            "my :: core :: EntityOn < __C > for Product",
-            "my :: core :: AsyncEntityOn < __C > for Product",
+            "my :: core :: __private :: NewRowSql < __DB > for Product",
+            "my :: core :: __private :: EntitySql < __DB > for Product",
+            "my :: core :: __private :: UpsertKey for Product",
         ] {
             assert!(tokens.contains(stub), "{stub}");
         }

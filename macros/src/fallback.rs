@@ -2,7 +2,7 @@
 //! about missing traits.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 use syn::{DeriveInput, parse_quote};
 
 use crate::ast;
@@ -12,11 +12,18 @@ pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
     let container = container(input, Derive::Outbox);
     let krate = ast::krate(&container);
     let private = quote!(#krate::__private);
-    let query_result = quote!(#private::diesel::QueryResult);
+    let diesel = quote!(#private::diesel);
+    let fragment = |lifetime: TokenStream| quote!(#private::Fragment<#lifetime, __DB>);
+    let (fragment, fixed) = (fragment(quote!('_)), fragment(quote!('static)));
+    let no_table = quote!(#private::no_table::table);
     let ident = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let diesel = quote!(#private::diesel);
-    let inserted = container.entity.as_ref().map_or_else(|| quote!(Self), |entity| quote!(#entity));
+    let generics = with_parameter(input, quote!(__DB: #diesel::backend::Backend));
+    let (on_generics, _, _) = generics.split_for_impl();
+    let (inserted, table) = match &container.entity {
+        None => (quote!(Self), no_table.clone()),
+        Some(entity) => (quote!(#entity), quote!(<#entity as #private::EntityTable>::Table)),
+    };
     let as_entity = container.entity.is_none().then(|| {
         quote! {
             impl #impl_generics #krate::Entity for #ident #type_generics #where_clause {
@@ -31,74 +38,44 @@ pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
                     ::core::unreachable!()
                 }
             }
+            impl #impl_generics #private::EntityTable for #ident #type_generics #where_clause {
+                type Table = #no_table;
+                type Id = ();
+                fn pair(
+                    _: ::std::vec::Vec<Self>,
+                    _: ::std::vec::Vec<Self>,
+                ) -> #diesel::QueryResult<::std::vec::Vec<(Self, Self)>> { ::core::unreachable!() }
+            }
+            impl #impl_generics #private::UpsertKey for #ident #type_generics #where_clause {
+                const KEY_COLUMNS: &'static [&'static ::core::primitive::str] = &[];
+            }
+            impl #on_generics #private::FromRow<__DB> for #ident #type_generics #where_clause {
+                fn from_row<'__r>(
+                    _: &impl #diesel::row::Row<'__r, __DB>,
+                ) -> #diesel::deserialize::Result<Self> { ::core::unreachable!() }
+            }
+            impl #on_generics #private::EntitySql<__DB> for #ident #type_generics #where_clause {
+                fn table() -> #fixed { ::core::unreachable!() }
+                fn selection() -> #fixed { ::core::unreachable!() }
+                fn is_row(_: &()) -> #fragment { ::core::unreachable!() }
+                fn is_self(&self) -> #fragment { ::core::unreachable!() }
+                fn are_rows(_: &[Self]) -> #fragment { ::core::unreachable!() }
+                fn changes(&self) -> #fragment { ::core::unreachable!() }
+            }
         }
     });
-    let on = |is_async: bool| {
-        let prefix = if is_async { "Async" } else { "" };
-        let asyncness = is_async.then(|| quote!(async));
-        let send = is_async.then(|| quote!(+ ::core::marker::Send));
-        let [insert_on, entity_on, upsert_on] =
-            ["InsertOn", "EntityOn", "UpsertOn"].map(|name| format_ident!("{prefix}{name}"));
-        let connection = if is_async {
-            quote!(#private::diesel_async::AsyncConnection)
-        } else {
-            quote!(#diesel::Connection)
-        };
-        let generics = on_any_connection(input, &connection);
-        let (on_generics, _, _) = generics.split_for_impl();
-        let backend = if is_async {
-            quote!(<__C as #private::diesel_async::AsyncConnectionCore>::Backend)
-        } else {
-            quote!(<__C as #diesel::Connection>::Backend)
-        };
-        let changes = quote! {
-            __X: #diesel::query_builder::AsChangeset<Target = #private::no_table::table> #send,
-            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> #send
-        };
-        let condition = quote!(__P: #krate::Condition<#private::no_table::table, #backend> #send);
-        let written = container.entity.is_none().then(|| {
-            quote! {
-                impl #on_generics #krate::#entity_on<__C> for #ident #type_generics #where_clause {
-                    type Table = #private::no_table::table;
-                    type Id = ();
-                    #asyncness fn lock_on(_: &(), _: &mut __C) -> #query_result<Self> { ::core::unreachable!() }
-                    #asyncness fn update_on(&self, _: &mut __C) -> #query_result<Self> { ::core::unreachable!() }
-                    #asyncness fn update_with_on<__X>(&self, _: __X, _: &mut __C) -> #query_result<Self>
-                    where #changes { ::core::unreachable!() }
-                    #asyncness fn update_where_on<__P, __X>(
-                        _: __P, _: __X, _: &mut __C,
-                    ) -> #query_result<::std::vec::Vec<(Self, Self)>>
-                    where #condition, #changes { ::core::unreachable!() }
-                    #asyncness fn delete_on(&self, _: &mut __C) -> #query_result<Self> { ::core::unreachable!() }
-                    #asyncness fn delete_id_on(_: &(), _: &mut __C) -> #query_result<Self> { ::core::unreachable!() }
-                    #asyncness fn delete_where_on<__P>(_: __P, _: &mut __C) -> #query_result<::std::vec::Vec<Self>>
-                    where #condition { ::core::unreachable!() }
-                }
-                impl #on_generics #krate::#upsert_on<__C> for #ident #type_generics #where_clause {
-                    #asyncness fn upsert_on(&self, _: &mut __C) -> #query_result<(Self, #krate::Operation)> {
-                        ::core::unreachable!()
-                    }
-                }
-            }
-        });
-        quote! {
-            #written
-            impl #on_generics #krate::#insert_on<__C> for #ident #type_generics #where_clause {
-                type Entity = #inserted;
-                #asyncness fn insert_on(&self, _: &mut __C) -> #query_result<#inserted> { ::core::unreachable!() }
-                #asyncness fn insert_all_on(_: &[Self], _: &mut __C) -> #query_result<::std::vec::Vec<#inserted>> {
-                    ::core::unreachable!()
-                }
-            }
-        }
-    };
-    let (sync, on_async) = (on(false), on(true));
     with_stub(
         error,
         quote! {
             #as_entity
-            #sync
-            #krate::__with_async! { #on_async }
+            impl #impl_generics #private::NewRow for #ident #type_generics #where_clause {
+                type Table = #table;
+                type Entity = #inserted;
+                const COLUMNS: ::core::primitive::usize = 0;
+            }
+            impl #on_generics #private::NewRowSql<__DB> for #ident #type_generics #where_clause {
+                fn values(&self) -> #fragment { ::core::unreachable!() }
+            }
         },
     )
 }
@@ -130,7 +107,7 @@ pub(crate) fn replica(input: &DeriveInput, error: &syn::Error) -> TokenStream {
     let version = quote!(#krate::Version);
     let ident = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let on_generics = on_any_connection(input, &quote!(::core::marker::Sized));
+    let on_generics = with_parameter(input, quote!(__C: ::core::marker::Sized));
     let (on_generics, _, _) = on_generics.split_for_impl();
     with_stub(
         error,
@@ -161,9 +138,9 @@ fn container(input: &DeriveInput, derive: Derive) -> Container {
     attr::container(&input.attrs, derive, &mut Errors::default())
 }
 
-fn on_any_connection(input: &DeriveInput, bound: &TokenStream) -> syn::Generics {
+fn with_parameter(input: &DeriveInput, parameter: TokenStream) -> syn::Generics {
     let mut generics = input.generics.clone();
-    generics.params.push(parse_quote!(__C: #bound));
+    generics.params.push(parse_quote!(#parameter));
     generics
 }
 

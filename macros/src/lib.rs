@@ -77,11 +77,12 @@ use syn::{DeriveInput, parse_macro_input};
 ///     fn key(&self) -> String { join_key(&[&self.id]) }
 ///     fn write_fields<W: FieldWriter>(&self, fields: &mut W) -> Result<()> { put(fields, "id", &self.id)?; … }
 /// }
-/// // For each database that outbox-core is built with:
-/// impl InsertOn<SqliteConnection> for Product { … }
-/// impl EntityOn<SqliteConnection> for Product { … }
-/// impl UpsertOn<SqliteConnection> for Product { … } // unless the database generates its key
-/// // And AsyncInsertOn, AsyncEntityOn, AsyncUpsertOn for each connection of diesel-async.
+/// // For each database that outbox-core is built with, pieces of SQL of Diesel's:
+/// impl FromRow<Sqlite> for Product { … }
+/// impl EntitySql<Sqlite> for Product { fn selection() …; fn is_row(id) …; fn changes(&self) … }
+/// impl NewRowSql<Sqlite> for Product { fn values(&self) … }
+/// // outbox-core makes statements of them, and so InsertOn, EntityOn and, unless the database generates the
+/// // key, UpsertOn; and AsyncInsertOn, AsyncEntityOn, AsyncUpsertOn for diesel-async.
 /// ```
 ///
 /// </details>

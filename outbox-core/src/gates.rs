@@ -36,51 +36,28 @@ macro_rules! __with_postgres {
 macro_rules! __with_postgres {
     ($($tokens:tt)*) => {};
 }
-#[cfg(feature = "async-sqlite")]
+// As above, for any connection, sync or async.
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __with_async_sqlite {
+macro_rules! __with_mysql_backend {
     ($($tokens:tt)*) => { $($tokens)* };
 }
-#[cfg(not(feature = "async-sqlite"))]
+#[cfg(not(any(feature = "mysql", feature = "async-mysql")))]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __with_async_sqlite {
+macro_rules! __with_mysql_backend {
     ($($tokens:tt)*) => {};
 }
-#[cfg(feature = "async-mysql")]
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __with_async_mysql {
+macro_rules! __with_postgres_backend {
     ($($tokens:tt)*) => { $($tokens)* };
 }
-#[cfg(not(feature = "async-mysql"))]
+#[cfg(not(any(feature = "postgres", feature = "async-postgres")))]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __with_async_mysql {
-    ($($tokens:tt)*) => {};
-}
-#[cfg(feature = "async-postgres")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_async_postgres {
-    ($($tokens:tt)*) => { $($tokens)* };
-}
-#[cfg(not(feature = "async-postgres"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_async_postgres {
-    ($($tokens:tt)*) => {};
-}
-#[cfg(feature = "async")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_async {
-    ($($tokens:tt)*) => { $($tokens)* };
-}
-#[cfg(not(feature = "async"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __with_async {
+macro_rules! __with_postgres_backend {
     ($($tokens:tt)*) => {};
 }

@@ -75,9 +75,11 @@ mod hash;
 mod inbox;
 mod message;
 pub mod migrate;
+mod model;
 mod retry;
 mod rows;
 mod schema;
+mod statement;
 mod subscriber;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,33 +1,26 @@
 //! What the derives call; not for use by hand.
 
-use std::marker::PhantomData;
-
 pub use diesel;
 use diesel::backend::Backend;
-use diesel::expression::{
-    AppearsOnTable, Expression, SelectableExpression, SqlLiteral, TypedExpressionType, ValidGrouping,
-    is_aggregate,
-};
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::result::{Error, QueryResult};
-use diesel::sql_types::{BigInt, Bool, Integer, SmallInt, TinyInt};
-#[cfg(feature = "async")]
-pub use diesel_async;
+use diesel::expression::Expression;
+use diesel::query_builder::QueryFragment;
+use diesel::sql_types::{BigInt, Integer, SmallInt, TinyInt};
 pub use serde;
 pub use serde_json;
 
 pub use ::core;
 
-#[cfg(feature = "async-sqlite")]
-pub use crate::asynchronous::AsyncSqliteConnection;
-#[cfg(feature = "mysql")]
-pub use crate::connection::written_out::insert_many;
 pub use crate::copy::{DeleteMark, Mark, Marks, mark, marks};
 pub use crate::entity::join_key;
 use crate::entity::{FieldWriter, Image};
 pub use crate::event::held_fields;
 pub use crate::hash::put_hashed;
-pub use crate::rows::{AnyOf, FirstOf, NotKept, pair};
+pub use crate::model::{
+    EntitySql, EntityTable, FromRow, NewRow, NewRowSql, ReadBack, UpsertKey, changes, from_row, row_metadata,
+    selection,
+};
+pub use crate::rows::{any_of, pair};
+pub use crate::statement::Fragment;
 
 /// A field of an image; a missing one is `null`, which an `Option` takes.
 pub fn field<T: serde::de::DeserializeOwned>(image: &Image, name: &str) -> crate::Result<T> {
@@ -120,54 +113,13 @@ impl AutoIncrement for BigInt {}
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
 impl<T: AutoIncrement> AutoIncrement for diesel::sql_types::Unsigned<T> {}
 
-/// `LAST_INSERT_ID()` in the type of a column.
-pub fn last_insert_id<C: Expression>(_: C) -> LastInsertId<C::SqlType>
+/// A column whose values AUTO_INCREMENT generates.
+pub fn generated<C, DB>(column: C) -> Fragment<'static, DB>
 where
-    C::SqlType: AutoIncrement + TypedExpressionType,
+    DB: Backend,
+    C: Expression<SqlType: AutoIncrement> + QueryFragment<DB> + 'static,
 {
-    LastInsertId(PhantomData)
-}
-
-/// `LAST_INSERT_ID()`. Diesel keeps no statement prepared that holds a text of `sql`, and this one is part of
-/// every insert on MySQL and MariaDB.
-#[derive(Debug, QueryId)]
-pub struct LastInsertId<T>(PhantomData<T>);
-
-impl<T: TypedExpressionType> Expression for LastInsertId<T> {
-    type SqlType = T;
-}
-impl<T, G> ValidGrouping<G> for LastInsertId<T> {
-    type IsAggregate = is_aggregate::Never;
-}
-impl<T, S> SelectableExpression<S> for LastInsertId<T> where Self: Expression {}
-impl<T, S> AppearsOnTable<S> for LastInsertId<T> where Self: Expression {}
-
-impl<T, DB: Backend> QueryFragment<DB> for LastInsertId<T> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.push_sql("LAST_INSERT_ID()");
-        Ok(())
-    }
-}
-
-/// Whether the generated keys of one INSERT follow each other without gaps.
-pub fn keys_are_consecutive() -> SqlLiteral<Bool> {
-    diesel::dsl::sql("@@auto_increment_increment = 1")
-}
-
-/// The rows, if as many were read back as were inserted.
-pub fn all_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
-    if rows.len() == inserted {
-        return Ok(rows);
-    }
-    Err(Error::QueryBuilderError(
-        format!(
-            "inserted {inserted} rows and found {} of them again: generated keys need \
-             auto_increment_increment = 1, and given keys must be stored as they are given; \
-             insert the entities one by one",
-            rows.len()
-        )
-        .into(),
-    ))
+    Box::new(column)
 }
 
 diesel::table! {

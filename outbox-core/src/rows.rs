@@ -1,15 +1,16 @@
-//! Expressions over rows that Diesel has no dynamic form of, and the pairing of rows by their key.
+//! Many rows: conditions on them, how they are read back, and their pairing by key.
 
 use std::collections::HashMap;
 
 use diesel::associations::Identifiable;
 use diesel::backend::Backend;
-use diesel::expression::{
-    AppearsOnTable, Expression, NonAggregate, SelectableExpression, ValidGrouping, is_aggregate,
-};
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::expression::{AppearsOnTable, Expression, NonAggregate};
+use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
-use diesel::sql_types::{Bool, BoolOrNullableBool, Integer};
+use diesel::sql_types::BoolOrNullableBool;
+
+use crate::model::{EntitySql, NewRowSql, ReadBack};
+use crate::statement::{Fragment, Server, Statement, select};
 
 /// A condition on the rows of a table, as Diesel's `filter` takes it.
 ///
@@ -47,89 +48,94 @@ impl<P, T, DB: Backend> Condition<T, DB> for P where
 {
 }
 
-/// `(a OR b OR …)` of any number of conditions of one form; none is false.
-#[derive(Debug)]
-pub struct AnyOf<E>(pub Vec<E>);
+/// Rows of one multi-row INSERT, as far as their values fit the servers' limits of placeholders.
+const INSERT_ROWS_MAX: usize = 1000;
+const PLACEHOLDERS_MAX: usize = 30_000;
+/// Rows that are read back by conditions on each: their order costs the square of it.
+const READ_BACK_ROWS_MAX: usize = 100;
 
-/// A condition, in a statement that is not to be kept prepared.
+/// How many of these rows one INSERT takes.
+pub(crate) fn of_one_insert<I: NewRowSql<DB>, DB: Backend>(new: &[I]) -> usize {
+    let fit = INSERT_ROWS_MAX.min(PLACEHOLDERS_MAX / I::COLUMNS.max(1));
+    match new.first().map(I::read_back) {
+        Some(ReadBack::By(_)) => fit.min(READ_BACK_ROWS_MAX),
+        _ => fit,
+    }
+}
+
+/// Reads the row that was inserted last.
 ///
-/// libmariadb waits for ever when it runs a prepared SELECT again whose last run ended in a deadlock between
-/// its rows, as a locking read's may (seen with 10.11.19, on MySQL too).
-#[derive(Debug)]
-pub struct NotKept<E>(pub E);
-
-/// The place of the first condition of one form that holds: `CASE WHEN a THEN 0 WHEN b THEN 1 … END`.
-#[derive(Debug)]
-pub struct FirstOf<E>(pub Vec<E>);
-
-impl<E: Expression> Expression for AnyOf<E> {
-    type SqlType = Bool;
-}
-
-impl<E: Expression> Expression for NotKept<E> {
-    type SqlType = Bool;
-}
-
-impl<E: Expression> Expression for FirstOf<E> {
-    type SqlType = Integer;
-}
-
-impl<E: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for AnyOf<E> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.unsafe_to_cache_prepared();
-        let Some((first, rest)) = self.0.split_first() else {
-            out.push_sql("1 = 0");
-            return Ok(());
-        };
-        out.push_sql("(");
-        first.walk_ast(out.reborrow())?;
-        for condition in rest {
-            out.push_sql(" OR ");
-            condition.walk_ast(out.reborrow())?;
-        }
-        out.push_sql(")");
-        Ok(())
+/// # Errors
+/// `NotFound` where the INSERT returns it.
+pub(crate) fn of_inserted<I, DB>(new: &I) -> QueryResult<Statement<'_, DB>>
+where
+    DB: Server,
+    I: NewRowSql<DB, Entity: EntitySql<DB>>,
+{
+    match new.read_back() {
+        ReadBack::Returned => Err(Error::NotFound),
+        ReadBack::By(condition) => Ok(select::<I::Entity, DB>(condition)),
+        ReadBack::Generated(column) => Ok(select::<I::Entity, DB>(column()).sql(" = LAST_INSERT_ID()")),
     }
 }
 
-impl<E: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for NotKept<E> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.unsafe_to_cache_prepared();
-        out.push_sql("(");
-        self.0.walk_ast(out.reborrow())?;
-        out.push_sql(")");
-        Ok(())
+/// Reads the rows of the last multi-row INSERT in its order.
+///
+/// # Errors
+/// `NotFound` where the INSERT returns them.
+pub(crate) fn of_all_inserted<I, DB>(new: &[I]) -> QueryResult<Statement<'_, DB>>
+where
+    DB: Server,
+    I: NewRowSql<DB, Entity: EntitySql<DB>>,
+{
+    // InnoDB gives one INSERT of known length consecutive keys, of which `LAST_INSERT_ID()` is the first.
+    if let Some(ReadBack::Generated(column)) = new.first().map(I::read_back) {
+        let rows = select::<I::Entity, DB>(column())
+            .sql(" >= LAST_INSERT_ID() AND @@auto_increment_increment = 1 ORDER BY ")
+            .fragment(column())
+            .sql(" ASC LIMIT ")
+            .number(new.len());
+        return Ok(rows.not_kept());
     }
+    let conditions = || {
+        new.iter().map(|row| match row.read_back() {
+            ReadBack::By(condition) => Ok(condition),
+            ReadBack::Returned | ReadBack::Generated(_) => Err(Error::NotFound),
+        })
+    };
+    let any = any_of(conditions().collect::<QueryResult<Vec<_>>>()?);
+    let mut rows = select::<I::Entity, DB>(any).sql(" ORDER BY CASE");
+    for (place, condition) in conditions().enumerate() {
+        rows = rows.sql(" WHEN ").fragment(condition?).sql(" THEN ").number(place);
+    }
+    Ok(rows.sql(" END").not_kept())
 }
 
-impl<E: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for FirstOf<E> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.unsafe_to_cache_prepared();
-        out.push_sql("CASE");
-        for (place, condition) in self.0.iter().enumerate() {
-            out.push_sql(" WHEN ");
-            condition.walk_ast(out.reborrow())?;
-            out.push_sql(&format!(" THEN {place}"));
-        }
-        out.push_sql(" END");
-        Ok(())
-    }
+/// `(a OR b OR …)`; none is false.
+pub fn any_of<'a, DB: Backend + 'a>(
+    conditions: impl IntoIterator<Item = Fragment<'a, DB>>,
+) -> Fragment<'a, DB> {
+    let any = conditions.into_iter().fold(None, |any: Option<Statement<'a, DB>>, condition| {
+        Some(any.map_or_else(|| Statement::new("("), |any| any.sql(" OR ")).fragment(condition))
+    });
+    Box::new(any.unwrap_or_else(|| Statement::new("(1 = 0")).sql(")").not_kept())
 }
 
-macro_rules! expression_of_conditions {
-    ($($name:ident),*) => {$(
-        impl<E> QueryId for $name<E> {
-            type QueryId = ();
-            const HAS_STATIC_QUERY_ID: bool = false;
-        }
-        impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for $name<E> where Self: Expression {}
-        impl<E: SelectableExpression<T>, T> SelectableExpression<T> for $name<E> where Self: AppearsOnTable<T> {}
-        impl<E: NonAggregate> ValidGrouping<()> for $name<E> {
-            type IsAggregate = is_aggregate::No;
-        }
-    )*};
+/// The rows, if as many were read back as were inserted.
+pub(crate) fn all_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
+    if rows.len() == inserted {
+        return Ok(rows);
+    }
+    Err(Error::QueryBuilderError(
+        format!(
+            "inserted {inserted} rows and found {} of them again: generated keys need \
+             auto_increment_increment = 1, and given keys must be stored as they are given; \
+             insert the entities one by one",
+            rows.len()
+        )
+        .into(),
+    ))
 }
-expression_of_conditions!(AnyOf, FirstOf, NotKept);
 
 /// Brings each row as it is together with the row as it was, by primary key.
 ///

@@ -1,15 +1,19 @@
-//! What `#[derive(Outbox)]` writes for each connection: the statements of an entity and its insertables.
-//!
-//! Concrete code per connection, RETURNING where the server has it and a read-back where not, so that no
-//! where-clauses of Diesel's reach the user.
+//! The statements of an entity and its insertables: RETURNING where the server has it and a read-back where
+//! not, of the pieces that `#[derive(Outbox)]` writes.
 
+use diesel::connection::TransactionManager;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 use diesel::{Connection, QueryResult, Table};
 
 use crate::entity::{Entity, Operation};
-use crate::rows::Condition;
+use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
+use crate::rows::{self, Condition};
+use crate::statement::{
+    self, Fragment, Server, ServerKind, StatementConnection, Upserted, first, returning, select,
+    select_locked, select_matching,
+};
 
-/// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` writes it for
+/// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
 /// the entity itself and, with `#[outbox(entity = Product)]`, for its insertable.
 ///
 /// A generic function names it together with [`EntityOn`] and [`UpsertOn`], as far as it writes so:
@@ -57,7 +61,7 @@ pub trait InsertOn<C>: Sized {
     fn insert_all_on(rows: &[Self], connection: &mut C) -> QueryResult<Vec<Self::Entity>>;
 }
 
-/// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` writes it.
+/// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` gives it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written through the outbox on `{C}`",
     note = "derive `Outbox` on it, and enable outbox-core's feature for that database"
@@ -121,7 +125,7 @@ pub trait EntityOn<C: Connection>: Entity {
 }
 
 /// An entity that can be inserted or, where its key is there, updated in one statement;
-/// `#[derive(Outbox)]` writes it for entities whose key the database does not generate.
+/// `#[derive(Outbox)]` gives it to entities whose key the database does not generate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be upserted through the outbox on `{C}`",
     note = "an entity whose key the database generates (`#[diesel(skip_insertion)]`) has none to be found by: insert or update it"
@@ -133,4 +137,181 @@ pub trait UpsertOn<C>: Entity {
     /// # Errors
     /// Any of Diesel's.
     fn upsert_on(&self, connection: &mut C) -> QueryResult<(Self, Operation)>;
+}
+
+type Sql<'a, C> = Fragment<'a, <C as Connection>::Backend>;
+
+#[diagnostic::do_not_recommend]
+impl<I, C> InsertOn<C> for I
+where
+    C: StatementConnection,
+    I: NewRowSql<C::Backend>,
+    I::Entity: EntitySql<C::Backend>,
+{
+    type Entity = <I as NewRow>::Entity;
+
+    fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
+        let insert = statement::insert::<I::Entity, _>(self.values());
+        if C::Backend::HAS_RETURNING {
+            return first(connection.load_all(returning::<I::Entity, _>(insert))?);
+        }
+        connection.execute_returning_count(&insert)?;
+        first(connection.load_all(rows::of_inserted(self)?)?)
+    }
+
+    fn insert_all_on(new: &[Self], connection: &mut C) -> QueryResult<Vec<Self::Entity>> {
+        let mut all = Vec::with_capacity(new.len());
+        for part in new.chunks(rows::of_one_insert::<I, _>(new)) {
+            let Some(values) = I::all_values(part) else { return insert_each(new, connection) };
+            let insert = statement::insert::<I::Entity, _>(values);
+            if C::Backend::HAS_RETURNING {
+                all.extend(connection.load_all::<I::Entity>(returning::<I::Entity, _>(insert))?);
+                continue;
+            }
+            connection.insert_many(&insert)?;
+            let inserted = connection.load_all::<I::Entity>(rows::of_all_inserted(part)?)?;
+            all.extend(rows::all_of(part.len(), inserted)?);
+        }
+        Ok(all)
+    }
+}
+
+/// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
+fn insert_each<I: InsertOn<C>, C: Connection>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>> {
+    C::TransactionManager::begin_transaction(connection)?;
+    match new.iter().map(|row| row.insert_on(connection)).collect() {
+        Ok(all) => C::TransactionManager::commit_transaction(connection).map(|()| all),
+        Err(error) => {
+            C::TransactionManager::rollback_transaction(connection)?;
+            Err(error)
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E, C> EntityOn<C> for E
+where
+    C: StatementConnection,
+    E: EntitySql<C::Backend>,
+{
+    type Table = <E as EntityTable>::Table;
+    type Id = <E as EntityTable>::Id;
+
+    fn lock_on(id: &Self::Id, connection: &mut C) -> QueryResult<Self> {
+        first(connection.load_all(select_locked::<E, _>(E::is_row(id)))?)
+    }
+
+    fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
+        update_one(self, self.changes(), connection)
+    }
+
+    fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
+    where
+        X: AsChangeset<Target = Self::Table>,
+        X::Changeset: QueryFragment<C::Backend>,
+    {
+        update_one(self, Box::new(changes.as_changeset()), connection)
+    }
+
+    fn update_where_on<P, X>(condition: P, changes: X, connection: &mut C) -> QueryResult<Vec<(Self, Self)>>
+    where
+        P: Condition<Self::Table, C::Backend>,
+        X: AsChangeset<Target = Self::Table>,
+        X::Changeset: QueryFragment<C::Backend>,
+    {
+        let before: Vec<E> = connection.load_all(select_matching::<E, _>(Box::new(condition)))?;
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let update = statement::update::<E, _>(E::are_rows(&before), Box::new(changes.as_changeset()))?;
+        let after = if C::Backend::HAS_RETURNING {
+            connection.load_all(returning::<E, _>(update))?
+        } else {
+            connection.execute_returning_count(&update)?;
+            drop(update);
+            // These are locked already.
+            connection.load_all(select_locked::<E, _>(E::are_rows(&before)))?
+        };
+        E::pair(before, after)
+    }
+
+    fn delete_on(&self, connection: &mut C) -> QueryResult<Self> {
+        delete_one(|| self.is_self(), connection)
+    }
+
+    fn delete_id_on(id: &Self::Id, connection: &mut C) -> QueryResult<Self> {
+        delete_one(|| E::is_row(id), connection)
+    }
+
+    fn delete_where_on<P>(condition: P, connection: &mut C) -> QueryResult<Vec<Self>>
+    where
+        P: Condition<Self::Table, C::Backend>,
+    {
+        if C::Backend::HAS_RETURNING {
+            let delete = statement::delete::<E, _>(Box::new(condition));
+            return connection.load_all(returning::<E, _>(delete));
+        }
+        let last: Vec<E> = connection.load_all(select_matching::<E, _>(Box::new(condition)))?;
+        if !last.is_empty() {
+            connection.execute_returning_count(&statement::delete::<E, _>(E::are_rows(&last)))?;
+        }
+        Ok(last)
+    }
+}
+
+fn update_one<E, C>(entity: &E, changes: Sql<'_, C>, connection: &mut C) -> QueryResult<E>
+where
+    C: StatementConnection,
+    E: EntitySql<C::Backend>,
+{
+    let update = statement::update::<E, _>(entity.is_self(), changes)?;
+    if C::Backend::HAS_RETURNING {
+        return first(connection.load_all(returning::<E, _>(update))?);
+    }
+    connection.execute_returning_count(&update)?;
+    // Locks, to see the row that the update saw and not an older one of the transaction's snapshot.
+    first(connection.load_all(select_locked::<E, _>(entity.is_self()))?)
+}
+
+fn delete_one<'e, E, C>(row: impl Fn() -> Sql<'e, C>, connection: &mut C) -> QueryResult<E>
+where
+    C: StatementConnection,
+    E: EntitySql<C::Backend>,
+{
+    let delete = statement::delete::<E, _>(row());
+    if C::Backend::HAS_RETURNING {
+        return first(connection.load_all(returning::<E, _>(delete))?);
+    }
+    let last = first(connection.load_all(select_locked::<E, _>(row()))?)?;
+    connection.execute_returning_count(&delete)?;
+    Ok(last)
+}
+
+#[diagnostic::do_not_recommend]
+impl<E, C> UpsertOn<C> for E
+where
+    C: StatementConnection,
+    E: EntitySql<C::Backend> + NewRowSql<C::Backend> + UpsertKey,
+{
+    fn upsert_on(&self, connection: &mut C) -> QueryResult<(Self, Operation)> {
+        let upsert = statement::upsert::<E, _>(self.values(), self.changes())?;
+        let (row, is_new) = match C::Backend::KIND {
+            ServerKind::Postgres => {
+                let rows = connection.load_all(statement::returning_upserted::<E, _>(upsert))?;
+                let Upserted { row, is_new } = first(rows)?;
+                (row, is_new)
+            }
+            ServerKind::Sqlite => {
+                let found: Vec<E> = connection.load_all(select::<E, _>(self.is_self()))?;
+                (first(connection.load_all(returning::<E, _>(upsert))?)?, found.is_empty())
+            }
+            ServerKind::Mysql => {
+                // A look that locks sees what is committed, not the transaction's snapshot.
+                let found: Vec<E> = connection.load_all(select_locked::<E, _>(self.is_self()))?;
+                connection.execute_returning_count(&upsert)?;
+                (first(connection.load_all(select_locked::<E, _>(self.is_self()))?)?, found.is_empty())
+            }
+        };
+        Ok((row, Operation::of_upsert(is_new)))
+    }
 }

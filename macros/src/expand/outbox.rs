@@ -5,7 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::paths::{Paths, at, fingerprint, in_const, key_fn, type_text};
-use super::statements::Statements;
+use super::pieces::Pieces;
 use crate::ast::{Entity, Field, Form, Insertable, Outbox, Recorded};
 
 pub(crate) fn outbox(outbox: &Outbox) -> TokenStream {
@@ -16,9 +16,9 @@ pub(crate) fn outbox(outbox: &Outbox) -> TokenStream {
 }
 
 fn entity(entity: &Entity) -> TokenStream {
-    let Entity { krate, ident, table, id, read_back, .. } = entity;
+    let Entity { krate, ident, table, id, read_back, columns, .. } = entity;
     let paths = Paths::new(krate);
-    let Paths { diesel, query_result, .. } = &paths;
+    let Paths { diesel, private, query_result, .. } = &paths;
     let names = names(&paths, entity);
     let id_types = id.iter().map(|field| &field.ty);
     // A single column is no tuple.
@@ -28,114 +28,49 @@ fn entity(entity: &Entity) -> TokenStream {
     } else {
         quote!((#(#id_types),*))
     };
-
-    let by_connection = paths.per_connection(|database| {
-        let statements = Statements { paths: &paths, database, table, entity: &quote!(Self), read_back, columns: entity.columns };
-        let connection = &database.connection;
-        let backend = &database.backend;
-        let (asyncness, send, insert_on, entity_on, upsert_on) = if database.is_async {
-            (quote!(async), quote!(+ ::core::marker::Send), quote!(AsyncInsertOn), quote!(AsyncEntityOn), quote!(AsyncUpsertOn))
-        } else {
-            (quote!(), quote!(), quote!(InsertOn), quote!(EntityOn), quote!(UpsertOn))
-        };
-        let changes = quote! {
-            __X: #diesel::query_builder::AsChangeset<Target = #table::table> #send,
-            __X::Changeset: #diesel::query_builder::QueryFragment<#backend> #send
-        };
-        let condition = quote!(__P: #krate::Condition<#table::table, #backend> #send);
-        let insert = statements.insert();
-        let insert_all = statements.insert_all(id);
-        let lock = statements.lock(id);
-        let update = statements.update();
-        let update_with = statements.update_with();
-        let update_where = statements.update_where(id);
-        let delete = statements.delete();
-        let delete_id = statements.delete_id(id);
-        let delete_where = statements.delete_where(id);
-        let upsert = entity.has_own_id().then(|| {
-            let upsert = statements.upsert();
-            quote! {
-                #[automatically_derived]
-                impl #krate::#upsert_on<#connection> for #ident {
-                    #asyncness fn upsert_on(
-                        &self,
-                        __connection: &mut #connection,
-                    ) -> #query_result<(Self, #krate::Operation)> {
-                        #upsert
-                    }
-                }
-            }
-        });
+    let upsert = entity.has_own_id().then(|| {
+        let columns = id.iter().map(|field| &field.column);
         quote! {
             #[automatically_derived]
-            impl #krate::#insert_on<#connection> for #ident {
-                type Entity = Self;
-                #asyncness fn insert_on(&self, __connection: &mut #connection) -> #query_result<Self> {
-                    #insert
-                }
-                #asyncness fn insert_all_on(
-                    __rows: &[Self],
-                    __connection: &mut #connection,
-                ) -> #query_result<::std::vec::Vec<Self>> {
-                    #insert_all
-                }
+            impl #private::UpsertKey for #ident {
+                const KEY_COLUMNS: &'static [&'static ::core::primitive::str] =
+                    &[#(<#table::#columns as #diesel::Column>::NAME),*];
             }
+        }
+    });
+    let by_backend = paths.per_backend(|server, backend| {
+        let pieces = Pieces { paths: &paths, server, backend, table };
+        let of_entity = pieces.entity(ident, id);
+        let of_new_row = pieces.new_row(read_back);
+        quote! {
+            #of_entity
             #[automatically_derived]
-            impl #krate::#entity_on<#connection> for #ident {
-                type Table = #table::table;
-                type Id = #id_type;
-                #asyncness fn lock_on(__id: &#id_type, __connection: &mut #connection) -> #query_result<Self> {
-                    #lock
-                }
-                #asyncness fn update_on(&self, __connection: &mut #connection) -> #query_result<Self> {
-                    #update
-                }
-                #asyncness fn update_with_on<__X>(
-                    &self,
-                    __changes: __X,
-                    __connection: &mut #connection,
-                ) -> #query_result<Self>
-                where
-                    #changes
-                {
-                    #update_with
-                }
-                #asyncness fn update_where_on<__P, __X>(
-                    __condition: __P,
-                    __changes: __X,
-                    __connection: &mut #connection,
-                ) -> #query_result<::std::vec::Vec<(Self, Self)>>
-                where
-                    #condition,
-                    #changes
-                {
-                    #update_where
-                }
-                #asyncness fn delete_on(&self, __connection: &mut #connection) -> #query_result<Self> {
-                    #delete
-                }
-                #asyncness fn delete_id_on(
-                    __id: &#id_type,
-                    __connection: &mut #connection,
-                ) -> #query_result<Self> {
-                    #delete_id
-                }
-                #asyncness fn delete_where_on<__P>(
-                    __condition: __P,
-                    __connection: &mut #connection,
-                ) -> #query_result<::std::vec::Vec<Self>>
-                where
-                    #condition
-                {
-                    #delete_where
-                }
+            impl #private::NewRowSql<#backend> for #ident {
+                #of_new_row
             }
-            #upsert
         }
     });
     in_const(&quote! {
         #names
-        #by_connection
+        #[automatically_derived]
+        impl #private::EntityTable for #ident {
+            type Table = #table::table;
+            type Id = #id_type;
+            fn pair(
+                __before: ::std::vec::Vec<Self>,
+                __after: ::std::vec::Vec<Self>,
+            ) -> #query_result<::std::vec::Vec<(Self, Self)>> {
+                #private::pair(__before, __after)
+            }
+        }
+        #[automatically_derived]
+        impl #private::NewRow for #ident {
+            type Table = #table::table;
+            type Entity = Self;
+            const COLUMNS: ::core::primitive::usize = #columns;
+        }
+        #upsert
+        #by_backend
     })
 }
 
@@ -213,43 +148,25 @@ fn form_text(recorded: &Recorded) -> String {
 fn insertable(insertable: &Insertable) -> TokenStream {
     let Insertable { krate, ident, generics, table, entity, named_columns, read_back, columns } = insertable;
     let paths = Paths::new(krate);
-    let query_result = &paths.query_result;
+    let private = &paths.private;
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
-    let by_connection = paths.per_connection(|database| {
-        let connection = &database.connection;
-        let statements = Statements {
-            paths: &paths,
-            database,
-            table,
-            entity: &quote!(#entity),
-            read_back,
-            columns: *columns,
-        };
-        let insert = statements.insert();
-        let insert_all = statements.insert_all(&[]);
-        let (asyncness, insert_on) = if database.is_async {
-            (quote!(async), quote!(AsyncInsertOn))
-        } else {
-            (quote!(), quote!(InsertOn))
-        };
+    let by_backend = paths.per_backend(|server, backend| {
+        let of_new_row = Pieces { paths: &paths, server, backend, table }.new_row(read_back);
         quote! {
             #[automatically_derived]
-            impl #impl_generics #krate::#insert_on<#connection> for #ident #type_generics #where_clause {
-                type Entity = #entity;
-                #asyncness fn insert_on(&self, __connection: &mut #connection) -> #query_result<#entity> {
-                    #insert
-                }
-                #asyncness fn insert_all_on(
-                    __rows: &[Self],
-                    __connection: &mut #connection,
-                ) -> #query_result<::std::vec::Vec<#entity>> {
-                    #insert_all
-                }
+            impl #impl_generics #private::NewRowSql<#backend> for #ident #type_generics #where_clause {
+                #of_new_row
             }
         }
     });
     in_const(&quote! {
         #(const _: () = { let _ = #table::#named_columns; };)*
-        #by_connection
+        #[automatically_derived]
+        impl #impl_generics #private::NewRow for #ident #type_generics #where_clause {
+            type Table = #table::table;
+            type Entity = #entity;
+            const COLUMNS: ::core::primitive::usize = #columns;
+        }
+        #by_backend
     })
 }

@@ -25,37 +25,34 @@ impl Paths {
         Self { krate: krate.clone(), private, diesel, query_result }
     }
 
-    /// One piece of code for each connection, of which `outbox-core` keeps those that it is built with.
-    pub(super) fn per_connection(&self, code: impl Fn(&Database) -> TokenStream) -> TokenStream {
-        let all = [false, true].into_iter().flat_map(|is_async| Server::ALL.map(|server| (server, is_async)));
-        all.map(|(server, is_async)| self.on(server, is_async, &code)).collect()
-    }
-
-    /// The code for the sync connections only.
-    pub(super) fn per_database(&self, code: impl Fn(&Database) -> TokenStream) -> TokenStream {
-        Server::ALL.into_iter().map(|server| self.on(server, false, &code)).collect()
-    }
-
-    fn on(&self, server: Server, is_async: bool, code: &impl Fn(&Database) -> TokenStream) -> TokenStream {
-        let Self { krate, private, diesel, .. } = self;
-        let on_async = quote!(#private::diesel_async);
-        let (connection, backend) = match (server, is_async) {
-            (Server::Sqlite, false) => {
-                (quote!(#diesel::sqlite::SqliteConnection), quote!(#diesel::sqlite::Sqlite))
-            }
-            (Server::Mysql, false) => {
-                (quote!(#diesel::mysql::MysqlConnection), quote!(#diesel::mysql::Mysql))
-            }
-            (Server::Postgres, false) => (quote!(#diesel::pg::PgConnection), quote!(#diesel::pg::Pg)),
-            (Server::Sqlite, true) => {
-                (quote!(#private::AsyncSqliteConnection), quote!(#diesel::sqlite::Sqlite))
-            }
-            (Server::Mysql, true) => (quote!(#on_async::AsyncMysqlConnection), quote!(#diesel::mysql::Mysql)),
-            (Server::Postgres, true) => (quote!(#on_async::AsyncPgConnection), quote!(#diesel::pg::Pg)),
+    /// One piece of code for each backend, of which `outbox-core` keeps those that it is built with.
+    pub(super) fn per_backend(&self, code: impl Fn(Server, &TokenStream) -> TokenStream) -> TokenStream {
+        let Self { krate, diesel, .. } = self;
+        let on = |server| {
+            let (backend, wrapper) = match server {
+                Server::Sqlite => (quote!(#diesel::sqlite::Sqlite), quote!(__with_sqlite)),
+                Server::Mysql => (quote!(#diesel::mysql::Mysql), quote!(__with_mysql_backend)),
+                Server::Postgres => (quote!(#diesel::pg::Pg), quote!(__with_postgres_backend)),
+            };
+            let code = code(server, &backend);
+            quote!(#krate::#wrapper! { #code })
         };
-        let wrapper = format_ident!("__with_{}{}", if is_async { "async_" } else { "" }, server.feature());
-        let code = code(&Database { server, is_async, connection, backend });
-        quote!(#krate::#wrapper! { #code })
+        Server::ALL.into_iter().map(on).collect()
+    }
+
+    /// The same for each sync connection.
+    pub(super) fn per_connection(&self, code: impl Fn(&TokenStream) -> TokenStream) -> TokenStream {
+        let Self { krate, diesel, .. } = self;
+        let on = |server| {
+            let (connection, wrapper) = match server {
+                Server::Sqlite => (quote!(#diesel::sqlite::SqliteConnection), quote!(__with_sqlite)),
+                Server::Mysql => (quote!(#diesel::mysql::MysqlConnection), quote!(__with_mysql)),
+                Server::Postgres => (quote!(#diesel::pg::PgConnection), quote!(__with_postgres)),
+            };
+            let code = code(&connection);
+            quote!(#krate::#wrapper! { #code })
+        };
+        Server::ALL.into_iter().map(on).collect()
     }
 
     /// Runs a statement on the sync connection that every method is given.
@@ -63,16 +60,6 @@ impl Paths {
         let diesel = &self.diesel;
         let method = format_ident!("{method}");
         quote!(#diesel::RunQueryDsl::#method(#statement, __connection))
-    }
-
-    /// Runs a statement on the connection of either kind that every method is given.
-    pub(super) fn run_on(&self, database: &Database, method: &str, statement: &TokenStream) -> TokenStream {
-        if !database.is_async {
-            return self.run(method, statement);
-        }
-        let private = &self.private;
-        let method = format_ident!("{method}");
-        quote!(#private::diesel_async::RunQueryDsl::#method(#statement, __connection).await)
     }
 
     /// `table.column = value`.
@@ -109,27 +96,6 @@ pub(super) enum Server {
 
 impl Server {
     const ALL: [Self; 3] = [Self::Sqlite, Self::Mysql, Self::Postgres];
-
-    fn feature(self) -> &'static str {
-        match self {
-            Self::Sqlite => "sqlite",
-            Self::Mysql => "mysql",
-            Self::Postgres => "postgres",
-        }
-    }
-
-    /// MariaDB has it for INSERT and DELETE, but Diesel's MySQL connection cannot read it.
-    pub(super) fn has_returning(self) -> bool {
-        self != Self::Mysql
-    }
-}
-
-/// A connection that code is written for.
-pub(super) struct Database {
-    pub(super) server: Server,
-    pub(super) is_async: bool,
-    pub(super) connection: TokenStream,
-    pub(super) backend: TokenStream,
 }
 
 pub(super) fn key_fn(paths: &Paths, key: &[Field]) -> TokenStream {

@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
-use super::paths::{Database, Paths, at, in_const};
+use super::paths::{Paths, at, in_const};
 use super::told_at;
 use crate::ast::{Field, Followed, Replica};
 
@@ -25,7 +25,7 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
     });
     let marks = marks(&paths, replica);
     let statements = Statements::new(&paths, replica);
-    let by_database = paths.per_database(|database| statements.on(&paths, ident, database));
+    let by_connection = paths.per_connection(|connection| statements.on(&paths, ident, connection));
     in_const(&quote! {
         #[automatically_derived]
         impl #krate::Replica for #ident {
@@ -41,7 +41,7 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
             }
         }
         #marks
-        #by_database
+        #by_connection
     })
 }
 
@@ -97,10 +97,9 @@ impl Statements {
         }
     }
 
-    fn on(&self, paths: &Paths, ident: &Ident, database: &Database) -> TokenStream {
+    fn on(&self, paths: &Paths, ident: &Ident, connection: &TokenStream) -> TokenStream {
         let Paths { krate, query_result, .. } = paths;
         let Self { update_older, exists, insert, delete_older } = self;
-        let connection = &database.connection;
         quote! {
             #[automatically_derived]
             impl #krate::ReplicaOn<#connection> for #ident {

@@ -1,13 +1,21 @@
-//! What `#[derive(Outbox)]` writes for each async connection: see the sync twins in `crate::write`.
+//! The statements of an entity and its insertables on async connections: see the sync twins in `crate::write`.
+
+use std::future::Future;
 
 use diesel::query_builder::{AsChangeset, QueryFragment};
 use diesel::{QueryResult, Table};
-use diesel_async::AsyncConnectionCore;
+use diesel_async::{AsyncConnection, AsyncConnectionCore, TransactionManager};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::entity::{Entity, Operation};
-use crate::rows::Condition;
+use crate::model::{EntitySql, EntityTable, FromRow, NewRow, NewRowSql, UpsertKey};
+use crate::rows::{self, Condition};
+use crate::statement::{
+    self, Fragment, Server, ServerKind, Statement, Upserted, first, from_row, returning, select,
+    select_locked, select_matching,
+};
 
-/// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` writes it for
+/// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
 /// the entity itself and, with `#[outbox(entity = Product)]`, for its insertable.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be inserted through the outbox on `{C}`",
@@ -34,7 +42,7 @@ pub trait AsyncInsertOn<C>: Sized {
     ) -> impl Future<Output = QueryResult<Vec<Self::Entity>>> + Send;
 }
 
-/// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` writes it.
+/// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` gives it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written through the outbox on `{C}`",
     note = "derive `Outbox` on it, and enable outbox-core's `async-…` feature for that database"
@@ -109,7 +117,7 @@ pub trait AsyncEntityOn<C: AsyncConnectionCore>: Entity {
 }
 
 /// An entity that can be inserted or, where its key is there, updated in one statement;
-/// `#[derive(Outbox)]` writes it for entities whose key the database does not generate.
+/// `#[derive(Outbox)]` gives it to entities whose key the database does not generate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be upserted through the outbox on `{C}`",
     note = "an entity whose key the database generates (`#[diesel(skip_insertion)]`) has none to be found by: insert or update it"
@@ -121,4 +129,215 @@ pub trait AsyncUpsertOn<C>: Entity {
     /// # Errors
     /// Any of Diesel's.
     fn upsert_on(&self, connection: &mut C) -> impl Future<Output = QueryResult<(Self, Operation)>> + Send;
+}
+
+type Sql<'a, C> = Fragment<'a, <C as AsyncConnectionCore>::Backend>;
+
+/// The statement is rendered here and now, so that the future does not hold it: pieces of SQL need not be `Send`.
+fn load<'c, 's, R, C>(
+    connection: &'c mut C,
+    statement: Statement<'s, C::Backend>,
+) -> impl Future<Output = QueryResult<Vec<R>>> + Send + use<'c, 's, R, C>
+where
+    C: AsyncConnectionCore<Backend: Server>,
+    R: FromRow<C::Backend> + Send + 's,
+{
+    let loading = connection.load(statement.loading::<R>());
+    async move { loading.await?.map(|row| from_row(&row?)).try_collect().await }
+}
+
+#[diagnostic::do_not_recommend]
+impl<I, C> AsyncInsertOn<C> for I
+where
+    C: AsyncConnection<Backend: Server>,
+    I: NewRowSql<C::Backend> + Sync,
+    I::Entity: EntitySql<C::Backend> + Send,
+{
+    type Entity = <I as NewRow>::Entity;
+
+    async fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
+        let insert = statement::insert::<I::Entity, _>(self.values());
+        if C::Backend::HAS_RETURNING {
+            return first(load(connection, returning::<I::Entity, _>(insert)).await?);
+        }
+        connection.execute_returning_count(insert).await?;
+        let reading = load(connection, rows::of_inserted(self)?);
+        first(reading.await?)
+    }
+
+    async fn insert_all_on(new: &[Self], connection: &mut C) -> QueryResult<Vec<Self::Entity>> {
+        let mut all = Vec::with_capacity(new.len());
+        for part in new.chunks(rows::of_one_insert::<I, _>(new)) {
+            let Some(values) = I::all_values(part) else { return insert_each(new, connection).await };
+            let insert = statement::insert::<I::Entity, _>(values);
+            if C::Backend::HAS_RETURNING {
+                all.extend(load::<I::Entity, _>(connection, returning::<I::Entity, _>(insert)).await?);
+                continue;
+            }
+            connection.execute_returning_count(insert).await?;
+            let reading = load::<I::Entity, _>(connection, rows::of_all_inserted(part)?);
+            all.extend(rows::all_of(part.len(), reading.await?)?);
+        }
+        Ok(all)
+    }
+}
+
+/// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
+async fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
+where
+    C: AsyncConnection,
+    I: AsyncInsertOn<C, Entity: Send> + Sync,
+{
+    C::TransactionManager::begin_transaction(connection).await?;
+    let mut all = Vec::with_capacity(new.len());
+    for row in new {
+        match row.insert_on(connection).await {
+            Ok(inserted) => all.push(inserted),
+            Err(error) => {
+                C::TransactionManager::rollback_transaction(connection).await?;
+                return Err(error);
+            }
+        }
+    }
+    C::TransactionManager::commit_transaction(connection).await?;
+    Ok(all)
+}
+
+#[diagnostic::do_not_recommend]
+impl<E, C> AsyncEntityOn<C> for E
+where
+    C: AsyncConnection<Backend: Server>,
+    E: EntitySql<C::Backend> + Send + Sync,
+    <E as EntityTable>::Id: Sync,
+{
+    type Table = <E as EntityTable>::Table;
+    type Id = <E as EntityTable>::Id;
+
+    async fn lock_on(id: &Self::Id, connection: &mut C) -> QueryResult<Self> {
+        first(load(connection, select_locked::<E, _>(E::is_row(id))).await?)
+    }
+
+    async fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
+        update_one(self, || self.changes(), connection).await
+    }
+
+    async fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
+    where
+        X: AsChangeset<Target = Self::Table> + Send,
+        X::Changeset: QueryFragment<C::Backend> + Send,
+    {
+        update_one(self, || Box::new(changes.as_changeset()), connection).await
+    }
+
+    async fn update_where_on<P, X>(
+        condition: P,
+        changes: X,
+        connection: &mut C,
+    ) -> QueryResult<Vec<(Self, Self)>>
+    where
+        P: Condition<Self::Table, C::Backend> + Send,
+        X: AsChangeset<Target = Self::Table> + Send,
+        X::Changeset: QueryFragment<C::Backend> + Send,
+    {
+        let before: Vec<E> = load(connection, select_matching::<E, _>(Box::new(condition))).await?;
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let update = statement::update::<E, _>(E::are_rows(&before), Box::new(changes.as_changeset()))?;
+        let after = if C::Backend::HAS_RETURNING {
+            load(connection, returning::<E, _>(update)).await?
+        } else {
+            connection.execute_returning_count(update).await?;
+            // These are locked already.
+            load(connection, select_locked::<E, _>(E::are_rows(&before))).await?
+        };
+        E::pair(before, after)
+    }
+
+    async fn delete_on(&self, connection: &mut C) -> QueryResult<Self> {
+        delete_one(|| self.is_self(), connection).await
+    }
+
+    async fn delete_id_on(id: &Self::Id, connection: &mut C) -> QueryResult<Self> {
+        delete_one(|| E::is_row(id), connection).await
+    }
+
+    async fn delete_where_on<P>(condition: P, connection: &mut C) -> QueryResult<Vec<Self>>
+    where
+        P: Condition<Self::Table, C::Backend> + Send,
+    {
+        if C::Backend::HAS_RETURNING {
+            let delete = statement::delete::<E, _>(Box::new(condition));
+            return load(connection, returning::<E, _>(delete)).await;
+        }
+        let last: Vec<E> = load(connection, select_matching::<E, _>(Box::new(condition))).await?;
+        if !last.is_empty() {
+            connection.execute_returning_count(statement::delete::<E, _>(E::are_rows(&last))).await?;
+        }
+        Ok(last)
+    }
+}
+
+async fn update_one<'x, E, C>(
+    entity: &'x E,
+    changes: impl FnOnce() -> Sql<'x, C> + Send,
+    connection: &mut C,
+) -> QueryResult<E>
+where
+    C: AsyncConnection<Backend: Server>,
+    E: EntitySql<C::Backend> + Send + Sync,
+{
+    let update = statement::update::<E, _>(entity.is_self(), changes())?;
+    if C::Backend::HAS_RETURNING {
+        return first(load(connection, returning::<E, _>(update)).await?);
+    }
+    // A row that did not change counts as none here: the read tells whether there is one. It locks, to see the
+    // row that the update saw and not an older one of the transaction's snapshot.
+    connection.execute_returning_count(update).await?;
+    first(load(connection, select_locked::<E, _>(entity.is_self())).await?)
+}
+
+async fn delete_one<'e, E, C>(row: impl Fn() -> Sql<'e, C> + Send, connection: &mut C) -> QueryResult<E>
+where
+    C: AsyncConnection<Backend: Server>,
+    E: EntitySql<C::Backend> + Send,
+{
+    if C::Backend::HAS_RETURNING {
+        let delete = statement::delete::<E, _>(row());
+        return first(load(connection, returning::<E, _>(delete)).await?);
+    }
+    let last = first(load(connection, select_locked::<E, _>(row())).await?)?;
+    connection.execute_returning_count(statement::delete::<E, _>(row())).await?;
+    Ok(last)
+}
+
+#[diagnostic::do_not_recommend]
+impl<E, C> AsyncUpsertOn<C> for E
+where
+    C: AsyncConnection<Backend: Server>,
+    E: EntitySql<C::Backend> + NewRowSql<C::Backend> + UpsertKey + Send + Sync,
+{
+    async fn upsert_on(&self, connection: &mut C) -> QueryResult<(Self, Operation)> {
+        let upsert = || statement::upsert::<E, _>(self.values(), self.changes());
+        let (row, is_new) = match C::Backend::KIND {
+            ServerKind::Postgres => {
+                let upserting = load(connection, statement::returning_upserted::<E, _>(upsert()?));
+                let Upserted { row, is_new } = first(upserting.await?)?;
+                (row, is_new)
+            }
+            ServerKind::Sqlite => {
+                let found: Vec<E> = load(connection, select::<E, _>(self.is_self())).await?;
+                let upserting = load(connection, returning::<E, _>(upsert()?));
+                (first(upserting.await?)?, found.is_empty())
+            }
+            ServerKind::Mysql => {
+                // A look that locks sees what is committed, not the transaction's snapshot.
+                let found: Vec<E> = load(connection, select_locked::<E, _>(self.is_self())).await?;
+                let upserting = connection.execute_returning_count(upsert()?);
+                upserting.await?;
+                (first(load(connection, select_locked::<E, _>(self.is_self())).await?)?, found.is_empty())
+            }
+        };
+        Ok((row, Operation::of_upsert(is_new)))
+    }
 }

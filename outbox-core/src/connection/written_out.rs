@@ -23,11 +23,11 @@ const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// Any of Diesel's.
-pub fn insert_many<S>(statement: S, connection: &mut MysqlConnection) -> QueryResult<()>
-where
-    S: QueryFragment<Mysql> + QueryId,
-{
-    if let Some(sql) = written_out(&statement)? {
+pub(crate) fn insert_many(
+    connection: &mut MysqlConnection,
+    statement: &(impl QueryFragment<Mysql> + QueryId),
+) -> QueryResult<()> {
+    if let Some(sql) = written_out(statement)? {
         match connection.batch_execute(&sql) {
             // Diesel knows no kinds of errors for text. The statement has done nothing, so the prepared one meets
             // the same duplicate and names it; after a deadlock or a lost connection there is nothing to repeat.
@@ -36,7 +36,7 @@ where
             other => return other,
         }
     }
-    connection.execute_returning_count(&statement).map(drop)
+    connection.execute_returning_count(statement).map(drop)
 }
 
 /// The statement with its values in the places of the placeholders; `None` when one of them has no certain form
