@@ -18,6 +18,10 @@
 
 #[cfg(feature = "admin")]
 pub mod admin;
+#[cfg(feature = "binlog")]
+pub mod binlog;
+#[cfg(feature = "binlog")]
+pub mod change;
 pub mod check;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
