@@ -12,6 +12,7 @@ use std::sync::Arc;
 use outbox_core::Result;
 
 pub use crate::binlog::position::Position;
+use crate::binlog::spool::Spool;
 
 /// A table of the source, as it was when its row was written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -312,7 +313,8 @@ pub struct Txn {
     pub checksum: u32,
     /// What it did to the subscribed tables, in order; empty if it touched none of them.
     pub changes: Changes,
-    /// DDL and other statements that the source logged as text; they come after the changes.
+    /// DDL and other statements that the source logged as text. A transaction has either these or changes, but
+    /// for CREATE TABLE … SELECT, whose statement comes first.
     pub statements: Vec<Statement>,
 }
 
@@ -325,14 +327,49 @@ pub struct Statement {
     pub sql: String,
 }
 
-/// The changes of one transaction, in order; held in memory or, when large, in a temporary file.
-#[derive(Clone, Default)]
-pub struct Changes(Vec<Change>);
+/// The changes of one transaction, in order; held in memory or, when large, in a temporary file. A clone shares
+/// them.
+#[derive(Clone)]
+pub struct Changes(Held);
+
+#[derive(Clone)]
+enum Held {
+    /// As they are.
+    Decoded(Arc<[Change]>),
+    /// As the source logged them.
+    Logged(Arc<Spool>),
+}
 
 impl Changes {
+    pub(crate) fn logged(spool: Spool) -> Self {
+        Self(Held::Logged(Arc::new(spool)))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        match &self.0 {
+            Held::Decoded(changes) => changes.is_empty(),
+            Held::Logged(spool) => spool.len() == 0,
+        }
+    }
+
+    /// About how many bytes they take, for limits on what is gathered.
+    pub fn weight_bytes(&self) -> u64 {
+        match &self.0 {
+            Held::Decoded(changes) => {
+                let rows = changes.iter().flat_map(|change| [change.before(), change.after()]).flatten();
+                rows.flat_map(|row| &row.0).map(|value| value.weight_bytes() as u64).sum()
+            }
+            Held::Logged(spool) => spool.bytes(),
+        }
+    }
+
+    /// The tables that are changed, as of their changes; a table may come more than once.
+    pub fn tables(&self) -> Box<dyn Iterator<Item = &Arc<Table>> + '_> {
+        match &self.0 {
+            Held::Decoded(changes) => Box::new(changes.iter().map(|change| &change.table)),
+            Held::Logged(spool) => Box::new(spool.tables()),
+        }
     }
 
     /// The changes in order, decoded as they are asked for; may be called again.
@@ -341,21 +378,31 @@ impl Changes {
     /// on with the other tables' changes.
     ///
     /// # Errors
-    /// The temporary file cannot be read.
+    /// The temporary file cannot be written to its end.
     pub fn iter(&self) -> Result<Box<dyn Iterator<Item = Result<Change>> + '_>> {
-        Ok(Box::new(self.0.iter().cloned().map(Ok)))
+        Ok(match &self.0 {
+            Held::Decoded(changes) => Box::new(changes.iter().cloned().map(Ok)),
+            Held::Logged(spool) => Box::new(spool.changes()?),
+        })
+    }
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Vec::new().into()
     }
 }
 
 impl From<Vec<Change>> for Changes {
     fn from(changes: Vec<Change>) -> Self {
-        Self(changes)
+        Self(Held::Decoded(changes.into()))
     }
 }
 
 impl fmt::Debug for Changes {
+    /// How many bytes; never values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.0).finish()
+        write!(f, "Changes({} bytes)", self.weight_bytes())
     }
 }
 

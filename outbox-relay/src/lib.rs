@@ -36,6 +36,8 @@ pub mod publish;
 mod relay;
 pub mod report;
 pub mod retry;
+#[cfg(feature = "binlog")]
+pub mod snapshot;
 pub mod status;
 
 pub use config::{Config, OutboxConfig, Unrouted};

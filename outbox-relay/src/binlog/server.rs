@@ -1,0 +1,162 @@
+//! What has to be asked from the source besides its binary log.
+
+use std::collections::HashMap;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Opts, Row};
+use outbox_core::{Error, ErrorKind, Result};
+
+use super::Source;
+use super::connection::Identity;
+use super::decode::Collations;
+use super::position::{Gtids, Position};
+use crate::change::AddressType;
+
+/// A connection for queries.
+pub struct Server {
+    connection: Conn,
+    is_mariadb: bool,
+}
+
+impl Server {
+    /// Connects. The session reads text as UTF-8 and times in UTC.
+    ///
+    /// # Errors
+    /// `Outage` when the server cannot be reached, `Database` when it refuses.
+    pub async fn connect(source: &Source) -> Result<Self> {
+        let refused = |error: mysql_async::Error| {
+            let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
+            Error::new(kind, format!("{}: connecting: {}", source.url, source.url.scrub(&error.to_string())))
+        };
+        let opts = Opts::from_url(source.url.expose()).map_err(|error| refused(error.into()))?;
+        let mut connection = Conn::new(opts).await.map_err(refused)?;
+        let setup = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
+        connection.query_drop(setup).await.map_err(refused)?;
+        let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(refused)?;
+        let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
+        Ok(Self { connection, is_mariadb })
+    }
+
+    /// Whether it is MariaDB.
+    pub fn is_mariadb(&self) -> bool {
+        self.is_mariadb
+    }
+
+    /// The connection itself.
+    pub fn connection(&mut self) -> &mut Conn {
+        &mut self.connection
+    }
+
+    /// The position at the end of the source's binary log: every visible transaction is in it, and perhaps one
+    /// that is not visible yet.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn end(&mut self) -> Result<Position> {
+        let mut row: Option<Row> = None;
+        // The first is of MySQL 8.2 and later, which have no longer the second.
+        for statement in ["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"] {
+            match self.connection.query_first(statement).await {
+                Ok(found) => {
+                    row = found;
+                    break;
+                }
+                Err(error) if statement == "SHOW MASTER STATUS" => return Err(failed("its position", error)),
+                Err(_) => {}
+            }
+        }
+        let missing =
+            || Error::new(ErrorKind::Invalid, "the source writes no binary log: start it with log_bin");
+        let row = row.ok_or_else(missing)?;
+        let (name, offset): (String, u64) =
+            (row.get(0).ok_or_else(missing)?, row.get(1).ok_or_else(missing)?);
+        let gtids = if self.is_mariadb {
+            let gtids: Option<String> = self.query_first("SELECT @@global.gtid_binlog_pos").await?;
+            Some(Gtids::MariaDb(gtids.unwrap_or_default().parse()?))
+        } else {
+            let executed: String = row.get(4).unwrap_or_default();
+            let mode: Option<String> = self.query_first("SELECT @@global.gtid_mode").await?;
+            if mode.as_deref() == Some("ON") { Some(Gtids::MySql(executed.parse()?)) } else { None }
+        };
+        Ok(Position { gtids, ..Position::at_file(name, offset) })
+    }
+
+    async fn query_first<T: mysql_async::prelude::FromRow + Send + 'static>(
+        &mut self,
+        sql: &str,
+    ) -> Result<Option<T>> {
+        self.connection.query_first(sql).await.map_err(|error| failed(sql, error))
+    }
+
+    /// The character set of each collation.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn collations(&mut self) -> Result<Collations> {
+        // MariaDB's newer collations have a number per character set, which only the second has.
+        let mut numbers = HashMap::new();
+        for table in ["COLLATIONS", "COLLATION_CHARACTER_SET_APPLICABILITY"] {
+            let sql =
+                format!("SELECT ID, CHARACTER_SET_NAME FROM information_schema.{table} WHERE ID IS NOT NULL");
+            let rows: Vec<(u16, String)> = match self.connection.query(sql).await {
+                Ok(rows) => rows,
+                // The second has numbers since MariaDB 10.10 only.
+                Err(_) if table != "COLLATIONS" => break,
+                Err(error) => return Err(failed("its collations", error)),
+            };
+            numbers.extend(rows.into_iter().map(|(id, charset)| (id, charset.into())));
+        }
+        Ok(Collations(numbers))
+    }
+
+    /// The columns of a table that are of MariaDB's types of fixed bytes, as it is today.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn addresses(&mut self, database: &str, table: &str) -> Result<Vec<(String, AddressType)>> {
+        let sql = "SELECT COLUMN_NAME, LOWER(DATA_TYPE) FROM information_schema.COLUMNS \
+                   WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND DATA_TYPE IN ('uuid', 'inet4', 'inet6')";
+        let rows: Vec<(String, String)> = self
+            .connection
+            .exec(sql, (database, table))
+            .await
+            .map_err(|error| failed("the columns of a table", error))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(column, kind)| {
+                let kind = match kind.as_str() {
+                    "uuid" => AddressType::Uuid,
+                    "inet4" => AddressType::Inet4,
+                    "inet6" => AddressType::Inet6,
+                    _ => return None,
+                };
+                Some((column, kind))
+            })
+            .collect())
+    }
+
+    /// Whether another replica or reader is registered under this identity's server id. Its own connections, dead
+    /// ones too, do not count.
+    pub(crate) async fn is_taken(&mut self, identity: &Identity) -> Result<bool> {
+        let own: Option<u32> = self.query_first("SELECT @@global.server_id").await?;
+        if own == Some(identity.server_id) {
+            return Ok(true);
+        }
+        for statement in ["SHOW REPLICAS", "SHOW SLAVE HOSTS"] {
+            if let Ok(rows) = self.connection.query::<Row, _>(statement).await {
+                return Ok(rows.iter().any(|row| {
+                    let id: Option<u32> = row.get(0);
+                    let host: Option<String> = row.get(1);
+                    id == Some(identity.server_id) && host.as_deref() != Some(identity.name.as_str())
+                }));
+            }
+        }
+        // Not allowed to look: then the source's own check has to do.
+        Ok(false)
+    }
+}
+
+pub(crate) fn failed(what: &str, error: mysql_async::Error) -> Error {
+    let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
+    Error::new(kind, format!("asking the source for {what}: {error}"))
+}
