@@ -18,6 +18,8 @@ use crate::change::Txn;
 
 /// A compressed or large event is unpacked off the runtime's threads above this size in bytes.
 const LARGE_EVENT_BYTES: usize = 1 << 20;
+/// How long a source may look for the place where to begin; MariaDB reads through a whole file for it, in silence.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(120);
 /// Server ids that are taken at random; below are those that people give.
 const RANDOM_SERVER_IDS: std::ops::RangeInclusive<u32> = 1 << 30..=u32::MAX - 1;
 
@@ -48,6 +50,30 @@ struct Connected {
     assembler: Assembler,
     /// The packet of an event that has come and is not done with.
     pending: Option<Vec<u8>>,
+}
+
+impl Connected {
+    /// Asks the source what the pending event needs to be understood.
+    async fn answer(&mut self, source: &Source, asked: Outcome) -> Result<()> {
+        let mut server = match self.server.take() {
+            Some(server) => server,
+            None => Server::connect(source).await?,
+        };
+        match asked {
+            Outcome::Describe { database, table } => {
+                let columns = server.addresses(&database, &table).await?;
+                let event = self.pending.as_deref().unwrap_or_default();
+                self.assembler.describe(event.get(1..).unwrap_or_default(), columns)?;
+            }
+            Outcome::Charset(name) => {
+                let table = server.code_table(&name).await?;
+                self.assembler.teach(name, table);
+            }
+            Outcome::Nothing | Outcome::Txn(_) | Outcome::Quiet => {}
+        }
+        self.server = Some(server);
+        Ok(())
+    }
 }
 
 /// The transactions of `tables` on a source after a position. Nothing is connected before the first
@@ -117,8 +143,9 @@ impl Stream {
         }
         let Some(connected) = &mut self.connected else { return Ok(None) };
         if connected.pending.is_none() {
-            connected.pending =
-                Some(connected.connection.event(self.source.silence()).await?.ok_or_else(ended)?);
+            let silence =
+                if connected.assembler.is_flowing() { self.source.silence() } else { SEARCH_TIMEOUT };
+            connected.pending = Some(connected.connection.event(silence).await?.ok_or_else(ended)?);
         }
         let Some(event) = connected.pending.take() else { return Ok(None) };
         let outcome = if event.len() > LARGE_EVENT_BYTES {
@@ -154,19 +181,9 @@ impl Stream {
                 self.position = txn.position.clone();
                 Ok(Some(Step::Txn(*txn)))
             }
-            Outcome::Describe { database, table } => {
+            asked @ (Outcome::Describe { .. } | Outcome::Charset(_)) => {
                 connected.pending = Some(event);
-                if connected.server.is_none() {
-                    connected.server = Some(Server::connect(&self.source).await?);
-                }
-                let (Some(server), Some(event)) = (&mut connected.server, &connected.pending) else {
-                    return Ok(None);
-                };
-                let asked = server.addresses(&database, &table).await;
-                if asked.is_err() {
-                    connected.server = None;
-                }
-                connected.assembler.describe(&event[1..], asked?)?;
+                connected.answer(&self.source, asked).await?;
                 Ok(None)
             }
         }
@@ -183,7 +200,7 @@ impl Stream {
                 ),
             ));
         }
-        let collations = server.collations().await?;
+        let charsets = server.charsets().await?;
         let mut connection = Connection::open(&self.source).await?;
         let start = self.position.replay_from.as_deref().unwrap_or(&self.position);
         connection.request(start, &self.identity, self.source.heartbeat).await?;
@@ -193,7 +210,7 @@ impl Stream {
         let assembler = Assembler::new(
             self.position.clone(),
             Arc::clone(&self.tables),
-            Arc::new(collations),
+            charsets,
             limits,
             connection.is_mariadb(),
         );

@@ -37,7 +37,6 @@ use std::time::Duration;
 use outbox_core::{Error, ErrorKind, Result};
 use url::Url;
 
-pub use decode::Collations;
 pub use follow::{Step, Stream, follow};
 pub use server::Server;
 pub use tables::Tables;

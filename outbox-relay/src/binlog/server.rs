@@ -8,7 +8,7 @@ use outbox_core::{Error, ErrorKind, Result};
 
 use super::Source;
 use super::connection::Identity;
-use super::decode::Collations;
+use super::decode::{Charsets, CodeTable, THREE_BYTES};
 use super::position::{Gtids, Position};
 use crate::change::AddressType;
 
@@ -88,13 +88,10 @@ impl Server {
         self.connection.query_first(sql).await.map_err(|error| failed(sql, error))
     }
 
-    /// The character set of each collation.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    pub async fn collations(&mut self) -> Result<Collations> {
+    /// The character set of each collation; no tables yet.
+    pub(crate) async fn charsets(&mut self) -> Result<Charsets> {
         // MariaDB's newer collations have a number per character set, which only the second has.
-        let mut numbers = HashMap::new();
+        let mut collations = HashMap::new();
         for table in ["COLLATIONS", "COLLATION_CHARACTER_SET_APPLICABILITY"] {
             let sql =
                 format!("SELECT ID, CHARACTER_SET_NAME FROM information_schema.{table} WHERE ID IS NOT NULL");
@@ -104,9 +101,67 @@ impl Server {
                 Err(_) if table != "COLLATIONS" => break,
                 Err(error) => return Err(failed("its collations", error)),
             };
-            numbers.extend(rows.into_iter().map(|(id, charset)| (id, charset.into())));
+            collations.extend(rows.into_iter().map(|(id, charset)| (id, charset.into())));
         }
-        Ok(Collations(numbers))
+        Ok(Charsets { collations, ..Charsets::default() })
+    }
+
+    /// The table of a character set, as this server converts it: all codes of one byte, of two, and of three.
+    /// `None` if it has longer ones (gb18030).
+    pub(crate) async fn code_table(&mut self, charset: &str) -> Result<Option<CodeTable>> {
+        let sql = "SELECT MAXLEN FROM information_schema.CHARACTER_SETS WHERE CHARACTER_SET_NAME = ?";
+        let asked = self.connection.exec_first(sql, (charset,)).await;
+        let bytes: Option<u64> = asked.map_err(|error| failed("its character sets", error))?;
+        if !matches!(bytes, Some(1..=3)) {
+            return Ok(None);
+        }
+        let mut codes = self.codes(charset, "", 0..=0xff).await?;
+        if bytes > Some(1) {
+            codes.extend(self.codes(charset, "", 0x8000..=0xffff).await?);
+        }
+        if bytes > Some(2) {
+            let lead = format!("{THREE_BYTES:02X}");
+            let rest = self.codes(charset, &lead, 0x8000..=0xffff).await?;
+            codes.extend(
+                rest.into_iter().map(|(code, character)| (u32::from(THREE_BYTES) << 16 | code, character)),
+            );
+        }
+        Ok(Some(CodeTable::new(codes)))
+    }
+
+    /// The valid codes of a range, with their characters.
+    async fn codes(
+        &mut self,
+        charset: &str,
+        lead: &str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<Vec<(u32, char)>> {
+        let digit = |place: u32| {
+            let digits: Vec<_> =
+                (0..16).map(|digit| format!("SELECT {} AS n{place}", digit << (4 * place))).collect();
+            format!("({}) AS d{place}", digits.join(" UNION ALL "))
+        };
+        let width = if *range.end() > 0xff { 4 } else { 2 };
+        let (digits, sum) = ((0..width).map(digit).collect::<Vec<_>>(), (0..width).map(|n| format!("n{n}")));
+        let sum = sum.collect::<Vec<_>>().join(" + ");
+        let sql = format!(
+            "SELECT n, CONVERT(CONVERT(UNHEX(CONCAT('{lead}', LPAD(HEX(n), {width}, '0'))) USING {charset}) \
+             USING utf8mb4) AS c FROM (SELECT {sum} AS n FROM {}) AS codes WHERE n >= {} ORDER BY n",
+            digits.join(", "),
+            range.start()
+        );
+        let asked = self.connection.query(sql).await;
+        let rows: Vec<(u32, Option<String>)> = asked.map_err(|error| failed("a character set", error))?;
+        let valid = rows.into_iter().filter_map(|(code, text)| {
+            let text = text?;
+            let mut characters = text.chars();
+            let character = characters.next()?;
+            // What is not valid becomes `?`, more than one character or none.
+            let is_question = character == '?' && (code != u32::from(b'?') || !lead.is_empty());
+            let is_zero = character == '\0' && code != 0;
+            (characters.next().is_none() && !is_question && !is_zero).then_some((code, character))
+        });
+        Ok(valid.collect())
     }
 
     /// The columns of a table that are of MariaDB's types of fixed bytes, as it is today.

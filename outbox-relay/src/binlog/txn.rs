@@ -9,8 +9,9 @@ use outbox_core::{Error, ErrorKind, Result};
 use tracing::debug;
 
 use super::decode::{
-    Collations, EventType, Format, GtidEvent, Header, Malformed, Payload, QueryEvent, TableMap, TableName,
-    XaPrepare, inflate_query, mariadb_gtid, mysql_gtid, mysql_tagged_gtid, rotate, table_id,
+    Charsets, CodeTable, EventType, Format, GtidEvent, HEADER_BYTES, Header, Malformed, Payload, QueryEvent,
+    TableMap, TableName, Unusable, XaPrepare, inflate_query, mariadb_gtid, mysql_gtid, mysql_tagged_gtid,
+    rotate, table_id,
 };
 use super::position::{FileOffset, Gtid, Gtids, Position};
 use super::spool::{Spool, Subscribed};
@@ -42,14 +43,18 @@ pub(crate) enum Outcome {
         database: String,
         table: String,
     },
+    /// The table of a character set is not known: the same event again after [`Assembler::teach`].
+    Charset(Arc<str>),
 }
 
 /// The state between events.
 pub(crate) struct Assembler {
     tables: Arc<Tables>,
-    collations: Arc<Collations>,
+    charsets: Charsets,
     limits: Limits,
     is_mariadb: bool,
+    /// Whether the source has found the place where it was asked to begin.
+    is_flowing: bool,
     format: Format,
     known: HashMap<u64, Known>,
     /// Per definition of a table.
@@ -85,6 +90,13 @@ struct Open {
     checksum: crc32fast::Hasher,
 }
 
+impl Open {
+    /// The same as it began.
+    fn begun(&self) -> Self {
+        Self { gtid: self.gtid.clone(), committed_at_us: self.committed_at_us, ..Self::default() }
+    }
+}
+
 /// An XA transaction after its first phase.
 struct Prepared {
     xid: String,
@@ -98,7 +110,7 @@ impl Assembler {
     pub(crate) fn new(
         from: Position,
         tables: Arc<Tables>,
-        collations: Arc<Collations>,
+        charsets: Charsets,
         limits: Limits,
         is_mariadb: bool,
     ) -> Self {
@@ -106,9 +118,10 @@ impl Assembler {
         let file = progress.file.clone();
         Self {
             tables,
-            collations,
+            charsets,
             limits,
             is_mariadb,
+            is_flowing: false,
             format: Format::default(),
             known: HashMap::new(),
             addresses: HashMap::new(),
@@ -124,6 +137,16 @@ impl Assembler {
     /// How many events of unknown, but ignorable types were skipped.
     pub(crate) fn skipped_events(&self) -> u64 {
         self.skipped_events
+    }
+
+    /// Whether the source has found the place where it was asked to begin, which may take it long.
+    pub(crate) fn is_flowing(&self) -> bool {
+        self.is_flowing
+    }
+
+    /// The table of a character set that was asked for; `None` if there can be none.
+    pub(crate) fn teach(&mut self, charset: Arc<str>, table: Option<CodeTable>) {
+        self.charsets.tables.insert(charset, table.map(Arc::new));
     }
 
     /// Which columns of the table that was asked for are of MariaDB's types.
@@ -149,12 +172,19 @@ impl Assembler {
 
     /// A transaction that was written compressed: its events one after the other.
     fn payload(&mut self, body: &[u8]) -> Result<Outcome> {
+        let begun = self.open.as_ref().map(Open::begun);
         let mut payload = Payload::open(body).map_err(|error| self.stop(&error.0))?;
         let mut event = Vec::new();
         let mut outcome = Outcome::Nothing;
         while let Some(header) = payload.next(&mut event).map_err(|error| self.stop(&error.0))? {
-            if let Outcome::Txn(txn) = self.plain(&header, &event[super::decode::HEADER_BYTES..], None)? {
-                outcome = Outcome::Txn(txn);
+            match self.plain(&header, &event[HEADER_BYTES..], None)? {
+                Outcome::Txn(txn) => outcome = Outcome::Txn(txn),
+                asked @ (Outcome::Describe { .. } | Outcome::Charset(_)) => {
+                    // All of it comes again.
+                    self.open = begun;
+                    return Ok(asked);
+                }
+                Outcome::Nothing | Outcome::Quiet => {}
             }
         }
         if self.open.is_some() {
@@ -166,6 +196,7 @@ impl Assembler {
     /// An event; `placed` is the header if it stands in the file by itself.
     fn plain(&mut self, header: &Header, body: &[u8], placed: Option<&Header>) -> Result<Outcome> {
         let kind = header.event_type();
+        self.is_flowing |= self.open.is_some() || kind == EventType::Heartbeat;
         if let Some(header) = placed.filter(|_| !matches!(kind, EventType::Rotate)) {
             self.advance(header, kind);
         }
@@ -329,9 +360,10 @@ impl Assembler {
                 }
                 None => &[],
             };
-            Some(match TableMap::parse(body, &self.collations, addresses) {
+            Some(match TableMap::parse(body, &self.charsets, addresses) {
                 Ok(map) => Subscribed::Known(Arc::new(map)),
-                Err(error) => unusable(&name, error.0),
+                Err(Unusable::Because(error)) => undecodable(&name, error.0),
+                Err(Unusable::Unasked(charset)) => return Ok(Outcome::Charset(charset)),
             })
         } else {
             None
@@ -464,7 +496,7 @@ fn add(gtids: &mut Gtids, gtid: &Gtid) -> Result<()> {
     if gtids.contains(gtid) { Ok(()) } else { gtids.add(gtid) }
 }
 
-fn unusable(name: &TableName<'_>, reason: String) -> Subscribed {
+fn undecodable(name: &TableName<'_>, reason: String) -> Subscribed {
     let (database, table) = (name.database.to_owned(), name.table.to_owned());
     Subscribed::Undecodable(Arc::new(Undecodable { database, table, reason }))
 }

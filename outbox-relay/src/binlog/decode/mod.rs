@@ -14,12 +14,12 @@ mod value;
 
 use std::fmt;
 
-pub use charset::Collations;
+pub(crate) use charset::{Charsets, CodeTable, THREE_BYTES};
 pub(crate) use event::{EventType, Format, HEADER_BYTES, Header, QueryEvent, XaPrepare, rotate};
 pub(crate) use gtid::{GtidEvent, mariadb_gtid, mysql_gtid, mysql_tagged_gtid};
 pub(crate) use payload::{Payload, inflate_query};
 pub(crate) use rows::{Rows, table_id};
-pub(crate) use table_map::{TableMap, TableName};
+pub(crate) use table_map::{TableMap, TableName, Unusable};
 
 /// Bytes that are not what they have to be, and what was being read.
 #[derive(Debug, Clone, PartialEq, Eq)]

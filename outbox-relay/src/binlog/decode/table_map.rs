@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::bytes::Bytes;
-use super::charset::{BINARY, Charset};
+use super::charset::{BINARY, Charset, Charsets};
 use super::value::Wire;
-use super::{Collations, Malformed, Result};
+use super::{Malformed, Result};
 use crate::change::{AddressType, Column, ColumnType, Table};
 
 /// Which table a TABLE_MAP is of; cheap, for deciding whether it is wanted.
@@ -24,6 +24,29 @@ pub(crate) struct TableName<'b> {
 pub(crate) struct TableMap {
     pub(crate) table: Arc<Table>,
     pub(super) wires: Vec<Wire>,
+}
+
+/// Why a TABLE_MAP does not describe a table yet.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Unusable {
+    Because(Malformed),
+    /// The table of this character set has to be asked for first.
+    Unasked(Arc<str>),
+}
+
+impl From<Malformed> for Unusable {
+    fn from(error: Malformed) -> Self {
+        Self::Because(error)
+    }
+}
+
+impl Unusable {
+    fn of(self, column: &str) -> Self {
+        match self {
+            Self::Because(error) => Malformed(format!("column `{column}`: {error}")).into(),
+            other @ Self::Unasked(_) => other,
+        }
+    }
 }
 
 /// The servers' numbers of types.
@@ -101,12 +124,12 @@ impl TableMap {
     /// The table of a TABLE_MAP's body. `addresses` are its columns of MariaDB's types that the event calls
     /// binary strings.
     ///
-    /// The error says what is wrong with the table and what helps.
+    /// Unless something is missing, the error says what is wrong with the table and what helps.
     pub(crate) fn parse(
         body: &[u8],
-        collations: &Collations,
+        charsets: &Charsets,
         addresses: &[(String, AddressType)],
-    ) -> Result<Self> {
+    ) -> Result<Self, Unusable> {
         let name = TableName::parse(body)?;
         let mut bytes = Bytes(name.definition);
         // Flags, the lengths of the two names and their zeros.
@@ -118,21 +141,21 @@ impl TableMap {
         let nullable = bytes.take(count.div_ceil(8))?;
         let metadata = Metadata::parse(&mut bytes, &coded)?;
         if metadata.names.len() != count {
-            return Err(Malformed::new(
+            return Err(Unusable::Because(Malformed::new(
                 "its rows were logged without the names of their columns; \
                  on the source run: SET GLOBAL binlog_row_metadata = 'FULL'",
-            ));
+            )));
         }
         if metadata.primary_key.iter().any(|ordinal| *ordinal >= count) {
-            return Err(Malformed::new("a primary key of columns that do not exist"));
+            return Err(Unusable::Because(Malformed::new("a primary key of columns that do not exist")));
         }
         let mut given = Given::new(&metadata);
         let mut columns = Vec::with_capacity(count);
         let mut wires = Vec::with_capacity(count);
         for (ordinal, (coded, column)) in coded.iter().zip(&metadata.names).enumerate() {
             let address = addresses.iter().find(|(name, _)| name == column).map(|(_, address)| *address);
-            let resolved = given.resolve(*coded, collations, address);
-            let (kind, wire) = resolved.map_err(|error| Malformed(format!("column `{column}`: {error}")))?;
+            let resolved = given.resolve(*coded, charsets, address);
+            let (kind, wire) = resolved.map_err(|unusable| unusable.of(column))?;
             let nullable = nullable[ordinal / 8] >> (ordinal % 8) & 1 == 1;
             columns.push(Column { name: column.clone(), kind, nullable });
             wires.push(wire);
@@ -312,9 +335,9 @@ impl<'m> Given<'m> {
     fn resolve(
         &mut self,
         coded: Coded,
-        collations: &Collations,
+        charsets: &Charsets,
         address: Option<AddressType>,
-    ) -> Result<(ColumnType, Wire)> {
+    ) -> Result<(ColumnType, Wire), Unusable> {
         let missing = || Malformed::new("the metadata of its type are missing");
         let unsigned = if coded.is_numeric() { self.unsigned.next().ok_or_else(missing)? } else { false };
         let collation = if coded.is_text() { self.text.next().ok_or_else(missing)? } else { BINARY };
@@ -342,17 +365,17 @@ impl<'m> Given<'m> {
             w::DATETIME => (ColumnType::DateTime { fraction }, Wire::DateTime { fraction }),
             w::TIMESTAMP => (ColumnType::Timestamp { fraction }, Wire::Timestamp { fraction }),
             w::OLD_TIMESTAMP | w::OLD_TIME | w::OLD_DATETIME => {
-                return Err(Malformed::new(
+                return Err(Unusable::Because(Malformed::new(
                     "it has the format of dates before MySQL 5.6; on the source run ALTER TABLE … FORCE",
-                ));
+                )));
             }
             w::ENUM => {
-                let labels = self.labels(true, collations)?;
+                let labels = self.labels(true, charsets)?;
                 let wire = Wire::Enum { bytes: coded.meta as u8, labels: Arc::clone(&labels) };
                 (ColumnType::Enum { labels }, wire)
             }
             w::SET => {
-                let labels = self.labels(false, collations)?;
+                let labels = self.labels(false, charsets)?;
                 let wire = Wire::Set { bytes: coded.meta as u8, labels: Arc::clone(&labels) };
                 (ColumnType::Set { labels }, wire)
             }
@@ -369,31 +392,32 @@ impl<'m> Given<'m> {
                     Some(address) if fixed => {
                         (ColumnType::Address(address), Wire::Address { length_bytes, address })
                     }
-                    _ => string(collation, fixed, u32::from(coded.meta), length_bytes, collations)?,
+                    _ => string(collation, fixed, u32::from(coded.meta), length_bytes, charsets)?,
                 }
             }
             w::BLOB | 249..=251 => {
                 let bytes = [0xff, 0xffff, 0xff_ffff, u32::MAX];
                 let bytes = bytes.get(usize::from(coded.meta).wrapping_sub(1)).copied();
                 let bytes = bytes.ok_or_else(|| Malformed::new("a BLOB of an unknown length"))?;
-                string(collation, false, bytes, coded.meta as u8, collations)?
+                string(collation, false, bytes, coded.meta as u8, charsets)?
             }
             w::BLOB_COMPRESSED | w::VARCHAR_COMPRESSED => {
-                return Err(Malformed::new(
+                return Err(Unusable::Because(Malformed::new(
                     "it is COMPRESSED, which is not supported; on the source modify it to be without COMPRESSED",
-                ));
+                )));
             }
-            other => return Err(Malformed(format!("it has type {other}, which is not supported"))),
+            other => return Err(Malformed(format!("it has type {other}, which is not supported")).into()),
         })
     }
 
-    fn labels(&mut self, is_enum: bool, collations: &Collations) -> Result<Arc<[String]>> {
+    fn labels(&mut self, is_enum: bool, charsets: &Charsets) -> Result<Arc<[String]>, Unusable> {
         let missing = || Malformed::new("its labels are missing");
         let of_column = if is_enum { self.enums.next() } else { self.sets.next() };
-        let (_, charset) = charset(self.label_collations.next().ok_or_else(missing)?, collations)?;
-        let decode = |label: &Vec<u8>| charset.map_or_else(|| utf8(label), |charset| charset.decode(label));
+        let (_, charset) = charset(self.label_collations.next().ok_or_else(missing)?, charsets)?;
+        let decode =
+            |label: &Vec<u8>| charset.as_ref().map_or_else(|| utf8(label), |charset| charset.decode(label));
         let labels: Option<_> = of_column.ok_or_else(missing)?.iter().map(decode).collect();
-        labels.ok_or_else(|| Malformed::new("a label is not valid in its character set"))
+        Ok(labels.ok_or_else(|| Malformed::new("a label is not valid in its character set"))?)
     }
 }
 
@@ -407,9 +431,9 @@ fn string(
     fixed: bool,
     bytes: u32,
     length_bytes: u8,
-    collations: &Collations,
-) -> Result<(ColumnType, Wire)> {
-    Ok(match charset(collation, collations)? {
+    charsets: &Charsets,
+) -> Result<(ColumnType, Wire), Unusable> {
+    Ok(match charset(collation, charsets)? {
         (name, Some(charset)) => {
             (ColumnType::Text { charset: name, fixed, bytes }, Wire::Text { length_bytes, charset })
         }
@@ -421,16 +445,19 @@ fn string(
 }
 
 /// The character set of a collation, `None` for bytes.
-fn charset(collation: u16, collations: &Collations) -> Result<(Arc<str>, Option<Charset>)> {
+fn charset(collation: u16, charsets: &Charsets) -> Result<(Arc<str>, Option<Charset>), Unusable> {
     if collation == BINARY {
         return Ok(("binary".into(), None));
     }
-    let name = collations.0.get(&collation);
+    let name = charsets.collations.get(&collation);
     let name = name.ok_or_else(|| Malformed(format!("the server does not name collation {collation}")))?;
-    match Charset::named(name) {
-        Some(charset) => Ok((Arc::clone(name), Some(charset))),
-        None => Err(Malformed(format!(
+    match charsets.tables.get(name) {
+        Some(None) => Err(Unusable::Because(Malformed(format!(
             "its character set {name} is not supported; on the source convert it to utf8mb4"
-        ))),
+        )))),
+        _ => match Charset::named(name, charsets) {
+            Some(charset) => Ok((Arc::clone(name), Some(charset))),
+            None => Err(Unusable::Unasked(Arc::clone(name))),
+        },
     }
 }

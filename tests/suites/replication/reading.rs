@@ -1,0 +1,1 @@
+//! Transactions: whole, in order, each once.
