@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts, Row};
+use mysql_async::{Conn, Opts, OptsBuilder, Row};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::Source;
@@ -11,6 +11,9 @@ use super::connection::Identity;
 use super::decode::{Charsets, CodeTable, THREE_BYTES};
 use super::position::{Gtids, Position};
 use crate::change::AddressType;
+
+/// The largest row that a server can store or send.
+const ROW_BYTES_MAX: usize = 1 << 30;
 
 /// A connection for queries.
 pub struct Server {
@@ -29,6 +32,8 @@ impl Server {
             Error::new(kind, format!("{}: connecting: {}", source.url, source.url.scrub(&error.to_string())))
         };
         let opts = Opts::from_url(source.url.expose()).map_err(|error| refused(error.into()))?;
+        // Rows may be larger than the packets that the server takes.
+        let opts = OptsBuilder::from_opts(opts).max_allowed_packet(Some(ROW_BYTES_MAX));
         let mut connection = Conn::new(opts).await.map_err(refused)?;
         let setup = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
         connection.query_drop(setup).await.map_err(refused)?;

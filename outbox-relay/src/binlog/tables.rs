@@ -19,14 +19,24 @@ impl Tables {
         })
     }
 
-    /// Whether a statement holds the name of a subscribed table, perhaps as a part of another word.
-    pub(crate) fn is_mentioned(&self, sql: &[u8]) -> bool {
-        let sql = sql.to_ascii_lowercase();
-        self.iter().any(|(_, table)| {
-            let table = table.to_ascii_lowercase();
-            sql.windows(table.len().max(1)).any(|part| part == table.as_bytes())
+    /// Whether a statement that ran with this default database names a subscribed table.
+    pub(crate) fn is_mentioned(&self, default: &str, sql: &[u8]) -> bool {
+        self.iter().any(|(database, table)| {
+            has_word(sql, table) && (database.eq_ignore_ascii_case(default) || has_word(sql, database))
         })
     }
+}
+
+/// Whether a text holds a word, in any case.
+fn has_word(sql: &[u8], word: &str) -> bool {
+    let is_part = |byte: Option<&u8>| {
+        byte.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..))
+    };
+    sql.windows(word.len().max(1)).enumerate().any(|(start, part)| {
+        part.eq_ignore_ascii_case(word.as_bytes())
+            && !is_part(start.checked_sub(1).and_then(|before| sql.get(before)))
+            && !is_part(sql.get(start + word.len()))
+    })
 }
 
 impl<D: Into<String>, T: Into<String>> FromIterator<(D, T)> for Tables {
@@ -36,5 +46,21 @@ impl<D: Into<String>, T: Into<String>> FromIterator<(D, T)> for Tables {
             all.0.entry(database.into()).or_default().insert(table.into());
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_mentions_whole_names_only() {
+        let tables = Tables::from_iter([("shop", "order")]);
+        for (default, sql) in [("shop", "insert into `ORDER` values (1)"), ("", "delete from shop.order")] {
+            assert!(tables.is_mentioned(default, sql.as_bytes()), "{sql}");
+        }
+        for (default, sql) in [("shop", "insert into orders"), ("x", "delete from `order`"), ("shop", "")] {
+            assert!(!tables.is_mentioned(default, sql.as_bytes()), "{sql}");
+        }
     }
 }

@@ -326,7 +326,7 @@ impl Assembler {
                 open.savepoints.truncate(found + 1);
             }
             Control::Other => {
-                if statement::changes_rows(&sql) && self.tables.is_mentioned(&sql) {
+                if statement::changes_rows(&sql) && self.tables.is_mentioned(&query.database, &sql) {
                     return Err(self.stop(
                         "a change that names a subscribed table was logged as a statement, not as rows; on the \
                          source run: SET GLOBAL binlog_format = 'ROW', and end the sessions that still have \

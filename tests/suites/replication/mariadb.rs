@@ -5,5 +5,7 @@ pub(crate) const IS_MARIADB: bool = true;
 
 #[path = "reading.rs"]
 mod reading;
+#[path = "reading_mariadb.rs"]
+mod reading_mariadb;
 #[path = "values.rs"]
 mod values;

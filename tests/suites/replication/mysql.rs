@@ -5,5 +5,7 @@ pub(crate) const IS_MARIADB: bool = false;
 
 #[path = "reading.rs"]
 mod reading;
+#[path = "reading_mysql.rs"]
+mod reading_mysql;
 #[path = "values.rs"]
 mod values;

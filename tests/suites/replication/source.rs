@@ -6,12 +6,12 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 use outbox_relay::binlog::{Server, Source, Step, Stream, Tables, follow};
-use outbox_relay::change::{Change, Position, Row, Table, Txn};
+use outbox_relay::change::{Change, Position, Row, Table, Txn, Value};
 use outbox_relay::snapshot;
 use outbox_tests::lab_client;
 
 /// Longer than anything here takes; a stream that gives nothing more would otherwise wait for ever.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A fresh database on a server, and a connection to it. Dropped by [`TestSource::end`], or with the server.
 pub(crate) struct TestSource {
@@ -76,6 +76,20 @@ impl TestSource {
         tables.iter().map(|table| (self.database.as_str(), *table)).collect()
     }
 
+    /// A user that may do what a reader needs and no more, and the URL for it.
+    pub(crate) async fn reader(&mut self) -> (String, String) {
+        let name = format!("u_{}", &self.database[2..]);
+        self.run(&[
+            &format!("create user {name}@'%' identified by 'secret'"),
+            &format!("grant replication slave, replication client on *.* to {name}@'%'"),
+            &format!("grant select on {}.* to {name}@'%'", self.database),
+        ])
+        .await;
+        let (_, host) = self.url.rsplit_once('@').unwrap();
+        let url = format!("mysql://{name}:secret@{host}");
+        (name, url)
+    }
+
     /// Follows tables of this database.
     pub(crate) fn follow(&self, tables: &[&str], from: Position) -> Stream {
         follow(self.source(), self.tables(tables), from)
@@ -122,4 +136,38 @@ pub(crate) async fn until(stream: &mut Stream, mark: &Position) -> Vec<Txn> {
 /// All changes of some transactions.
 pub(crate) fn changes(txns: &[Txn]) -> Vec<Change> {
     txns.iter().flat_map(|txn| txn.changes.iter().unwrap()).map(Result::unwrap).collect()
+}
+
+/// An integer of a row.
+pub(crate) fn int(row: &Row, column: usize) -> i64 {
+    match row.0[column] {
+        Value::Int(number) => number,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// The first column of each inserted row, per transaction.
+pub(crate) fn inserted(txns: &[Txn]) -> Vec<Vec<i64>> {
+    let rows = |txn: &Txn| {
+        changes(std::slice::from_ref(txn)).iter().filter_map(|c| c.after().map(|row| int(row, 0))).collect()
+    };
+    txns.iter().map(rows).collect()
+}
+
+/// The first error of a stream, or of a change in it.
+pub(crate) async fn first_error(stream: &mut Stream) -> outbox_core::Error {
+    let read = async {
+        loop {
+            match stream.next().await {
+                Ok(Step::Txn(txn)) => {
+                    if let Some(error) = txn.changes.iter().unwrap().find_map(Result::err) {
+                        return error;
+                    }
+                }
+                Ok(Step::Quiet) => {}
+                Err(error) => return error,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), read).await.expect("no error came")
 }

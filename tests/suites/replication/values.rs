@@ -1,12 +1,13 @@
 //! A row by SELECT equals the same row by the binary log, for every type of the server.
 
+use outbox_relay::binlog::Stream;
 use outbox_relay::change::{Image, Row, Value};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use super::{IS_MARIADB, VARIABLE};
-use crate::source::{TestSource, changes};
+use crate::source::{TestSource, changes, until};
 
 /// Random values of each type, besides its edges.
 const RANDOM: usize = 25;
@@ -289,21 +290,21 @@ async fn a_row_by_select_equals_the_row_by_the_binary_log() {
     }
     let mut cases = common(&mut rng);
     cases.extend(particular(&mut rng));
+    let mut stream = source.follow(&["t"], source.position().await);
     // Not all in one table: the servers limit the bytes of a row.
     for cases in cases.chunks(8) {
-        equals(&mut source, cases).await;
+        equals(&mut source, &mut stream, cases).await;
     }
     source.drop().await;
 }
 
 /// Each case is a column; its values are repeated until the longest of the others is used up.
-async fn equals(source: &mut TestSource, cases: &[Case]) {
+async fn equals(source: &mut TestSource, stream: &mut Stream, cases: &[Case]) {
     let columns: Vec<String> =
         cases.iter().enumerate().map(|(n, case)| format!("v{n} {} null", case.kind)).collect();
     let names: Vec<String> = (0..cases.len()).map(|n| format!("v{n}")).collect();
     let table = format!("create table t (id int primary key, {})", columns.join(", "));
     source.run(&["drop table if exists t, c", &table]).await;
-    let from = source.position().await;
     let count = cases.iter().map(|case| case.values.len()).max().unwrap();
     let mut rows = vec![format!("(0{})", ", null".repeat(cases.len()))];
     rows.extend((0..count).map(|row| {
@@ -322,7 +323,8 @@ async fn equals(source: &mut TestSource, cases: &[Case]) {
         ])
         .await;
 
-    let changes = changes(&source.since(&["t"], &from).await);
+    let mark = source.position().await;
+    let changes = changes(&until(stream, &mark).await);
     for change in &changes {
         assert_eq!(*change.table, described);
     }
@@ -408,16 +410,17 @@ async fn every_character_of_a_character_set_is_the_server_s() {
     let characters: Vec<char> =
         (0x20..0xffff_u32).filter_map(char::from_u32).filter(|c| !"'\\".contains(*c)).collect();
     let lines: Vec<String> = characters.chunks(64).map(|chunk| chunk.iter().collect()).collect();
+    let mut stream = source.follow(&["t"], source.position().await);
     let mut wrong = Vec::new();
     for charset in charsets {
         let table = format!("create table t (id int primary key, v text character set {charset})");
         source.run(&["drop table if exists t", &table]).await;
-        let from = source.position().await;
         let rows: Vec<String> =
             lines.iter().enumerate().map(|(id, line)| format!("({id}, '{line}')")).collect();
         source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
         let (_, selected) = source.select("t").await;
-        let txns = source.since(&["t"], &from).await;
+        let mark = source.position().await;
+        let txns = until(&mut stream, &mark).await;
         let mut changes = txns.iter().flat_map(|txn| txn.changes.iter().unwrap());
         for row in &selected {
             match changes.next() {
