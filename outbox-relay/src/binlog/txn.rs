@@ -506,3 +506,6 @@ fn undecodable(name: &TableName<'_>, reason: String) -> Subscribed {
 fn broken(error: Malformed) -> Error {
     Error::new(ErrorKind::Outage, format!("reading the binary log: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

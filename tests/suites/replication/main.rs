@@ -8,6 +8,8 @@ mod mariadb;
 #[cfg(feature = "servers")]
 mod mysql;
 #[cfg(feature = "servers")]
+mod proxy;
+#[cfg(feature = "servers")]
 mod source;
 
 /// Without the feature nothing here would run, and that must not look like a success.

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{IS_MARIADB, VARIABLE};
+use crate::proxy::{Harm, Proxy};
 use crate::source::{TestSource, changes, first_error, inserted, int, until};
 
 /// P10, F12: a writer writes while the source ends the reader's connection again and again, by GTID and by file.
@@ -399,5 +400,25 @@ async fn a_place_that_does_not_exist_is_an_error() {
     let other = if IS_MARIADB { "mysql:" } else { "mariadb:0-1-1" };
     let error = first_error(&mut source.follow(&["t"], other.parse().unwrap())).await;
     assert!(error.to_string().contains("the position is"), "{error}");
+    source.drop().await;
+}
+
+/// D06, F09: a proxy damages a byte, then goes silent; each is noticed, and nothing is lost or repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_and_silent_connections_are_made_again() {
+    let mut source = TestSource::fresh(VARIABLE).await;
+    source.run(&["create table t (id int primary key, v varchar(20))"]).await;
+    let from = source.position().await;
+    let proxy = Proxy::start(&source.url).await;
+    let mut stream = follow(Source::new(&proxy.url), source.tables(&["t"]), from);
+    let mut seen = Vec::new();
+    for (id, harm) in [Harm::None, Harm::Damage, Harm::Silence, Harm::None].into_iter().enumerate() {
+        proxy.harm.send_replace(harm);
+        source.run(&[&format!("insert into t values ({id}, 'needle')")]).await;
+        let mark = source.position().await;
+        seen.extend(inserted(&until(&mut stream, &mark).await));
+    }
+    assert_eq!(seen, [[0], [1], [2], [3]]);
+    assert!(proxy.connections() >= 3, "{} connections to the log", proxy.connections());
     source.drop().await;
 }

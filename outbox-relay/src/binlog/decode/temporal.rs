@@ -61,13 +61,13 @@ pub(super) fn time(bytes: &mut Bytes<'_>, fraction: u8) -> Result<i64> {
 
 /// A DATE or DATETIME inside JSON: the packed form, with the microseconds in the lowest three bytes.
 pub(super) fn packed_datetime(packed: i64) -> DateTime {
-    let packed = packed.abs();
+    let packed = packed.wrapping_abs();
     unpacked(packed >> 24, (packed & 0xff_ffff) as u32)
 }
 
 /// A TIME inside JSON, in microseconds.
 pub(super) fn packed_time(packed: i64) -> i64 {
-    let absolute = packed.abs();
+    let absolute = packed.wrapping_abs();
     let whole = absolute >> 24;
     let time = (whole >> 12 & 0x3ff) * HOUR_US + (whole >> 6 & 0x3f) * MINUTE_US + (whole & 0x3f) * SECOND_US;
     (time + (absolute & 0xff_ffff)) * packed.signum()
