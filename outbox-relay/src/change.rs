@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use outbox_core::Result;
 
-pub use crate::binlog::position::Position;
+pub use crate::binlog::position::{FileOffset, Position};
 use crate::binlog::spool::Spool;
 
 /// A table of the source, as it was when its row was written.

@@ -127,7 +127,8 @@ impl Stream {
         }
     }
 
-    /// Where reading would go on: after the last transaction that was given out.
+    /// Where reading would go on: after the last transaction that was given out; by file after what a quiet source
+    /// has besides.
     pub fn position(&self) -> &Position {
         &self.position
     }
@@ -174,6 +175,10 @@ impl Stream {
             Outcome::Nothing => Ok(None),
             Outcome::Quiet => {
                 self.waits.reset();
+                // By GTID a reader knows its place in the file only from what comes; a quiet source says it too.
+                if let Some(file) = connected.assembler.whole_file() {
+                    self.position.file = Some(file.clone());
+                }
                 Ok(Some(Step::Quiet))
             }
             Outcome::Txn(txn) => {

@@ -52,36 +52,86 @@ impl Server {
         &mut self.connection
     }
 
-    /// The position at the end of the source's binary log: every visible transaction is in it, and perhaps one
-    /// that is not visible yet.
+    /// A low mark: only transactions are in it that every SELECT after this call sees.
+    ///
+    /// MySQL counts a transaction as executed after it is visible; MariaDB says where a snapshot stands, while its
+    /// `gtid_binlog_pos` may run ahead of what is visible.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
-    pub async fn end(&mut self) -> Result<Position> {
-        let mut row: Option<Row> = None;
-        // The first is of MySQL 8.2 and later, which have no longer the second.
-        for statement in ["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"] {
-            match self.connection.query_first(statement).await {
-                Ok(found) => {
-                    row = found;
-                    break;
+    /// `Invalid` when the source has no GTIDs or no binary log; else as [`connect`](Self::connect).
+    pub async fn low_mark(&mut self) -> Result<Position> {
+        if !self.is_mariadb {
+            let asked = self.query_first("SELECT @@global.gtid_mode, @@global.gtid_executed").await?;
+            return match asked {
+                Some((mode, executed)) if mode == "ON" => {
+                    let executed: String = executed;
+                    Ok(Position::at_gtids(Gtids::MySql(executed.parse()?)))
                 }
-                Err(error) if statement == "SHOW MASTER STATUS" => return Err(failed("its position", error)),
-                Err(_) => {}
-            }
+                None | Some::<(String, String)>(_) => Err(Error::new(
+                    ErrorKind::Invalid,
+                    "the source has no GTIDs; on it set gtid_mode = ON and enforce_gtid_consistency = ON",
+                )),
+            };
         }
-        let missing =
-            || Error::new(ErrorKind::Invalid, "the source writes no binary log: start it with log_bin");
-        let row = row.ok_or_else(missing)?;
-        let (name, offset): (String, u64) =
-            (row.get(0).ok_or_else(missing)?, row.get(1).ok_or_else(missing)?);
+        let started = self.connection.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await;
+        started.map_err(|error| failed("a snapshot", error))?;
+        let position = self.snapshot_position().await;
+        let position = match position {
+            Ok(position) => self.with_gtids(position).await,
+            Err(error) => Err(error),
+        };
+        let ended = self.connection.query_drop("COMMIT").await;
+        ended.map_err(|error| failed("a snapshot", error))?;
+        position
+    }
+
+    /// Where the snapshot of this connection's open transaction stands, by file and exactly: low mark and high mark
+    /// of what it reads. Only on MariaDB, after START TRANSACTION WITH CONSISTENT SNAPSHOT.
+    ///
+    /// # Errors
+    /// As [`low_mark`](Self::low_mark).
+    pub async fn snapshot_position(&mut self) -> Result<Position> {
+        let asked = self.connection.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await;
+        let status: Vec<(String, String)> = asked.map_err(|error| failed("a snapshot's position", error))?;
+        let value =
+            |name: &str| status.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let file = value("Binlog_snapshot_file").filter(|file| !file.is_empty()).ok_or_else(no_binary_log)?;
+        let offset: u64 = value("Binlog_snapshot_position")
+            .and_then(|offset| offset.parse().ok())
+            .ok_or_else(no_binary_log)?;
+        Ok(Position::at_file(file, offset))
+    }
+
+    /// Adds the GTIDs to a place in MariaDB's files; the server reads through the file for it.
+    async fn with_gtids(&mut self, position: Position) -> Result<Position> {
+        let Some(file) = &position.file else { return Ok(position) };
+        let sql = "SELECT BINLOG_GTID_POS(?, ?)";
+        let asked = self.connection.exec_first(sql, (&file.name, file.offset)).await;
+        let gtids: Option<Option<String>> = asked.map_err(|error| failed("a snapshot's GTIDs", error))?;
+        let gtids = gtids.flatten().unwrap_or_default().parse()?;
+        Ok(Position { gtids: Some(Gtids::MariaDb(gtids)), ..position })
+    }
+
+    /// A high mark: every transaction is in it that a SELECT before this call can have seen, and perhaps some that
+    /// are not visible yet. MySQL's holds no GTIDs, since a visible transaction may not count as executed yet.
+    ///
+    /// # Errors
+    /// `Invalid` when the source writes no binary log; else as [`connect`](Self::connect).
+    pub async fn high_mark(&mut self) -> Result<Position> {
+        // The first is of MySQL 8.2 and later, which have no longer the second.
+        let mut asked = self.connection.query_first("SHOW BINARY LOG STATUS").await;
+        if matches!(asked, Err(mysql_async::Error::Server(_))) {
+            asked = self.connection.query_first("SHOW MASTER STATUS").await;
+        }
+        let row: Option<Row> = asked.map_err(|error| failed("its position", error))?;
+        let row = row.ok_or_else(no_binary_log)?;
+        let name: String = row.get(0).ok_or_else(no_binary_log)?;
+        let offset = row.get(1).ok_or_else(no_binary_log)?;
         let gtids = if self.is_mariadb {
             let gtids: Option<String> = self.query_first("SELECT @@global.gtid_binlog_pos").await?;
             Some(Gtids::MariaDb(gtids.unwrap_or_default().parse()?))
         } else {
-            let executed: String = row.get(4).unwrap_or_default();
-            let mode: Option<String> = self.query_first("SELECT @@global.gtid_mode").await?;
-            if mode.as_deref() == Some("ON") { Some(Gtids::MySql(executed.parse()?)) } else { None }
+            None
         };
         Ok(Position { gtids, ..Position::at_file(name, offset) })
     }
@@ -216,7 +266,11 @@ impl Server {
     }
 }
 
-pub(crate) fn failed(what: &str, error: mysql_async::Error) -> Error {
+fn no_binary_log() -> Error {
+    Error::new(ErrorKind::Invalid, "the source writes no binary log: start it with log_bin")
+}
+
+fn failed(what: &str, error: mysql_async::Error) -> Error {
     let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
     Error::new(kind, format!("asking the source for {what}: {error}"))
 }

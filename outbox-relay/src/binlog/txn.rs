@@ -144,6 +144,15 @@ impl Assembler {
         self.is_flowing
     }
 
+    /// Where the stream is in the source's files, if everything before has been given out.
+    pub(crate) fn whole_file(&self) -> Option<&FileOffset> {
+        let is_behind = match (&self.done.file, &self.file) {
+            (Some(done), Some(here)) => here.partial_cmp(done).is_some_and(std::cmp::Ordering::is_lt),
+            _ => false,
+        };
+        self.file.as_ref().filter(|_| self.open.is_none() && !is_behind)
+    }
+
     /// The table of a character set that was asked for; `None` if there can be none.
     pub(crate) fn teach(&mut self, charset: Arc<str>, table: Option<CodeTable>) {
         self.charsets.tables.insert(charset, table.map(Arc::new));

@@ -1,6 +1,7 @@
 //! Every suite of replication, on MySQL.
 
 pub(crate) const VARIABLE: &str = outbox_tests::lab_client::MYSQL_URL;
+pub(crate) const KIND: &str = "mysql";
 pub(crate) const IS_MARIADB: bool = false;
 
 #[path = "reading.rs"]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use outbox_relay::binlog::{Source, Step, follow};
 use outbox_relay::change::{Image, Position, Row, Undecodable};
+use outbox_tests::lab_client::PrivateServer;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{IS_MARIADB, VARIABLE};
+use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::proxy::{Harm, Proxy};
 use crate::source::{TestSource, changes, first_error, inserted, int, until};
 
@@ -159,7 +160,7 @@ async fn prepared_transactions_are_held_until_their_end() {
         other.disconnect().await.unwrap();
     }
     source.run(&["insert into t values (3)"]).await;
-    let mark = source.position().await;
+    let mark = source.mark().await;
     assert_eq!(inserted(&until(&mut stream, &mark).await), [[3]]);
     let stored: Position = stream.position().to_string().parse().unwrap();
     assert!(stored.replay_from.is_some());
@@ -172,7 +173,7 @@ async fn prepared_transactions_are_held_until_their_end() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    let mark = source.position().await;
+    let mark = source.mark().await;
     let mut again = source.follow(&["t"], stored);
     for stream in [&mut stream, &mut again] {
         assert_eq!(inserted(&until(stream, &mark).await), [[1], [4]]);
@@ -227,7 +228,7 @@ async fn large_rows_and_large_transactions_are_read_whole() {
         ])
         .await;
     let (_, selected) = source.select("t").await;
-    let mark = source.position().await;
+    let mark = source.mark().await;
     let limited = Source { memory_bytes_max: 64 << 10, ..source.source() };
     let mut stream = follow(limited, source.tables(&["t"]), from);
     let txns = until(&mut stream, &mark).await;
@@ -253,7 +254,7 @@ async fn other_transactions_move_the_position() {
     let inserts: Vec<String> = (0..200).map(|id| format!("insert into other values ({id})")).collect();
     source.run(&inserts.iter().map(String::as_str).collect::<Vec<_>>()).await;
     source.run(&["analyze table other", "create table gone (id int)", "drop table gone"]).await;
-    let mark = source.position().await;
+    let mark = source.mark().await;
     let mut stream = source.follow(&["t"], from);
     assert!(until(&mut stream, &mark).await.is_empty());
     let step = tokio::time::timeout(Duration::from_secs(30), async {
@@ -272,7 +273,7 @@ async fn new_files_leave_no_gap() {
     for id in 0..20 {
         source.run(&[&format!("insert into t values ({id})"), "flush binary logs"]).await;
     }
-    let mark = source.position().await;
+    let mark = source.mark().await;
     for from in [Position { gtids: None, ..from.clone() }, Position { file: None, ..from }] {
         let mut stream = source.follow(&["t"], from);
         assert_eq!(inserted(&until(&mut stream, &mark).await).concat(), (0..20).collect::<Vec<_>>());
@@ -296,7 +297,7 @@ async fn rows_come_with_the_table_of_their_time() {
             "create table made as select * from t",
         ])
         .await;
-    let mark = source.position().await;
+    let mark = source.mark().await;
     let mut stream = source.follow(&["t", "made"], from);
     let (mut seen, mut ddl) = (Vec::new(), Vec::new());
     while stream.position().has_reached(&mark) != Some(true) {
@@ -382,7 +383,7 @@ async fn a_server_id_that_is_taken_is_refused() {
     let error = first_error(&mut second).await;
     assert!(error.to_string().contains("is taken"), "{error}");
     source.run(&["insert into t values (1)"]).await;
-    let mark = source.position().await;
+    let mark = source.mark().await;
     assert_eq!(inserted(&until(&mut first, &mark).await), [[1]]);
     source.drop().await;
 }
@@ -415,10 +416,38 @@ async fn damaged_and_silent_connections_are_made_again() {
     for (id, harm) in [Harm::None, Harm::Damage, Harm::Silence, Harm::None].into_iter().enumerate() {
         proxy.harm.send_replace(harm);
         source.run(&[&format!("insert into t values ({id}, 'needle')")]).await;
-        let mark = source.position().await;
+        let mark = source.mark().await;
         seen.extend(inserted(&until(&mut stream, &mark).await));
     }
     assert_eq!(seen, [[0], [1], [2], [3]]);
     assert!(proxy.connections() >= 3, "{} connections to the log", proxy.connections());
     source.drop().await;
+}
+
+/// A quiet source: the end is reached although no transaction came.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_is_reached_without_a_transaction() {
+    // A server of its own, where nobody else writes.
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let from = Position { file: None, ..source.position().await };
+    let mark = source.mark().await;
+    let mut stream = source.follow(&["t"], from);
+    assert!(until(&mut stream, &mark).await.is_empty());
+}
+
+/// P1: what the source has purged is never passed over, by GTID and by file.
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_files_are_an_error() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let mut source = TestSource::fresh_at(server.url().to_owned()).await;
+    source.run(&["create table t (id int primary key)"]).await;
+    let from = source.position().await;
+    source.run(&["insert into t values (1)", "flush binary logs", "insert into t values (2)"]).await;
+    let last = source.mark().await.file.unwrap().name;
+    source.run(&[&format!("purge binary logs to '{last}'")]).await;
+    for from in [Position { gtids: None, ..from.clone() }, Position { file: None, ..from }] {
+        let error = first_error(&mut source.follow(&["t"], from)).await;
+        assert!(error.to_string().contains("have to be built anew"), "{error}");
+    }
 }

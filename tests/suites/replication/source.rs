@@ -67,12 +67,19 @@ impl TestSource {
         Server::connect(&self.source()).await.unwrap()
     }
 
-    /// Where the binary log ends now.
+    /// A place to begin at: whatever comes after this call is read, nothing before it.
     pub(crate) async fn position(&self) -> Position {
-        self.server().await.end().await.unwrap()
+        let mut server = self.server().await;
+        let low = server.low_mark().await.unwrap();
+        Position { file: server.high_mark().await.unwrap().file, ..low }
     }
 
-    pub(crate) fn tables<'t>(&self, tables: &[&'t str]) -> Tables {
+    /// Where the binary log ends now.
+    pub(crate) async fn mark(&self) -> Position {
+        self.server().await.high_mark().await.unwrap()
+    }
+
+    pub(crate) fn tables(&self, tables: &[&str]) -> Tables {
         tables.iter().map(|table| (self.database.as_str(), *table)).collect()
     }
 
@@ -97,7 +104,7 @@ impl TestSource {
 
     /// The transactions between a position and now that touched the tables.
     pub(crate) async fn since(&self, tables: &[&str], from: &Position) -> Vec<Txn> {
-        let mark = self.position().await;
+        let mark = self.mark().await;
         let mut stream = self.follow(tables, from.clone());
         until(&mut stream, &mark).await
     }

@@ -323,7 +323,7 @@ async fn equals(source: &mut TestSource, stream: &mut Stream, cases: &[Case]) {
         ])
         .await;
 
-    let mark = source.position().await;
+    let mark = source.mark().await;
     let changes = changes(&until(stream, &mark).await);
     for change in &changes {
         assert_eq!(*change.table, described);
@@ -419,7 +419,7 @@ async fn every_character_of_a_character_set_is_the_server_s() {
             lines.iter().enumerate().map(|(id, line)| format!("({id}, '{line}')")).collect();
         source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
         let (_, selected) = source.select("t").await;
-        let mark = source.position().await;
+        let mark = source.mark().await;
         let txns = until(&mut stream, &mark).await;
         let mut changes = txns.iter().flat_map(|txn| txn.changes.iter().unwrap());
         for row in &selected {

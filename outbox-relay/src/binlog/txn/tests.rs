@@ -1,5 +1,7 @@
 //! Events that no server writes on demand.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// An event with a right checksum.
@@ -103,4 +105,66 @@ fn an_unknown_xa_transaction_stops_the_reader() {
     let error = error(&mut assembler(), &query("XA COMMIT X'78',X'',1"));
     assert!(error.to_string().contains("prepared before"), "{error}");
     assert!(matches!(assembler().event(&query("XA ROLLBACK X'78',X'',1")), Ok(Outcome::Txn(_))));
+}
+
+/// A table of many types, `shop.product`, as TABLE_MAP describes it.
+fn table_map() -> Vec<u8> {
+    let kinds = [1, 3, 8, 4, 5, 246, 16, 13, 10, 19, 18, 17, 15, 254, 252, 247, 248, 245, 255];
+    let metadata = [4, 8, 10, 2, 1, 1, 6, 3, 3, 40, 0, 254, 20, 2, 247, 1, 248, 1, 4, 4];
+    let mut body = vec![7, 0, 0, 0, 0, 0, 1, 0, 4];
+    body.extend_from_slice(b"shop\0\x07product\0");
+    body.push(kinds.len() as u8);
+    body.extend_from_slice(&kinds);
+    body.push(metadata.len() as u8);
+    body.extend_from_slice(&metadata);
+    body.extend_from_slice(&[0xff; 3]);
+    let mut field = |kind: u8, value: &[u8]| {
+        body.push(kind);
+        body.push(value.len() as u8);
+        body.extend_from_slice(value);
+    };
+    field(1, &[0]);
+    field(2, &[63]);
+    field(4, &kinds.map(|kind| [1, b'a' + kind % 26]).concat());
+    field(5, &[2, 1, b'x', 1, b'y']);
+    field(6, &[2, 1, b'x', 1, b'y']);
+    field(10, &[63]);
+    body
+}
+
+proptest! {
+    /// Whatever the bytes are, they are refused or read, and never end the process.
+    #[test]
+    fn no_event_panics(kind in any::<u8>(), flags in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut assembler = assembler();
+        let _ = assembler.event(&event(kind, flags, &body));
+        let _ = assembler.event(&event(16, 0, &[0; 8]));
+    }
+
+    #[test]
+    fn no_rows_panic(kind in prop::sample::select(vec![23_u8, 24, 25, 30, 31, 32, 166]), rows in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut assembler = assembler();
+        prop_assert!(assembler.event(&event(19, 0, &table_map())).is_ok());
+        let mut body = vec![7, 0, 0, 0, 0, 0, 1, 0];
+        if (30..100).contains(&kind) {
+            body.extend_from_slice(&[2, 0]);
+        }
+        body.push(19);
+        let images = if kind % 10 == 4 || kind == 31 { 2 } else { 1 };
+        body.extend_from_slice(&[0xff; 3].repeat(images));
+        body.extend_from_slice(&rows);
+        prop_assert!(assembler.event(&event(kind, 0, &body)).is_ok());
+        let Ok(Outcome::Txn(txn)) = assembler.event(&event(16, 0, &[0; 8])) else { panic!("no transaction") };
+        for change in txn.changes.iter()? {
+            prop_assert!(change.is_ok() || change.is_err_and(|error| error.downcast_ref::<Undecodable>().is_some_and(|why| !why.reason.contains("binlog_row_metadata"))));
+        }
+    }
+
+    #[test]
+    fn no_table_map_panics(at in 0..110_usize, byte in any::<u8>()) {
+        let mut body = table_map();
+        let at = at % body.len();
+        body[at] = byte;
+        let _ = assembler().event(&event(19, 0, &body));
+    }
 }
