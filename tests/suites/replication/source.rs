@@ -70,6 +70,10 @@ impl TestSource {
     /// A place to begin at: whatever comes after this call is read, nothing before it.
     pub(crate) async fn position(&self) -> Position {
         let mut server = self.server().await;
+        if server.is_mariadb() {
+            // It looks for a GTID through the whole file, which the other tests make large.
+            server.connection().query_drop("flush binary logs").await.unwrap();
+        }
         let low = server.low_mark().await.unwrap();
         Position { file: server.high_mark().await.unwrap().file, ..low }
     }
