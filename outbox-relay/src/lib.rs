@@ -19,6 +19,10 @@
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod bell;
+#[cfg(feature = "binlog")]
+pub mod binlog;
+#[cfg(feature = "binlog")]
+pub mod change;
 pub mod check;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -33,6 +37,8 @@ pub mod publish;
 mod relay;
 pub mod report;
 pub mod retry;
+#[cfg(feature = "binlog")]
+pub mod snapshot;
 pub mod status;
 
 pub use bell::BellState;

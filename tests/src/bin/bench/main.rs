@@ -3,6 +3,7 @@
 //! `cargo lab bench` starts the servers and runs this in release mode.
 
 mod database;
+mod decode;
 mod derive;
 mod drain;
 mod idle;
@@ -21,7 +22,8 @@ use table::Measure;
 /// What a benchmark may fail with: shown, and the process ends with 1.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the relay against raw lapin and bare SQL, and the write side against plain Diesel.
+/// Measures the relay against raw lapin and bare SQL, the write side against plain Diesel, and the reading of
+/// binary logs against `mysqlbinlog`.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// Fewer rows and one run: to see that it works, not to quote.
@@ -98,6 +100,10 @@ async fn run(options: &Options) -> Result<(), Failure> {
         for measure in idle::measure(if options.quick { 8 } else { 30 }, size.runs).await? {
             println!("{}", if options.json { measure.json() } else { measure.row() });
         }
+    }
+    if wanted("decode mariadb") {
+        let measure = decode::measure(size).await?;
+        println!("{}", if options.json { measure.json() } else { measure.row() });
     }
     if wanted("derive") {
         let measure = derive::measure(if options.quick { 1 } else { 5 })?;

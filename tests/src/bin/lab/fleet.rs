@@ -236,7 +236,8 @@ fn locked(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
 fn start_all(kinds: &[Kind], folder: &Folder, stop: &Stop) -> Result<Servers> {
     let start = |kind: Kind| {
         let begin = Instant::now();
-        let server = Server::create((kind, Extra::Nothing), kind.name(), folder.path(), folder.record(), stop)?;
+        let server =
+            Server::create((kind, Extra::Nothing), kind.name(), folder.path(), folder.record(), stop)?;
         eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
         Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
     };

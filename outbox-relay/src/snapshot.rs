@@ -1,0 +1,7 @@
+//! Rows of a source's tables by SELECT, with the same values that the binary log has.
+
+mod describe;
+mod read;
+
+pub use describe::describe;
+pub use read::{row, select_list};

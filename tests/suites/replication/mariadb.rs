@@ -1,0 +1,12 @@
+//! Every suite of replication, on MariaDB.
+
+pub(crate) const VARIABLE: &str = outbox_tests::lab_client::MARIADB_URL;
+pub(crate) const KIND: &str = "mariadb";
+pub(crate) const IS_MARIADB: bool = true;
+
+#[path = "reading.rs"]
+mod reading;
+#[path = "reading_mariadb.rs"]
+mod reading_mariadb;
+#[path = "values.rs"]
+mod values;

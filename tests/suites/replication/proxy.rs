@@ -1,0 +1,77 @@
+//! A bad network between a reader and its source.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What happens to what the source says. A harm is done once, to the next answer that holds the word `needle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harm {
+    None,
+    /// A byte of it is changed.
+    Damage,
+    /// Neither it nor anything after it arrives on this connection, which stays open.
+    Silence,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    pub(crate) harm: Arc<watch::Sender<Harm>>,
+    connections: Arc<AtomicU32>,
+}
+
+impl Proxy {
+    /// Stands before the server of this URL.
+    pub(crate) async fn start(url: &str) -> Self {
+        let mut url = url::Url::parse(url).unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+        // The driver would go on over the server's own socket, past this proxy.
+        url.set_query(Some("prefer_socket=false"));
+        let harm = Arc::new(watch::channel(Harm::None).0);
+        let connections = Arc::new(AtomicU32::new(0));
+        let proxy =
+            Self { url: url.to_string(), harm: Arc::clone(&harm), connections: Arc::clone(&connections) };
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(pass(client, server.clone(), Arc::clone(&harm)));
+            }
+        });
+        proxy
+    }
+
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+async fn pass(client: TcpStream, server: String, harm: Arc<watch::Sender<Harm>>) {
+    let server = TcpStream::connect(server).await.unwrap();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let Ok(count @ 1..) = from_server.read(&mut buffer).await else { return };
+        if let Some(at) = buffer[..count].windows(6).position(|part| part == b"needle") {
+            match harm.send_replace(Harm::None) {
+                Harm::None => {}
+                Harm::Damage => buffer[at] ^= 1,
+                Harm::Silence => {
+                    // Held open until the reader gives it up.
+                    while from_server.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+                    return;
+                }
+            }
+        }
+        if to_client.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
