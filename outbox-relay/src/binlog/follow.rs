@@ -20,6 +20,9 @@ use crate::change::Txn;
 const LARGE_EVENT_BYTES: usize = 1 << 20;
 /// How long a source may look for the place where to begin; MariaDB reads through a whole file for it, in silence.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(120);
+/// A process that was killed is known to the source until it next sends it something: a heartbeat's time or two.
+const TAKEN_WAIT: Duration = Duration::from_secs(4);
+const TAKEN_STEP: Duration = Duration::from_millis(500);
 /// Server ids that are taken at random; below are those that people give.
 const RANDOM_SERVER_IDS: std::ops::RangeInclusive<u32> = 1 << 30..=u32::MAX - 1;
 
@@ -196,14 +199,19 @@ impl Stream {
 
     async fn connect(&mut self) -> Result<Connected> {
         let mut server = Server::connect(&self.source).await?;
-        if server.is_taken(&self.identity).await? {
-            let id = self.identity.server_id;
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "server id {id} is taken by another replica or reader: give this one another `server_id`"
-                ),
-            ));
+        let mut waited = Duration::ZERO;
+        while server.is_taken(&self.identity).await? {
+            if waited >= TAKEN_WAIT {
+                let id = self.identity.server_id;
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "server id {id} is taken by another replica or reader: give this one another `server_id`"
+                    ),
+                ));
+            }
+            tokio::time::sleep(TAKEN_STEP).await;
+            waited += TAKEN_STEP;
         }
         let charsets = server.charsets().await?;
         let mut connection = Connection::open(&self.source).await?;
