@@ -5,7 +5,7 @@ use std::fmt;
 use outbox_core::Result;
 use serde::Serialize;
 
-use crate::config::{Config, Mode, OutboxConfig};
+use crate::config::{Config, OutboxConfig};
 use crate::outbox::store::{Backlog, Database, HeldKey, Owner, Store};
 
 /// How many keys are shown; parked ones come first.
@@ -110,7 +110,7 @@ impl Report {
         self.leases = store.owners().await?.into_iter().map(Into::into).collect();
         self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();
         #[cfg(feature = "postgres")]
-        if outbox.mode == Mode::Tail {
+        if outbox.mode == crate::config::Mode::Tail {
             let doorbell = store.doorbell().await?;
             self.bell = Some(BellReport { trigger: doorbell.trigger_state, listeners: doorbell.listeners });
         }
