@@ -202,7 +202,10 @@ pub(crate) struct Loading<'a, R, DB: Backend> {
 }
 
 /// The columns of a row, as a type of SQL.
-#[cfg_attr(not(any(feature = "sqlite", feature = "mysql", feature = "postgres", feature = "async")), expect(unreachable_pub, reason = "only a backend names it"))]
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "mysql", feature = "postgres", feature = "async")),
+    expect(unreachable_pub, reason = "only a backend names it")
+)]
 pub struct Columns<R>(PhantomData<R>);
 
 impl<R, DB: Backend> Query for Loading<'_, R, DB> {
