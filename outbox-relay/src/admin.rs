@@ -11,10 +11,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use outbox_core::{Error, ErrorKind, Result};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, Secret};
 use crate::status::{self, Status};
 
 /// The content type that Prometheus asks OpenMetrics by.
@@ -23,34 +24,40 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug)]
 struct Shared {
     statuses: Vec<Status>,
-    token: String,
+    token: watch::Receiver<Secret>,
 }
 
-/// Serves until `shutdown`. Without a token in the configuration nothing is served.
+/// Serves until `shutdown`; what is given back takes another token while it serves. Without a token in the
+/// configuration nothing is served.
 ///
 /// # Errors
 /// `Invalid` when the address cannot be listened on.
-pub async fn serve(config: &AdminConfig, statuses: Vec<Status>, shutdown: CancellationToken) -> Result<()> {
+pub async fn serve(
+    config: &AdminConfig,
+    statuses: Vec<Status>,
+    shutdown: CancellationToken,
+) -> Result<Option<watch::Sender<Secret>>> {
     let Some(token) = &config.token else {
         info!("admin: there is no token in the configuration, so no health or metrics are served");
-        return Ok(());
+        return Ok(None);
     };
     let listener = TcpListener::bind(&config.listen).await.map_err(|e| {
         let text = format!("admin.listen: {} cannot be listened on", config.listen);
         Error::with_source(ErrorKind::Invalid, text, e)
     })?;
     info!("admin: http://{}", config.listen);
-    let router = router(statuses, token.expose().to_owned());
+    let (sender, token) = watch::channel(token.clone());
+    let router = router(statuses, token);
     tokio::spawn(async move {
         let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::warn!("admin: {error}");
         }
     });
-    Ok(())
+    Ok(Some(sender))
 }
 
-fn router(statuses: Vec<Status>, token: String) -> Router {
+fn router(statuses: Vec<Status>, token: watch::Receiver<Secret>) -> Router {
     let shared = Arc::new(Shared { statuses, token });
     let guarded = Router::new()
         .route("/metrics", get(metrics))
@@ -64,7 +71,8 @@ fn router(statuses: Vec<Status>, token: String) -> Router {
 }
 
 async fn ask_for_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    if is_authorized(request.headers(), &shared.token) {
+    let is_authorized = is_authorized(request.headers(), shared.token.borrow().expose());
+    if is_authorized {
         return next.run(request).await;
     }
     let ask = [(header::WWW_AUTHENTICATE, "Bearer")];

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -18,6 +18,7 @@ use crate::relay::{Left, Relay};
 use crate::report;
 
 mod dead;
+mod reload;
 
 /// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
 const LOG: &str = "info,lapin=off";
@@ -170,13 +171,13 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Init { .. } => End::Done,
         Verb::Check { json } => check(&config, json).await,
         Verb::Migrate { .. } => migrate(&config).await,
-        Verb::Run { until_idle } => relay(&config, until_idle).await,
+        Verb::Run { until_idle } => relay(&config, &arguments.config, until_idle).await,
         Verb::Dead { verb } => dead::run(&config, verb).await,
         Verb::Status { json } => status(&config, json).await,
     }
 }
 
-fn init(path: &std::path::Path, force: bool) -> End {
+fn init(path: &Path, force: bool) -> End {
     let mut options = std::fs::OpenOptions::new();
     options.write(true);
     if force {
@@ -265,7 +266,7 @@ async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::
     Ok(None)
 }
 
-async fn relay(config: &Config, until_idle: bool) -> End {
+async fn relay(config: &Config, file: &Path, until_idle: bool) -> End {
     let relay = match Relay::from_config(config) {
         Ok(relay) => relay,
         Err(error) => return End::Wrong(error.to_string()),
@@ -278,8 +279,12 @@ async fn relay(config: &Config, until_idle: bool) -> End {
     if let Err(error) = end_on_signals(shutdown.clone()) {
         return End::Failed(format!("listening for signals: {error}"));
     }
-    if let Err(error) = crate::admin::serve(&config.admin, relay.statuses(), shutdown.clone()).await {
-        return End::Wrong(error.to_string());
+    let token = match crate::admin::serve(&config.admin, relay.statuses(), shutdown.clone()).await {
+        Ok(token) => token,
+        Err(error) => return End::Wrong(error.to_string()),
+    };
+    if let Err(error) = reload::on_signal(config.clone(), file.to_owned(), relay.resettings(), token) {
+        return End::Failed(format!("listening for signals: {error}"));
     }
     if !until_idle {
         return match relay.run(shutdown).await {

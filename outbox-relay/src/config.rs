@@ -170,7 +170,7 @@ impl Mode {
 }
 
 /// One outbox.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxConfig {
     /// Its name, which travels with every message: `[a-z0-9_-]`, at most 100 characters. Never change it:

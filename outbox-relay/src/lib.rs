@@ -35,6 +35,7 @@ pub mod outbox;
 pub mod pipe;
 pub mod publish;
 mod relay;
+pub mod reload;
 pub mod report;
 pub mod retry;
 #[cfg(feature = "binlog")]
@@ -43,6 +44,6 @@ pub mod status;
 
 pub use bell::BellState;
 pub use config::{Config, OutboxConfig, Unrouted};
-pub use relay::{Left, Relay};
+pub use relay::{Left, Relay, Resettings};
 pub use status::{Snapshot, State, Status};
 pub use tokio_util::sync::CancellationToken;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use outbox_core::broker::Broker;
 use outbox_core::{Error, ErrorKind, Frame, Result, RetryPolicy};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -25,6 +26,9 @@ use crate::status::{State, Status};
 const GRACE: Duration = Duration::from_secs(8);
 /// The wait before a pipe that crashed is started again.
 const RESTART: Duration = Duration::from_secs(1);
+/// The wait before a pipe with new settings starts: none that is felt. Only a relay that starts refuses tables that
+/// do not fit; a running one pauses.
+const RESET: Duration = Duration::from_millis(1);
 /// How long [`Relay::run_until_idle`] bears a paused pipe: its caller waits for an end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an idle relay reads though every commit rings: a bell is heard by those who trust it, and this is
@@ -58,6 +62,21 @@ pub struct Relay<B> {
     outboxes: Vec<(OutboxConfig, Status)>,
     broker: B,
     unrouted: Unrouted,
+    resettings: mpsc::UnboundedReceiver<OutboxConfig>,
+    resetting: Resettings,
+}
+
+/// Gives a running relay's outboxes other settings. Clones reach the same relay.
+#[derive(Debug, Clone)]
+pub struct Resettings(mpsc::UnboundedSender<OutboxConfig>);
+
+impl Resettings {
+    /// Has the pipe of the outbox of this name ended in order and started again with these settings. Nothing
+    /// happens when the relay has ended or has no outbox of the name.
+    pub fn reset(&self, outbox: OutboxConfig) {
+        // A relay that has ended needs no settings.
+        let _ = self.0.send(outbox);
+    }
 }
 
 /// What [`Relay::run_until_idle`] could not deliver.
@@ -94,7 +113,8 @@ impl<B: Broker> Relay<B> {
             })
             .collect();
         if problems.is_empty() {
-            Ok(Self { outboxes, broker, unrouted })
+            let (sender, resettings) = mpsc::unbounded_channel();
+            Ok(Self { outboxes, broker, unrouted, resettings, resetting: Resettings(sender) })
         } else {
             Err(Error::new(ErrorKind::Invalid, problems.join("\n")))
         }
@@ -105,21 +125,40 @@ impl<B: Broker> Relay<B> {
         self.outboxes.iter().map(|(_, status)| status.clone()).collect()
     }
 
+    /// What gives its outboxes other settings while it runs.
+    pub fn resettings(&self) -> Resettings {
+        self.resetting.clone()
+    }
+
     /// Runs until `shutdown`, then finishes what is in flight and gives the leases back.
     ///
     /// A database or a broker that is away is waited for; so is one that is away at the start.
     ///
     /// # Errors
     /// Only at the start: an outbox whose tables are missing or do not fit.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<()> {
         let all = shutdown.child_token();
         let mut pipes: JoinSet<Result<()>> = JoinSet::new();
         let mut numbers: HashMap<Id, usize> = HashMap::new();
-        for number in 0..self.outboxes.len() {
-            numbers.insert(self.spawn(&mut pipes, number, Duration::ZERO, &all), number);
+        // One for each outbox, which ends its pipe alone.
+        let mut ends: Vec<_> = self.outboxes.iter().map(|_| all.child_token()).collect();
+        for (number, end) in ends.iter().enumerate() {
+            numbers.insert(self.spawn(&mut pipes, number, Duration::ZERO, end), number);
         }
         let mut result = Ok(());
-        while let Some(ended) = pipes.join_next_with_id().await {
+        loop {
+            let ended = tokio::select! {
+                Some(outbox) = self.resettings.recv() => {
+                    if let Some(number) = self.outboxes.iter().position(|(old, _)| old.name == outbox.name) {
+                        self.outboxes[number].0 = outbox;
+                        // It is started again where its end is seen.
+                        ends[number].cancel();
+                    }
+                    continue;
+                }
+                ended = pipes.join_next_with_id() => ended,
+            };
+            let Some(ended) = ended else { break };
             let id = match &ended {
                 Ok((id, _)) => *id,
                 Err(error) => error.id(),
@@ -134,7 +173,12 @@ impl<B: Broker> Relay<B> {
                 Err(error) => error!("a pipe crashed, this is a mistake in the relay: {error}"),
             }
             if let (false, Some(number)) = (all.is_cancelled(), number) {
-                numbers.insert(self.spawn(&mut pipes, number, RESTART, &all), number);
+                let mut wait = RESTART;
+                if ends[number].is_cancelled() {
+                    ends[number] = all.child_token();
+                    wait = RESET;
+                }
+                numbers.insert(self.spawn(&mut pipes, number, wait, &ends[number]), number);
             }
         }
         result

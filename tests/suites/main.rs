@@ -26,6 +26,8 @@ mod programs;
 #[cfg(feature = "servers")]
 mod rabbitmq_broker;
 #[cfg(feature = "servers")]
+mod reload;
+#[cfg(feature = "servers")]
 mod sqlite;
 #[cfg(feature = "servers")]
 mod tls_broker;

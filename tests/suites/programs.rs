@@ -254,7 +254,7 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
 }
 
 /// What the relay answers to a GET; `None` while nobody listens.
-fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+pub(crate) fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
