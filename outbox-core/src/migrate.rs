@@ -152,13 +152,13 @@ impl Migrations {
     }
 }
 
-/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key`, `outbox_audit` and `outbox_meta`, on MySQL and MariaDB
+/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key`, `outbox_audit`, `outbox_pause` and `outbox_meta`, on MySQL and MariaDB
 /// `outbox_slot` too, for the database whose changes are published.
 pub const OUTBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/outbox"),
     postgres: || embedded!("migrations/postgres/outbox"),
     sqlite: || embedded!("migrations/sqlite/outbox"),
-    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit"),
+    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause"),
 };
 
 /// `inbox`, `inbox_held`, `copy_deleted` and `copy_source`, for the database of a subscriber.
@@ -212,7 +212,7 @@ impl Migrated for diesel::sqlite::Sqlite {
 ///
 /// let mut connection = diesel::SqliteConnection::establish(":memory:")?;
 /// let versions = migrate::run(&mut connection, &migrate::OUTBOX)?;
-/// assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003"]);
+/// assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004"]);
 /// assert!(migrate::run(&mut connection, &migrate::OUTBOX)?.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```

@@ -74,6 +74,19 @@ enum Verb {
         #[arg(long)]
         until_idle: bool,
     },
+    /// Stop the relays of an outbox, wherever they run, until `resume`; what is in flight is settled
+    Pause {
+        /// The outbox
+        name: String,
+        /// Why, for those who look
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let the relays of an outbox go on
+    Resume {
+        /// The outbox
+        name: String,
+    },
     /// Show what was set aside, replay or discard it
     Dead {
         #[command(subcommand)]
@@ -173,6 +186,8 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Migrate { .. } => migrate(&config).await,
         Verb::Run { until_idle } => relay(&config, &arguments.config, until_idle).await,
         Verb::Dead { verb } => dead::run(&config, verb).await,
+        Verb::Pause { name, reason } => pause(&config, &name, Some(&reason)).await,
+        Verb::Resume { name } => pause(&config, &name, None).await,
         Verb::Status { json } => status(&config, json).await,
     }
 }
@@ -342,6 +357,37 @@ fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Pauses an outbox for a reason, or resumes it.
+async fn pause(config: &Config, name: &str, reason: Option<&str>) -> End {
+    let outbox = match crate::dead::outboxes(config, Some(name)) {
+        Ok(outboxes) => outboxes[0],
+        Err(error) => return End::Wrong(error.to_string()),
+    };
+    let acted = async {
+        let mut store = Store::new(Database::of(outbox)?, "");
+        match reason {
+            Some(reason) => store.set_pause(&actor(), reason).await,
+            None => store.clear_pause(&actor()).await,
+        }
+    };
+    match (acted.await, reason) {
+        (Ok(true), Some(_)) => {
+            println!("outbox {name}: paused; its relays stop within the length of a lease")
+        }
+        (Ok(false), Some(_)) => println!("outbox {name}: was paused already"),
+        (Ok(true), None) => println!("outbox {name}: its relays go on within the length of a lease"),
+        (Ok(false), None) => println!("outbox {name}: was not paused"),
+        (Err(error), _) => return End::Failed(format!("outbox {name}: {error}")),
+    }
+    End::Done
+}
+
+/// Who is at the keyboard, for `outbox_audit`.
+fn actor() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    format!("{}@{}", user.as_deref().unwrap_or("unknown"), crate::outbox::host())
 }
 
 async fn status(config: &Config, json: bool) -> End {

@@ -208,6 +208,7 @@ impl<B: Broker> Relay<B> {
             let mut store = Store::new(Database::of(outbox)?, "");
             let looking = async {
                 outbox::verify(&mut store).await?;
+                refuse_paused(outbox, &mut store).await?;
                 store.top().await
             };
             let top = tokio::select! {
@@ -318,6 +319,20 @@ async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
             Err(Error::new(kind, format!("outbox {:?}: {error}; {remedy}", outbox.name)))
         }
         Decision::Wait { .. } => Ok(()),
+    }
+}
+
+/// Nothing would become idle.
+async fn refuse_paused(outbox: &OutboxConfig, store: &mut Store) -> Result<()> {
+    match store.pause().await {
+        Ok(Some(pause)) => Err(Error::new(
+            ErrorKind::Outage,
+            format!("outbox {:?} is {pause}; `outbox-relay resume {}` ends it", outbox.name, outbox.name),
+        )),
+        Ok(None) => Ok(()),
+        // Without the table nobody can have paused it.
+        Err(error) if error.kind() == ErrorKind::Database => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

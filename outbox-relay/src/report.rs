@@ -26,6 +26,8 @@ pub struct Report {
     pub leases: Vec<OwnerReport>,
     /// Keys that wait or are parked, a hundred at most.
     pub keys: Vec<KeyReport>,
+    /// Who has paused its relays, since when and why.
+    pub paused: Option<String>,
     /// What tells relays of commits; none in poll mode.
     pub bell: Option<BellReport>,
 }
@@ -83,9 +85,9 @@ pub struct KeyReport {
 }
 
 impl Report {
-    /// Whether it could be read and no key is parked.
+    /// Whether it could be read, is not paused, and no key is parked.
     pub fn is_healthy(&self) -> bool {
-        self.error.is_none() && self.keys.iter().all(|key| key.state != "parked")
+        self.error.is_none() && self.paused.is_none() && self.keys.iter().all(|key| key.state != "parked")
     }
 
     async fn of(outbox: &OutboxConfig) -> Self {
@@ -96,6 +98,7 @@ impl Report {
             backlog: None,
             leases: Vec::new(),
             keys: Vec::new(),
+            paused: None,
             bell: None,
         };
         if let Err(error) = report.read(outbox).await {
@@ -107,6 +110,8 @@ impl Report {
     async fn read(&mut self, outbox: &OutboxConfig) -> Result<()> {
         let mut store = Store::new(Database::of(outbox)?, "");
         self.backlog = Some(store.backlog().await?.into());
+        // A migration that is pending is told by `check`.
+        self.paused = store.pause().await.ok().flatten().map(|pause| pause.to_string());
         self.leases = store.owners().await?.into_iter().map(Into::into).collect();
         self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();
         #[cfg(feature = "postgres")]
@@ -192,6 +197,9 @@ impl fmt::Display for Report {
                 )?,
                 None => write!(f, "\n  leases: {:>2} buckets free", lease.buckets)?,
             }
+        }
+        if let Some(paused) = &self.paused {
+            write!(f, "\n  PAUSED: {paused}")?;
         }
         if let Some(BellReport { trigger, listeners }) = &self.bell {
             write!(f, "\n  doorbell: trigger {trigger}, heard by {listeners} relays")?;

@@ -65,6 +65,9 @@ const REFUSED: &[&str] = &[
 pub fn decide(error: &Error, side: Side) -> Decision {
     let text = error.to_string().to_ascii_lowercase();
     let is_refused = REFUSED.iter().any(|words| text.contains(words));
+    if side == Side::Source && text.starts_with("paused by ") {
+        return Decision::Wait { remedy: "`outbox-relay resume` ends it" };
+    }
     let is_missing = DATABASE.iter().find(|(words, _)| text.contains(words));
     if let (Side::Source, Some((_, remedy))) = (side, is_missing) {
         return Decision::Stop { remedy };

@@ -20,8 +20,12 @@ const RELAY: &[(&str, &[&str])] = &[
     ("outbox_key", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("outbox_meta", &["SELECT"]),
 ];
-/// What `dead` and `check` need besides.
-const PEOPLE: &[(&str, &str)] = &[("outbox_audit", "INSERT"), ("__diesel_schema_migrations", "SELECT")];
+/// What `dead`, `pause`, `resume` and `check` need besides.
+const PEOPLE: &[(&str, &[&str])] = &[
+    ("outbox_audit", &["INSERT"]),
+    ("outbox_pause", &["SELECT", "INSERT", "DELETE"]),
+    ("__diesel_schema_migrations", &["SELECT"]),
+];
 
 /// A user with the documented rights; dropped with this.
 struct Role {
@@ -36,11 +40,8 @@ impl Role {
             Server::Postgres => format!("create role {} login password 'secret'", role.name),
             _ => format!("create user {} identified by 'secret'", role.user()),
         });
-        for (table, rights) in RELAY {
+        for (table, rights) in RELAY.iter().chain(PEOPLE) {
             role.execute(&format!("grant {} on {table} to {}", rights.join(", "), role.user()));
-        }
-        for (table, right) in PEOPLE {
-            role.execute(&format!("grant {right} on {table} to {}", role.user()));
         }
         role
     }
@@ -99,6 +100,8 @@ fn every_verb_runs_with_the_documented_rights() {
     for (arguments, code) in [
         (&["check"][..], 0),
         (&["status"], 0),
+        (&["pause", "items"], 0),
+        (&["resume", "items"], 0),
         // Parks both: nobody wants them.
         (&["run", "--until-idle"], 1),
         (&["dead", "list"], 0),
@@ -121,7 +124,9 @@ async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
     let role = Role::new();
     let rights =
         RELAY.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right, Level::Bad)));
-    let people = PEOPLE.iter().map(|(table, right)| (*table, *right, Level::Warning));
+    let people = PEOPLE
+        .iter()
+        .flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right, Level::Warning)));
     for (table, right, level) in rights.chain(people) {
         role.execute(&format!("revoke {right} on {table} from {}", role.user()));
         let findings = role.findings().await;
@@ -133,8 +138,8 @@ async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
         assert!(told.text.contains(right), "{told:?}");
         role.execute(told.fix.as_deref().unwrap());
         role.execute(&format!("revoke all on {table} from {}", role.user()));
-        let documented = RELAY.iter().find(|(t, _)| *t == table).map(|(_, rights)| rights.join(", "));
-        let documented = documented.unwrap_or_else(|| right.to_owned());
+        let (_, documented) = RELAY.iter().chain(PEOPLE).find(|(t, _)| *t == table).unwrap();
+        let documented = documented.join(", ");
         role.execute(&format!("grant {documented} on {table} to {}", role.user()));
     }
     let findings = role.findings().await;

@@ -20,6 +20,8 @@ mod multi_connection;
 #[cfg(feature = "servers")]
 mod mysql;
 #[cfg(feature = "servers")]
+mod pause;
+#[cfg(feature = "servers")]
 mod postgres;
 #[cfg(feature = "servers")]
 mod programs;

@@ -9,16 +9,16 @@ use outbox_tests::lab_client::{AMQP_URL, MARIADB_URL, MYSQL_URL, POSTGRES_URL};
 use crate::harness::{Server, TestDatabase, program, server_url, unique};
 
 /// A folder with a configuration, and the relay run in it.
-struct Relay {
-    folder: tempfile::TempDir,
+pub(crate) struct Relay {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// How a run ended.
 #[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Ended {
@@ -32,7 +32,7 @@ impl From<Output> for Ended {
 }
 
 impl Relay {
-    fn with(config: &str) -> Self {
+    pub(crate) fn with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("outbox-relay.toml"), config).unwrap();
         Self { folder }
@@ -42,7 +42,7 @@ impl Relay {
         Self::with(&config(&server_url(AMQP_URL), &database.url))
     }
 
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         Command::new(program("outbox-relay"))
             .args(arguments)
             .current_dir(self.folder.path())
@@ -52,7 +52,7 @@ impl Relay {
     }
 }
 
-fn config(amqp: &str, database: &str) -> String {
+pub(crate) fn config(amqp: &str, database: &str) -> String {
     let exchange = unique("ex");
     format!(
         "[broker]\nurl = {amqp:?}\nexchange = {exchange:?}\n\n[[outbox]]\nname = \"items\"\ndatabase = {database:?}\n"

@@ -40,7 +40,7 @@ pub(super) async fn check(store: &mut Store, about: &mut About) -> bool {
         if store.probe(probe).await.is_err_and(|error| is_denied(&error)) {
             let (table, right) = (probe.table, probe.right);
             about.warn(
-                format!("no right to {right} on {table}: `dead replay`, `dead discard` or `check` need it"),
+                format!("no right to {right} on {table}: `dead replay`, `dead discard`, `pause`, `resume` or `check` need it"),
                 format!("grant {right} on {table} to {user};"),
             );
         }

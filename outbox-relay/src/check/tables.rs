@@ -15,6 +15,7 @@ const NEEDED_FOR: &[(&str, &str)] = &[
         "on MySQL and MariaDB, transactions that record events of strict order fail without table outbox_slot",
     ),
     ("0000outbox0003", "`dead replay` and `dead discard` fail without table outbox_audit"),
+    ("0000outbox0004", "`pause` and `resume` fail without table outbox_pause"),
 ];
 
 pub(super) async fn check(store: &mut Store, about: &mut About) {

@@ -155,7 +155,7 @@ async fn act_on(config: &Config, act: &Act, action: DeadAction) -> outbox_core::
     }
     let mut outcomes = Vec::new();
     for outbox in dead::outboxes(config, act.select.outbox.as_deref())? {
-        let outcome = dead::act(outbox, &filter, action, &actor(), act.dry_run).await?;
+        let outcome = dead::act(outbox, &filter, action, &super::actor(), act.dry_run).await?;
         if !act.json {
             let would = if act.dry_run { "would " } else { "" };
             println!("{}: {would}{} {}", outcome.outbox, outcome.action, outcome.count);
@@ -169,10 +169,4 @@ async fn act_on(config: &Config, act: &Act, action: DeadAction) -> outbox_core::
         return Ok(End::Failed("no dead letter meets these conditions".into()));
     }
     Ok(End::Done)
-}
-
-/// Who is at the keyboard, for `outbox_audit`.
-fn actor() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    format!("{}@{}", user.as_deref().unwrap_or("unknown"), crate::outbox::host())
 }

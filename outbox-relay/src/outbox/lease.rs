@@ -77,6 +77,8 @@ struct Now {
     in_flight: BTreeSet<u16>,
     valid_until: Option<Instant>,
     trouble: Option<String>,
+    /// Who has paused the outbox.
+    pause: Option<String>,
 }
 
 impl Now {
@@ -106,6 +108,9 @@ impl Leases {
     /// Why there are none, when the keeper cannot renew.
     pub(crate) fn readable(&self) -> Result<BTreeMap<u16, i64>> {
         let now = self.now();
+        if let Some(pause) = &now.pause {
+            return Err(Error::new(ErrorKind::Outage, pause.clone()));
+        }
         if !now.is_valid(Instant::now()) {
             return match &now.trouble {
                 Some(trouble) => Err(Error::new(ErrorKind::Outage, format!("leases: {trouble}"))),
@@ -162,6 +167,17 @@ impl Leases {
         now.valid_until = Some(before + self.lease - self.lease / 5);
         now.trouble = None;
         lost
+    }
+
+    /// Says whether the outbox is paused; whether that is news.
+    fn set_pause(&self, pause: Option<String>) -> bool {
+        let mut now = self.now();
+        let is_news = now.pause.is_some() != pause.is_some();
+        // The age in the text would be news each time.
+        if is_news {
+            now.pause = pause;
+        }
+        is_news
     }
 
     /// Marks what is above the share as releasing, idle buckets first, and no more than that.
@@ -221,13 +237,14 @@ pub(crate) struct Keeper {
     leases: Arc<Leases>,
     status: Status,
     bell: Bell,
+    rounds: u32,
 }
 
 impl Keeper {
     pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status, bell: Bell) -> Self {
         // A statement that takes longer than this cannot renew in time; a fresh connection may.
         let store = store.with_timeout(leases.lease / 3);
-        Self { store, leases, status, bell }
+        Self { store, leases, status, bell, rounds: 0 }
     }
 
     /// Keeps leases until `stop`, then gives them back.
@@ -268,6 +285,7 @@ impl Keeper {
     /// One round; whether this relay has its share.
     async fn round(&mut self, is_introduced: &mut bool) -> Result<bool> {
         let lease = self.leases.lease;
+        self.look_for_pause().await?;
         let readable = self.leases.readable().unwrap_or_default();
         let before = Instant::now();
         self.store.heartbeat(lease).await?;
@@ -309,6 +327,24 @@ impl Keeper {
         }
         self.tell();
         Ok(count >= usize::from(share))
+    }
+
+    /// Every other round: a statement less, and still within the length of a lease.
+    async fn look_for_pause(&mut self) -> Result<()> {
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.rounds.is_multiple_of(2) {
+            return Ok(());
+        }
+        let pause = match self.store.pause().await {
+            Ok(pause) => pause,
+            // Without the table nobody can have paused it: `check` tells of the migration, and of the grant.
+            Err(error) if error.kind() == ErrorKind::Database => None,
+            Err(error) => return Err(error),
+        };
+        if self.leases.set_pause(pause.map(|pause| pause.to_string())) {
+            self.bell.ring();
+        }
+        Ok(())
     }
 
     fn tell(&self) {

@@ -14,6 +14,7 @@ mod dead;
 mod listen;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod question;
@@ -29,6 +30,7 @@ use self::connect::Connection;
 pub(crate) use self::connect::is_local;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
+pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::row::{
     Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
@@ -338,6 +340,30 @@ impl Store {
             return Ok(0);
         }
         on!(self, "acting on dead letters", act_on_dead(action, ids, actor))
+    }
+
+    /// Who has paused the outbox, if somebody has.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn pause(&mut self) -> Result<Option<Pause>> {
+        on!(self, "reading outbox_pause", pause())
+    }
+
+    /// Pauses all relays of the outbox, with a line in `outbox_audit`; whether it was not paused yet.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn set_pause(&mut self, actor: &str, reason: &str) -> Result<bool> {
+        on!(self, "pausing an outbox", set_pause(actor, reason))
+    }
+
+    /// Ends a pause, with a line in `outbox_audit`; whether there was one.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn clear_pause(&mut self, actor: &str) -> Result<bool> {
+        on!(self, "resuming an outbox", clear_pause(actor))
     }
 
     /// The server's settings that matter to an outbox, by name; `version` is among them.

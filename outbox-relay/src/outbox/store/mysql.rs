@@ -8,6 +8,7 @@ use diesel_async::{AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
 use super::dead::{Words, dead_letters};
+use super::pause::pauses;
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
@@ -411,3 +412,9 @@ const WORDS: Words = Words {
     no: "false",
 };
 dead_letters!(AsyncMysqlConnection, WORDS, "start transaction");
+pauses!(
+    AsyncMysqlConnection,
+    "timestampdiff(second, at, utc_timestamp(6))",
+    "insert ignore into outbox_pause (id, actor, reason) values (1, ?, ?)",
+    "start transaction"
+);

@@ -8,6 +8,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
 use super::dead::{Words, dead_letters};
+use super::pause::pauses;
 use super::row::{Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
@@ -389,3 +390,9 @@ const WORDS: Words = Words {
     no: "false",
 };
 dead_letters!(AsyncPgConnection, WORDS, "begin");
+pauses!(
+    AsyncPgConnection,
+    "extract(epoch from clock_timestamp() - at)::bigint",
+    "insert into outbox_pause (id, actor, reason) values (1, ?, ?) on conflict do nothing",
+    "begin"
+);

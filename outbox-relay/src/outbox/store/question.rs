@@ -27,6 +27,13 @@ pub(super) const PROBES_OF_PEOPLE: &[Probe] = &[
         text: "insert into outbox_audit (actor, action, aggregate_type, aggregate_id, detail) \
                select '', '', '', '', '' from (select 1 as n) one where n = 0",
     },
+    Probe { table: "outbox_pause", right: "SELECT", text: "select id from outbox_pause limit 0" },
+    Probe {
+        table: "outbox_pause",
+        right: "INSERT",
+        text: "insert into outbox_pause (actor, reason) select '', '' from (select 1 as n) one where n = 0",
+    },
+    Probe { table: "outbox_pause", right: "DELETE", text: "delete from outbox_pause where id = 0" },
     Probe {
         table: "__diesel_schema_migrations",
         right: "SELECT",

@@ -10,6 +10,7 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::Probe;
 use super::dead::{Words, dead_letters};
+use super::pause::pauses;
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
@@ -337,3 +338,9 @@ const WORDS: Words = Words {
     no: "0",
 };
 dead_letters!(Connection, WORDS, "begin immediate");
+pauses!(
+    Connection,
+    "(cast((julianday('now') - 2440587.5) * 86400 as integer) - at / 1000000)",
+    "insert into outbox_pause (id, actor, reason) values (1, ?, ?) on conflict do nothing",
+    "begin immediate"
+);
