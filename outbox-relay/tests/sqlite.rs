@@ -22,7 +22,7 @@ impl File {
         let mut store = Store::new(Database::parse(&Secret::new(&url)).unwrap(), "test");
         assert!(store.meta().await.unwrap_err().to_string().contains("unable to open"));
         let versions = store.migrate().await.unwrap();
-        assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003"]);
+        assert_eq!(versions, outbox_core::migrate::OUTBOX.versions());
         Self { _folder: folder, url }
     }
 
