@@ -34,16 +34,18 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn record_on<C: OutboxConnection>(url: &str) {
+fn record_on<C: OutboxConnection>(url: &str, settings: &str) {
     let message = Message::new("item", "1", "seen", b"{}".to_vec()).unwrap();
-    C::establish(url).unwrap().outbox_transaction(|tx| Ok(tx.record_message(message))).unwrap();
+    let mut connection = C::establish(url).unwrap();
+    connection.batch_execute(settings).unwrap();
+    connection.outbox_transaction(|tx| Ok(tx.record_message(message))).unwrap();
 }
 
 fn record(server: Server, database: &TestDatabase) {
     match server {
-        Server::Sqlite => record_on::<diesel::SqliteConnection>(&database.url),
-        Server::Postgres => record_on::<diesel::PgConnection>(&database.url),
-        Server::Mariadb | Server::Mysql => record_on::<diesel::MysqlConnection>(&database.url),
+        Server::Sqlite => record_on::<diesel::SqliteConnection>(&database.url, "pragma busy_timeout = 20000"),
+        Server::Postgres => record_on::<diesel::PgConnection>(&database.url, "select 1"),
+        Server::Mariadb | Server::Mysql => record_on::<diesel::MysqlConnection>(&database.url, "select 1"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use outbox_core::{Message, OutboxConnection as _, migrate};
 use outbox_tests::lab_client::AMQP_URL;
@@ -33,6 +34,7 @@ fn is_delivered(url: &str) -> bool {
         rows: i64,
     }
     let mut connection = diesel::SqliteConnection::establish(url).unwrap();
+    connection.batch_execute("pragma busy_timeout = 20000").unwrap();
     let query = diesel::sql_query("select count(*) as \"rows\" from outbox");
     query.get_result::<Rows>(&mut connection).is_ok_and(|found| found.rows == 0)
 }
@@ -78,6 +80,8 @@ impl Running {
 fn a_relay_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
     let database = Server::Sqlite.empty();
     let mut connection = diesel::SqliteConnection::establish(&database.url).unwrap();
+    // The relay writes too.
+    connection.batch_execute("pragma busy_timeout = 20000").unwrap();
     migrate::run(&mut connection, &migrate::OUTBOX).unwrap();
     let (amqp, url, exchange) = (server_url(AMQP_URL), database.url.clone(), unique("ex"));
     let config = |address: &str, token: &str, exchange: &str, keys: &str| {
