@@ -38,7 +38,12 @@ fn record_on<C: OutboxConnection>(url: &str, settings: &str) {
     let message = Message::new("item", "1", "seen", b"{}".to_vec()).unwrap();
     let mut connection = C::establish(url).unwrap();
     connection.batch_execute(settings).unwrap();
-    connection.outbox_transaction(|tx| Ok(tx.record_message(message))).unwrap();
+    connection
+        .outbox_transaction(|tx| {
+            tx.record_message(message);
+            Ok(())
+        })
+        .unwrap();
 }
 
 fn record(server: Server, database: &TestDatabase) {

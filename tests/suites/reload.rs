@@ -107,7 +107,12 @@ fn a_relay_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
     // The pipe goes on with the new settings, to the exchange of the start.
     let deliver = |connection: &mut diesel::SqliteConnection| {
         let message = Message::new("item", "1", "seen", b"{}".to_vec()).unwrap();
-        connection.outbox_transaction(|tx| Ok(tx.record_message(message))).unwrap();
+        connection
+            .outbox_transaction(|tx| {
+                tx.record_message(message);
+                Ok(())
+            })
+            .unwrap();
         eventually(|| is_delivered(&database.url), || relay.log());
     };
     deliver(&mut connection);
