@@ -19,6 +19,7 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
         .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
         .args(["--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0"])
         .arg(format!("--datadir={}", place.folder.join("data").display()))
+        .arg(format!("--tmpdir={}", place.temporary.display()))
         .args(as_root());
     process::run(command, &place.log)
 }
@@ -32,6 +33,7 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         .args(["--innodb-buffer-pool-size=256M", "--binlog-format=ROW", "--binlog-row-metadata=FULL"])
         .arg(format!("--port={}", place.port))
         .arg(format!("--datadir={folder}/data"))
+        .arg(format!("--tmpdir={}", place.temporary.display()))
         .arg(format!("--socket={folder}/socket"))
         .arg(format!("--pid-file={folder}/pid"))
         .arg(format!("--init-file={folder}/init.sql"))

@@ -112,6 +112,9 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// Holds its data and whatever else is its own.
     pub(crate) folder: PathBuf,
+    /// For its temporary files, away from its disk, which may be small. Not the machine's: a MariaDB that starts
+    /// deletes whatever temporary tables it finds there, those of the others too.
+    pub(crate) temporary: PathBuf,
     /// What it prints.
     pub(crate) log: PathBuf,
     pub(crate) port: u16,
@@ -123,8 +126,10 @@ pub(crate) struct Place {
 
 impl Place {
     fn new(kind: Kind, name: &str, lab: &Path, tls: Option<(Mode, &Path)>) -> Result<Self> {
-        let folder = lab.join(name);
-        fs::create_dir(&folder).doing(|| format!("creating {}", folder.display()))?;
+        let (folder, temporary) = (lab.join(name), lab.join(format!("{name}.tmp")));
+        for new in [&folder, &temporary] {
+            fs::create_dir(new).doing(|| format!("creating {}", new.display()))?;
+        }
         let tls = tls.map(|(mode, from)| Tls::copy(mode, from, &folder)).transpose()?;
         Ok(Self {
             tls,
@@ -132,6 +137,7 @@ impl Place {
             name: name.to_owned(),
             log: lab.join(format!("{name}.log")),
             folder,
+            temporary,
             port: ports::free()?,
             more_ports: [ports::free()?, ports::free()?, ports::free()?],
         })
@@ -334,7 +340,9 @@ impl Server {
         self.end();
         unmount_below(&self.place.folder);
         // What is left over goes with the lab's folder.
-        let _ = fs::remove_dir_all(&self.place.folder);
+        for folder in [&self.place.folder, &self.place.temporary] {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
 
     fn end(&mut self) {

@@ -21,7 +21,8 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
     let mut command = mysqld()?;
     command
         .args(["--initialize-insecure", "--innodb-flush-log-at-trx-commit=0"])
-        .arg(format!("--datadir={}", place.folder.join("data").display()));
+        .arg(format!("--datadir={}", place.folder.join("data").display()))
+        .arg(format!("--tmpdir={}", place.temporary.display()));
     process::run(command, &place.log)
 }
 
@@ -35,6 +36,7 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         .args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-bin=bin"])
         .arg(format!("--port={}", place.port))
         .arg(format!("--datadir={folder}/data"))
+        .arg(format!("--tmpdir={}", place.temporary.display()))
         .arg(format!("--socket={folder}/socket"))
         .arg(format!("--pid-file={folder}/pid"))
         .arg(format!("--init-file={folder}/init.sql"))
