@@ -2,8 +2,8 @@
 //! now", and whoever looks reads what there is. So a ring too many costs one read, and a ring that is lost
 //! costs the time until the next read that happens anyway.
 //!
-//! Whoever can notice a commit rings: [`listen`](crate::outbox) by PostgreSQL's NOTIFY, the keeper of leases
-//! when it has got more buckets to read.
+//! Whoever can notice a commit rings: [`listen`](crate::outbox) by PostgreSQL's NOTIFY, [`follow`](crate::outbox) by
+//! the binary log of MySQL and MariaDB, the keeper of leases when it has got more buckets to read.
 
 use std::sync::Arc;
 

@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Level};
 use crate::config::{self, Config, Environment, Mode, OutboxConfig};
+#[cfg(feature = "postgres")]
+use crate::outbox::store::Kind;
 use crate::outbox::store::{Database, Store};
 use crate::relay::{Left, Relay};
 use crate::report;
@@ -273,7 +275,10 @@ async fn migrate(config: &Config) -> End {
 /// What makes commits ring, where it was asked for and is missing.
 async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::Result<Option<String>> {
     #[cfg(feature = "postgres")]
-    if outbox.mode == Mode::Tail && store.doorbell().await?.fault().is_some() {
+    if outbox.mode == Mode::Tail
+        && store.database().kind() == Kind::Postgres
+        && store.doorbell().await?.fault().is_some()
+    {
         store.install_bell().await?;
         return Ok(Some("the doorbell (trigger outbox_bell)".into()));
     }

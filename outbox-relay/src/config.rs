@@ -149,20 +149,26 @@ pub enum Mode {
     /// By reading it again and again.
     #[default]
     Poll,
-    /// By being told of commits, with slow polling as a net below. PostgreSQL only, so far.
+    /// By being told of commits, with slow polling as a net below. Not with SQLite.
     Tail,
 }
 
 impl Mode {
     /// Why an outbox in this database cannot be followed so.
-    fn problem(self, kind: Kind) -> Option<&'static str> {
+    fn problem(self, kind: Kind, tls: bool) -> Option<&'static str> {
         match (self, kind) {
             (Self::Poll, _) | (Self::Tail, Kind::Postgres) => None,
-            (Self::Tail, Kind::Mysql) => Some(
-                "mode: \"tail\" on MySQL and MariaDB comes with the binlog reader, which is not built yet; use \"poll\"",
+            (Self::Tail, Kind::Mysql) if !cfg!(feature = "binlog") => Some(
+                "mode: \"tail\" on MySQL and MariaDB is not part of this build; build it with feature \"binlog\", or use \
+                 \"poll\"",
             ),
+            (Self::Tail, Kind::Mysql) if tls => Some(
+                "mode: \"tail\" on MySQL and MariaDB reads the binary log, whose connection speaks no TLS; use \"poll\" \
+                 with `tls`",
+            ),
+            (Self::Tail, Kind::Mysql) => None,
             (Self::Tail, Kind::Sqlite) => Some(
-                "mode: \"tail\" needs PostgreSQL, nothing in SQLite tells of commits; use \"poll\", and a shorter \
+                "mode: \"tail\" needs a server, nothing in SQLite tells of commits; use \"poll\", and a shorter \
                  poll_max if the first change after a quiet time comes too late",
             ),
         }
@@ -186,7 +192,7 @@ pub struct OutboxConfig {
     pub client_certificate: Option<PathBuf>,
     /// A PEM file with its key, without a password; for MySQL and MariaDB an RSA key in PKCS#1.
     pub client_key: Option<PathBuf>,
-    /// How it is followed. Default `poll`; `tail` needs PostgreSQL.
+    /// How it is followed. Default `poll`; `tail` needs PostgreSQL, MySQL or MariaDB.
     pub mode: Mode,
     /// How long a lease lasts without renewal, 1s to 10m. Default 10s.
     pub lease: Interval,
@@ -285,7 +291,7 @@ impl OutboxConfig {
             found.push("database: is needed, a URL of mysql://, postgres:// or sqlite://".into());
         } else {
             match crate::outbox::store::Database::of(self) {
-                Ok(database) => found.extend(self.mode.problem(database.kind()).map(str::to_owned)),
+                Ok(database) => found.extend(self.mode.problem(database.kind(), self.tls).map(str::to_owned)),
                 Err(error) => {
                     let text = error.to_string();
                     found.push(if text.starts_with("tls: ") { text } else { format!("database: {text}") });
@@ -415,12 +421,14 @@ mod tests {
 
     #[test]
     fn tail_is_refused_where_nothing_tells_of_commits() {
-        for (url, told) in [
-            ("mysql://u@h/db", Some("binlog reader")),
-            ("sqlite:///tmp/product.db", Some("needs PostgreSQL")),
-            ("postgres://u@h/db", None),
+        let mysql = if cfg!(feature = "binlog") { None } else { Some("feature \"binlog\"") };
+        for (url, tls, told) in [
+            ("mysql://u@h/db", false, mysql),
+            ("mysql://u@h/db", true, Some(mysql.unwrap_or("speaks no TLS"))),
+            ("sqlite:///tmp/product.db", false, Some("needs a server")),
+            ("postgres://u@h/db", true, None),
         ] {
-            let outbox = OutboxConfig { mode: Mode::Tail, ..OutboxConfig::new("product", url) };
+            let outbox = OutboxConfig { mode: Mode::Tail, tls, ..OutboxConfig::new("product", url) };
             let problems = outbox.problems();
             match told {
                 Some(part) => assert!(problems.len() == 1 && problems[0].contains(part), "{problems:?}"),

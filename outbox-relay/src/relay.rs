@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::bell::Bell;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
 use crate::config::Mode;
 use crate::config::{OutboxConfig, Unrouted};
 use crate::outbox::store::{Database, HeldKey, Store};
@@ -289,9 +289,9 @@ async fn tend<B: Broker>(
             keeper.run(stop).await;
         }
     });
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
     if outbox.mode == Mode::Tail {
-        tasks.spawn(outbox::listener(&outbox, &status, &bell)?.run(end.clone()));
+        source.listen(&outbox, &bell, end.clone(), &mut tasks)?;
     }
     {
         let _guard = stop_keeper.drop_guard();

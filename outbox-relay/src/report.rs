@@ -6,6 +6,8 @@ use outbox_core::Result;
 use serde::Serialize;
 
 use crate::config::{Config, OutboxConfig};
+#[cfg(feature = "postgres")]
+use crate::outbox::store::Kind;
 use crate::outbox::store::{Backlog, Database, HeldKey, Owner, Store};
 
 /// How many keys are shown; parked ones come first.
@@ -28,7 +30,7 @@ pub struct Report {
     pub keys: Vec<KeyReport>,
     /// Who has paused its relays, since when and why.
     pub paused: Option<String>,
-    /// What tells relays of commits; none in poll mode.
+    /// PostgreSQL's trigger that tells relays of commits; none in poll mode.
     pub bell: Option<BellReport>,
 }
 
@@ -115,7 +117,7 @@ impl Report {
         self.leases = store.owners().await?.into_iter().map(Into::into).collect();
         self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();
         #[cfg(feature = "postgres")]
-        if outbox.mode == crate::config::Mode::Tail {
+        if outbox.mode == crate::config::Mode::Tail && store.database().kind() == Kind::Postgres {
             let doorbell = store.doorbell().await?;
             self.bell = Some(BellReport { trigger: doorbell.trigger_state, listeners: doorbell.listeners });
         }

@@ -233,7 +233,7 @@ impl Status {
         self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
     pub(crate) fn add_ring(&self) {
         self.0.counters.rings.fetch_add(1, Ordering::Relaxed);
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::config::{Config, OutboxConfig};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
 use crate::outbox::store::Kind;
 use crate::outbox::store::{Database, Question, Store};
 use crate::retry::{self, Side};
@@ -15,6 +15,8 @@ use crate::retry::{self, Side};
 mod bell;
 #[cfg(feature = "rabbitmq")]
 mod broker;
+#[cfg(all(feature = "mysql", feature = "binlog"))]
+mod log;
 mod rights;
 mod settings;
 mod tables;
@@ -124,11 +126,15 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
         Err(error) => about.bad(error.to_string(), "none known"),
     }
     settings::check_clock(&mut store, &mut about).await;
-    if rights::check(&mut store, &mut about).await {
+    if rights::check(&mut store, outbox, &mut about).await {
         tables::check(&mut store, &mut about).await;
         #[cfg(feature = "postgres")]
         if store.database().kind() == Kind::Postgres {
             bell::check(&mut store, outbox, &mut about).await;
+        }
+        #[cfg(all(feature = "mysql", feature = "binlog"))]
+        if store.database().kind() == Kind::Mysql && outbox.mode == crate::config::Mode::Tail {
+            log::check(&mut store, outbox, &mut about).await;
         }
         upkeep::check(&mut store, &mut about).await;
     }

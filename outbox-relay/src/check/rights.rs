@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::{About, ask};
+use crate::config::{Mode, OutboxConfig};
 use crate::outbox::store::{Kind, Question, Store};
 use crate::retry::{self, Side};
 
 /// Rights that let nobody change anything.
 const HARMLESS: &[&str] = &["PROCESS", "REPLICATION CLIENT", "BINLOG MONITOR", "SHOW DATABASES"];
 
+/// What reads the binary log, of all tables.
+const OF_TAIL: &str = "REPLICATION SLAVE";
+
 /// Tries every statement that needs a right; whether the tables can be looked at further.
-pub(super) async fn check(store: &mut Store, about: &mut About) -> bool {
+pub(super) async fn check(store: &mut Store, outbox: &OutboxConfig, about: &mut About) -> bool {
     let kind = store.database().kind();
-    let found = ask(store, Question::Rights, about).await;
+    let mut found = ask(store, Question::Rights, about).await;
+    if outbox.mode == Mode::Tail {
+        found.retain(|(_, right)| right != OF_TAIL);
+    }
     let user = found.iter().find(|(name, _)| name == "user").map_or("", |(_, user)| user);
     let user = grantee(kind, user);
     warn_of_excess(&found, &user, about);
@@ -53,7 +60,7 @@ fn is_denied(error: &outbox_core::Error) -> bool {
 }
 
 /// A user as GRANT wants it.
-fn grantee(kind: Kind, user: &str) -> String {
+pub(super) fn grantee(kind: Kind, user: &str) -> String {
     match (kind, user.rsplit_once('@')) {
         (Kind::Mysql, Some((name, host))) => format!("'{name}'@'{host}'"),
         _ => format!("\"{user}\""),

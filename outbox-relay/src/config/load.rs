@@ -361,6 +361,6 @@ mod tests {
         let found = problems(&format!("{SMALL}\n[[replication]]\nname = \"order\""), &Environment::default());
         assert!(found.contains("replication is not built yet"), "{found}");
         let found = problems(&format!("{SMALL}\nmode = \"tail\""), &Environment::default());
-        assert!(found.contains("outbox[0].mode: \"tail\" needs PostgreSQL"), "{found}");
+        assert!(found.contains("outbox[0].mode: \"tail\" needs a server"), "{found}");
     }
 }

@@ -18,7 +18,11 @@ use std::sync::Arc;
 
 use outbox_core::{BUCKET_HASH, BUCKETS, Error, ErrorKind, Result};
 use tokio::task::JoinHandle;
+#[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+#[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::bell::Bell;
@@ -27,10 +31,14 @@ use crate::pipe::{Source, Verdict};
 use crate::retry::{self, Attempt};
 use crate::status::Status;
 
+#[cfg(all(feature = "mysql", feature = "binlog"))]
+pub(crate) mod follow;
 mod item;
 pub(crate) mod lease;
 #[cfg(feature = "postgres")]
 mod listen;
+#[cfg(all(feature = "mysql", feature = "binlog"))]
+mod seen;
 #[doc(hidden)]
 pub mod store;
 mod work;
@@ -39,8 +47,8 @@ pub use self::item::Item;
 use self::item::Origin;
 pub(crate) use self::lease::Keeper;
 use self::lease::Leases;
-#[cfg(feature = "postgres")]
-pub(crate) use self::listen::Listener;
+#[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
+use self::store::Kind;
 use self::store::{Database, Failure, Store};
 use self::work::{Limits, Outcome, Read, Work};
 
@@ -74,6 +82,9 @@ pub struct OutboxSource {
     failed: HashSet<String>,
     /// Confirmed and refused, not yet written.
     work: Work,
+    /// Filled while somebody is told of rows.
+    #[cfg(all(feature = "mysql", feature = "binlog"))]
+    seen: Option<seen::Seen>,
 }
 
 /// How to make the store anew when a task is lost with it.
@@ -122,18 +133,10 @@ pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result
         delivering_ids: Vec::new(),
         failed: HashSet::new(),
         work: Work::default(),
+        #[cfg(all(feature = "mysql", feature = "binlog"))]
+        seen: None,
     };
     Ok((source, keeper))
-}
-
-/// What listens to the outbox's doorbell and rings `bell`, to be run beside the source.
-///
-/// # Errors
-/// `Invalid` when the database's URL is.
-#[cfg(feature = "postgres")]
-pub(crate) fn listener(config: &OutboxConfig, status: &Status, bell: &Bell) -> Result<Listener> {
-    let store = Store::new(Database::of(config)?, "").counting(status.queries());
-    Ok(Listener::new(store, bell.clone(), status.clone()))
 }
 
 /// One relay process's one outbox: host and process for people, a UUID so that it is never used twice.
@@ -182,6 +185,37 @@ pub(crate) async fn verify(store: &mut Store) -> Result<i64> {
 }
 
 impl OutboxSource {
+    /// Starts what is told of commits and rings `bell`, until `stop`.
+    ///
+    /// # Errors
+    /// `Invalid` when the database's URL is.
+    #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
+    pub(crate) fn listen(
+        &mut self,
+        config: &OutboxConfig,
+        bell: &Bell,
+        stop: CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<()> {
+        let database = Database::of(config)?;
+        match database.kind() {
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => {
+                let store = Store::new(database, "").counting(self.status.queries());
+                tasks.spawn(listen::Listener::new(store, bell.clone(), self.status.clone()).run(stop));
+            }
+            #[cfg(all(feature = "mysql", feature = "binlog"))]
+            Kind::Mysql => {
+                let seen = self.seen.insert(seen::Seen::default()).clone();
+                let (leases, status) = (self.leases.clone(), self.status.clone());
+                tasks.spawn(follow::Follower::new(config, leases, seen, bell.clone(), status).run(stop));
+            }
+            // Refused with the configuration.
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Waits for the task and takes over what it came to.
     async fn join(&mut self) -> Result<()> {
         let Some(task) = &mut self.task else { return Ok(()) };
@@ -214,6 +248,10 @@ impl OutboxSource {
             self.leases.look_again();
         }
         let read = outcome.read?;
+        #[cfg(all(feature = "mysql", feature = "binlog"))]
+        if let Some(seen) = &self.seen {
+            seen.note(read.items.iter().map(Item::id));
+        }
         self.limits.learn(&read);
         self.ahead = if is_stale { Read::default() } else { read };
         let failed = std::mem::take(&mut self.failed);
