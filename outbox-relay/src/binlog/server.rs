@@ -12,6 +12,8 @@ use super::decode::{Charsets, CodeTable, THREE_BYTES};
 use super::position::{Gtids, Position};
 use crate::change::AddressType;
 
+/// The server's error for a statement that it does not know.
+const ER_PARSE_ERROR: u16 = 1064;
 /// The largest row that a server can store or send.
 const ROW_BYTES_MAX: usize = 1 << 30;
 
@@ -118,9 +120,10 @@ impl Server {
     /// # Errors
     /// `Invalid` when the source writes no binary log; else as [`connect`](Self::connect).
     pub async fn high_mark(&mut self) -> Result<Position> {
-        // The first is of MySQL 8.2 and later, which have no longer the second.
+        // The first is of MySQL 8.2 and later, which have no longer the second; a right that is missing is not a word
+        // that is not known.
         let mut asked = self.connection.query_first("SHOW BINARY LOG STATUS").await;
-        if matches!(asked, Err(mysql_async::Error::Server(_))) {
+        if matches!(&asked, Err(mysql_async::Error::Server(error)) if error.code == ER_PARSE_ERROR) {
             asked = self.connection.query_first("SHOW MASTER STATUS").await;
         }
         let row: Option<Row> = asked.map_err(|error| failed("its position", error))?;

@@ -1,0 +1,16 @@
+//! The suites, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::MysqlConnection;
+pub(crate) const SERVER: Server = Server::Mariadb;
+pub(crate) const KIND: &str = "mariadb";
+pub(crate) const TABLES: &str = crate::items::MYSQL;
+
+#[path = "../database.rs"]
+#[allow(dead_code, reason = "shared with the suites; these need a part of it")]
+mod database;
+#[path = "tail.rs"]
+mod tail;
+#[path = "semi_sync.rs"]
+mod semi_sync;

@@ -1,0 +1,14 @@
+//! The suites, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::MysqlConnection;
+pub(crate) const SERVER: Server = Server::Mysql;
+pub(crate) const KIND: &str = "mysql";
+pub(crate) const TABLES: &str = crate::items::MYSQL;
+
+#[path = "../database.rs"]
+#[allow(dead_code, reason = "shared with the suites; these need a part of it")]
+mod database;
+#[path = "tail.rs"]
+mod tail;
