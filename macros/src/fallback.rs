@@ -58,6 +58,7 @@ pub(crate) fn outbox(input: &DeriveInput, error: &syn::Error) -> TokenStream {
                 fn table() -> #fixed { ::core::unreachable!() }
                 fn selection() -> #fixed { ::core::unreachable!() }
                 fn is_row(_: &()) -> #fragment { ::core::unreachable!() }
+                fn is_after(_: &()) -> #fragment { ::core::unreachable!() }
                 fn is_self(&self) -> #fragment { ::core::unreachable!() }
                 fn are_rows(_: &[Self]) -> #fragment { ::core::unreachable!() }
                 fn changes(&self) -> #fragment { ::core::unreachable!() }

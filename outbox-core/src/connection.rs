@@ -20,10 +20,13 @@ mod mysql;
 mod postgres;
 #[cfg(any(feature = "mysql", feature = "async-mysql", feature = "postgres"))]
 pub(crate) mod rendered;
+pub(crate) mod resync;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "mysql")]
 pub(crate) mod written_out;
+
+pub(crate) use resync::ResyncRequest;
 
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
 /// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
@@ -192,6 +195,35 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     /// Claims the copy for a source, unless another has it; returns the source that has it.
     #[doc(hidden)]
     fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String>;
+
+    /// Says that somebody serves requests to send this aggregate's entities again.
+    #[doc(hidden)]
+    fn offer_resync(&mut self, aggregate: &str) -> QueryResult<()>;
+
+    /// Takes the aggregate's first request that is not over, or keeps it, for so long; `None` when there is
+    /// none or another process has it.
+    #[doc(hidden)]
+    fn take_resync(
+        &mut self,
+        aggregate: &str,
+        owner: &str,
+        lease_ms: i64,
+    ) -> QueryResult<Option<ResyncRequest>>;
+
+    /// Writes how far a request is; false when another process has it.
+    #[doc(hidden)]
+    fn save_resync(&mut self, owner: &str, request: &ResyncRequest) -> QueryResult<bool>;
+
+    #[doc(hidden)]
+    fn release_resync(&mut self, owner: &str) -> QueryResult<()>;
+
+    /// The highest id of the outbox that this transaction sees, 0 when there is none.
+    #[doc(hidden)]
+    fn outbox_top(&mut self) -> QueryResult<i64>;
+
+    /// Whether a `current` message of the aggregate is left up to this id.
+    #[doc(hidden)]
+    fn current_is_pending(&mut self, aggregate: &str, last_id: i64) -> QueryResult<bool>;
 
     /// The outbox as this connection sees it, in the order of ids.
     #[cfg(feature = "testing")]

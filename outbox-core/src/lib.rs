@@ -76,6 +76,7 @@ mod inbox;
 mod message;
 pub mod migrate;
 mod model;
+mod resync;
 mod retry;
 mod rows;
 mod schema;
@@ -107,6 +108,7 @@ pub use message::{
 };
 #[cfg(feature = "derive")]
 pub use outbox_macros::{Outbox, OutboxEvent, Replica};
+pub use resync::{Resync, ResyncOn};
 pub use retry::{RetryPolicy, Waits};
 pub use rows::Condition;
 pub use subscriber::{Subscriber, SubscriberStats};

@@ -17,7 +17,8 @@ use crate::harness::{Server, TestDatabase, until};
 
 type Backend = <super::Connection as diesel::Connection>::Backend;
 
-const OUTBOX_VERSIONS: [&str; 4] = ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004"];
+const OUTBOX_VERSIONS: [&str; 5] =
+    ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004", "0000outbox0005"];
 
 #[test]
 fn up_twice_down_and_up() {
@@ -28,7 +29,7 @@ fn up_twice_down_and_up() {
     assert!(migrate::run(&mut connection, &OUTBOX).unwrap().is_empty());
 
     // Diesel reverts the newest version of the database, whoever made it.
-    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &INBOX] {
+    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &INBOX] {
         connection.revert_last_migration(Backend::of(migrations)).unwrap();
     }
     assert!(connection.applied_migrations().unwrap().is_empty());
@@ -179,7 +180,7 @@ fn the_printed_sql_makes_the_same_tables_and_leaves_nothing_to_migrate() {
     }
     record_strictly(&mut connection).unwrap();
     assert_eq!(outbox(&mut connection).len(), 1);
-    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &INBOX] {
+    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &INBOX] {
         connection.revert_last_migration(Backend::of(migrations)).unwrap();
     }
 }

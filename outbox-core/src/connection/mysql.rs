@@ -14,7 +14,9 @@ use diesel::sql_types::{BigInt, Binary, Integer, SmallInt, Text};
 use super::lock::Slots;
 use super::{
     ConsumerSql, NumberRow, OutboxConnection, SourceRow, VersionRow, append_methods, backlog,
-    backlog_methods, consumer_methods, rendered, testing_methods,
+    backlog_methods, consumer_methods, rendered,
+    resync::{self, resync_methods},
+    testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -80,6 +82,7 @@ impl OutboxConnection for MysqlConnection {
     backlog_methods!(backlog::MYSQL);
     append_methods!(|connection, run| connection.batch_execute(&rendered::insert(run, &rendered::MYSQL)));
     consumer_methods!(SQL);
+    resync_methods!(resync::MYSQL);
     testing_methods!("timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)");
 }
 

@@ -9,7 +9,9 @@ use diesel::sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text};
 
 use super::{
     ConsumerSql, OutboxConnection, SourceRow, VersionRow, append_methods, backlog, backlog_methods, columns,
-    consumer_methods, is_open, lock, rendered, testing_methods,
+    consumer_methods, is_open, lock, rendered,
+    resync::{self, resync_methods},
+    testing_methods,
 };
 use crate::error::Result;
 use crate::inbox::HeldMessage;
@@ -64,5 +66,6 @@ impl OutboxConnection for PgConnection {
     backlog_methods!(backlog::POSTGRES);
     append_methods!(|connection, run| columns::insert_columns!(run).execute(connection));
     consumer_methods!(SQL);
+    resync_methods!(resync::POSTGRES);
     testing_methods!("(extract(epoch from created_at) * 1000000)::bigint");
 }

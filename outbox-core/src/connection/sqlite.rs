@@ -6,7 +6,9 @@ use diesel::sqlite::SqliteConnection;
 
 use super::{
     ConsumerSql, OutboxConnection, SourceRow, VersionRow, append_methods, backlog, backlog_methods,
-    consumer_methods, testing_methods,
+    consumer_methods,
+    resync::{self, resync_methods},
+    testing_methods,
 };
 use crate::error;
 use crate::inbox::HeldMessage;
@@ -41,5 +43,6 @@ impl OutboxConnection for SqliteConnection {
     backlog_methods!(backlog::SQLITE);
     append_methods!();
     consumer_methods!(SQL);
+    resync_methods!(resync::SQLITE);
     testing_methods!("created_at");
 }
