@@ -162,12 +162,13 @@ pub const OUTBOX: Migrations = Migrations {
     scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause", "0000-outbox-0005_resync"),
 };
 
-/// `inbox`, `inbox_held`, `copy_deleted` and `copy_source`, for the database of a subscriber.
+/// `inbox` and `inbox_…`, `copy_deleted`, `copy_source`, `copy_begun` and `copy_late`, for the database of a
+/// subscriber.
 pub const INBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/inbox"),
     postgres: || embedded!("migrations/postgres/inbox"),
     sqlite: || embedded!("migrations/sqlite/inbox"),
-    scripts: scripts!("inbox": "0000-inbox-0001_inbox"),
+    scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies"),
 };
 
 /// The doorbell of a PostgreSQL outbox that a relay follows with `mode = "tail"`: a trigger that notifies. Each
