@@ -102,7 +102,7 @@ async fn an_outbox_in_use_is_upgraded_and_goes_on() {
     assert_eq!(outbox(&mut connection), before);
 
     let mut store = Store::new(Database::parse(&Secret::new(&database.url)).unwrap(), "");
-    assert_eq!(store.migrate().await.unwrap(), OUTBOX_VERSIONS[1..]);
+    assert_eq!(store.migrate(&OUTBOX).await.unwrap(), OUTBOX_VERSIONS[1..]);
     assert_eq!(outbox(&mut connection), before, "what was pending is still pending");
     assert!(!findings(&database).await.iter().any(|finding| finding.text.contains("migration")));
     record_strictly(&mut connection).unwrap();

@@ -17,6 +17,7 @@ mod bell;
 mod broker;
 mod rights;
 mod settings;
+mod subscriber;
 mod tables;
 mod upkeep;
 
@@ -96,6 +97,9 @@ pub async fn all(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for outbox in &config.outbox {
         findings.extend(check_outbox(outbox).await);
+    }
+    for subscriber in &config.subscriber {
+        findings.extend(subscriber::check(subscriber).await);
     }
     #[cfg(feature = "rabbitmq")]
     findings.extend(broker::check(config).await);
