@@ -111,7 +111,7 @@ pub use outbox_macros::{Outbox, OutboxEvent, Replica};
 pub use resync::{Resync, ResyncOn};
 pub use retry::{RetryPolicy, Waits};
 pub use rows::Condition;
-pub use subscriber::{Subscriber, SubscriberStats};
+pub use subscriber::{FailurePolicy, Incoming, Subscriber, SubscriberStats};
 pub use transaction::OutboxTx;
 pub use write::{EntityOn, InsertOn, UpsertOn};
 pub use writer::{BacklogLimit, WhenFull, Writer};

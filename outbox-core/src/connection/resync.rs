@@ -1,7 +1,35 @@
 //! Requests to send entities again, as SQL: what the service that serves them asks of one database.
 
-use diesel::QueryableByName;
+use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Integer, Nullable, Text};
+use diesel::{QueryableByName, RunQueryDsl as _};
+
+use super::NumberRow;
+
+/// Requests to send entities again on a connection.
+///
+/// Sealed with [`OutboxConnection`](super::OutboxConnection): the methods may change.
+#[doc(hidden)]
+pub trait ResyncConnection {
+    /// Says that somebody serves requests to send this aggregate's entities again.
+    fn offer_resync(&mut self, aggregate: &str) -> QueryResult<()>;
+
+    /// Takes the aggregate's first request that is not over, or keeps it, for so long; `None` when there is
+    /// none or another process has it.
+    fn take_resync(&mut self, aggregate: &str, owner: &str, lease_ms: i64)
+    -> QueryResult<Option<ResyncRequest>>;
+
+    /// Writes how far a request is; false when another process has it.
+    fn save_resync(&mut self, owner: &str, request: &ResyncRequest) -> QueryResult<bool>;
+
+    fn release_resync(&mut self, owner: &str) -> QueryResult<()>;
+
+    /// The highest id of the outbox that this transaction sees, 0 when there is none.
+    fn outbox_top(&mut self) -> QueryResult<i64>;
+
+    /// Whether a `current` message of the aggregate is left up to this id.
+    fn current_is_pending(&mut self, aggregate: &str, last_id: i64) -> QueryResult<bool>;
+}
 
 /// A row of `outbox_resync`, as far as its service needs it.
 #[doc(hidden)]
@@ -30,19 +58,18 @@ pub struct ResyncRequest {
 }
 
 /// The texts of one database, in the order of their binds.
-#[doc(hidden)]
-pub(crate) struct ResyncSql {
-    pub(crate) offer: &'static str,
-    pub(crate) take: &'static str,
-    pub(crate) taken: &'static str,
-    pub(crate) save: &'static str,
-    pub(crate) release: &'static str,
-    pub(crate) top: &'static str,
-    pub(crate) pending: &'static str,
+struct ResyncSql {
+    offer: &'static str,
+    take: &'static str,
+    taken: &'static str,
+    save: &'static str,
+    release: &'static str,
+    top: &'static str,
+    pending: &'static str,
 }
 
 #[cfg(feature = "mysql")]
-pub(crate) const MYSQL: ResyncSql = ResyncSql {
+const MYSQL: ResyncSql = ResyncSql {
     offer: "insert into outbox_resync_service (aggregate_type) values (?) \
         on duplicate key update seen_at = utc_timestamp(6)",
     take: "update outbox_resync set owner = ?, lease_until = utc_timestamp(6) + interval ? * 1000 microsecond \
@@ -63,7 +90,7 @@ pub(crate) const MYSQL: ResyncSql = ResyncSql {
 };
 
 #[cfg(feature = "postgres")]
-pub(crate) const POSTGRES: ResyncSql = ResyncSql {
+const POSTGRES: ResyncSql = ResyncSql {
     offer: "insert into outbox_resync_service (aggregate_type) values ($1) \
         on conflict (aggregate_type) do update set seen_at = clock_timestamp()",
     take: "update outbox_resync set owner = $1, lease_until = clock_timestamp() + $2 * interval '1 millisecond' \
@@ -84,7 +111,7 @@ pub(crate) const POSTGRES: ResyncSql = ResyncSql {
 };
 
 #[cfg(feature = "sqlite")]
-pub(crate) const SQLITE: ResyncSql = ResyncSql {
+const SQLITE: ResyncSql = ResyncSql {
     offer: "insert into outbox_resync_service (aggregate_type) values (?) on conflict (aggregate_type) do update \
         set seen_at = cast((julianday('now') - 2440587.5) * 86400000000 as integer)",
     take: "update outbox_resync set owner = ?, \
@@ -108,62 +135,69 @@ pub(crate) const SQLITE: ResyncSql = ResyncSql {
         where id <= ? and aggregate_type = ? and event_type = 'current' order by id limit 1",
 };
 
-/// As `consumer_methods`, for the service that sends entities again.
-macro_rules! resync_methods {
-    ($sql:expr) => {
-        fn offer_resync(&mut self, aggregate: &str) -> QueryResult<()> {
-            let offer = diesel::sql_query($sql.offer).bind::<Text, _>(aggregate);
-            diesel::RunQueryDsl::execute(offer, self).map(|_| ())
-        }
-
-        fn take_resync(
-            &mut self,
-            aggregate: &str,
-            owner: &str,
-            lease_ms: i64,
-        ) -> QueryResult<Option<super::ResyncRequest>> {
-            let take = diesel::sql_query($sql.take)
-                .bind::<Text, _>(owner)
-                .bind::<BigInt, _>(lease_ms)
-                .bind::<Text, _>(aggregate)
-                .bind::<Text, _>(owner);
-            if diesel::RunQueryDsl::execute(take, self)? == 0 {
-                return Ok(None);
+/// The methods of [`ResyncConnection`]. A macro, because Diesel's bounds for a generic connection would outgrow
+/// the bodies.
+macro_rules! resync_connection {
+    ($connection:ty, $sql:expr) => {
+        impl ResyncConnection for $connection {
+            fn offer_resync(&mut self, aggregate: &str) -> QueryResult<()> {
+                diesel::sql_query($sql.offer).bind::<Text, _>(aggregate).execute(self).map(drop)
             }
-            let taken = diesel::sql_query($sql.taken).bind::<Text, _>(owner).bind::<Text, _>(aggregate);
-            let rows: Vec<super::ResyncRequest> = diesel::RunQueryDsl::load(taken, self)?;
-            Ok(rows.into_iter().next())
-        }
 
-        fn save_resync(&mut self, owner: &str, request: &super::ResyncRequest) -> QueryResult<bool> {
-            let save = diesel::sql_query($sql.save)
-                .bind::<Text, _>(&request.state)
-                .bind::<Text, _>(&request.after_id)
-                .bind::<BigInt, _>(request.rows_done)
-                .bind::<BigInt, _>(request.keys_gone)
-                .bind::<BigInt, _>(request.last_id)
-                .bind::<Text, _>(&request.error)
-                .bind::<BigInt, _>(request.id)
-                .bind::<Text, _>(owner);
-            Ok(diesel::RunQueryDsl::execute(save, self)? > 0)
-        }
+            fn take_resync(
+                &mut self,
+                aggregate: &str,
+                owner: &str,
+                lease_ms: i64,
+            ) -> QueryResult<Option<ResyncRequest>> {
+                let take = diesel::sql_query($sql.take)
+                    .bind::<Text, _>(owner)
+                    .bind::<BigInt, _>(lease_ms)
+                    .bind::<Text, _>(aggregate)
+                    .bind::<Text, _>(owner);
+                if take.execute(self)? == 0 {
+                    return Ok(None);
+                }
+                let taken = diesel::sql_query($sql.taken).bind::<Text, _>(owner).bind::<Text, _>(aggregate);
+                let rows: Vec<ResyncRequest> = taken.load(self)?;
+                Ok(rows.into_iter().next())
+            }
 
-        fn release_resync(&mut self, owner: &str) -> QueryResult<()> {
-            let release = diesel::sql_query($sql.release).bind::<Text, _>(owner);
-            diesel::RunQueryDsl::execute(release, self).map(|_| ())
-        }
+            fn save_resync(&mut self, owner: &str, request: &ResyncRequest) -> QueryResult<bool> {
+                let save = diesel::sql_query($sql.save)
+                    .bind::<Text, _>(&request.state)
+                    .bind::<Text, _>(&request.after_id)
+                    .bind::<BigInt, _>(request.rows_done)
+                    .bind::<BigInt, _>(request.keys_gone)
+                    .bind::<BigInt, _>(request.last_id)
+                    .bind::<Text, _>(&request.error)
+                    .bind::<BigInt, _>(request.id)
+                    .bind::<Text, _>(owner);
+                Ok(save.execute(self)? > 0)
+            }
 
-        fn outbox_top(&mut self) -> QueryResult<i64> {
-            let row: super::NumberRow = diesel::RunQueryDsl::get_result(diesel::sql_query($sql.top), self)?;
-            Ok(row.number)
-        }
+            fn release_resync(&mut self, owner: &str) -> QueryResult<()> {
+                diesel::sql_query($sql.release).bind::<Text, _>(owner).execute(self).map(drop)
+            }
 
-        fn current_is_pending(&mut self, aggregate: &str, last_id: i64) -> QueryResult<bool> {
-            let pending =
-                diesel::sql_query($sql.pending).bind::<BigInt, _>(last_id).bind::<Text, _>(aggregate);
-            let rows: Vec<super::NumberRow> = diesel::RunQueryDsl::load(pending, self)?;
-            Ok(!rows.is_empty())
+            fn outbox_top(&mut self) -> QueryResult<i64> {
+                let row: NumberRow = diesel::sql_query($sql.top).get_result(self)?;
+                Ok(row.number)
+            }
+
+            fn current_is_pending(&mut self, aggregate: &str, last_id: i64) -> QueryResult<bool> {
+                let pending =
+                    diesel::sql_query($sql.pending).bind::<BigInt, _>(last_id).bind::<Text, _>(aggregate);
+                let rows: Vec<NumberRow> = pending.load(self)?;
+                Ok(!rows.is_empty())
+            }
         }
     };
 }
-pub(crate) use resync_methods;
+
+#[cfg(feature = "mysql")]
+resync_connection!(diesel::MysqlConnection, MYSQL);
+#[cfg(feature = "postgres")]
+resync_connection!(diesel::PgConnection, POSTGRES);
+#[cfg(feature = "sqlite")]
+resync_connection!(diesel::SqliteConnection, SQLITE);
