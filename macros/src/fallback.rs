@@ -124,6 +124,9 @@ pub(crate) fn replica(input: &DeriveInput, error: &syn::Error) -> TokenStream {
                 fn values(&self) -> ::std::vec::Vec<#fragment<'_, __DB>> { ::core::unreachable!() }
                 fn key_columns() -> #names { ::core::unreachable!() }
                 fn key_values(&self) -> ::std::vec::Vec<#fragment<'_, __DB>> { ::core::unreachable!() }
+                fn key_of(_: &#krate::Image) -> #krate::Result<::std::vec::Vec<#fragment<'static, __DB>>> {
+                    ::core::unreachable!()
+                }
             }
         },
     )

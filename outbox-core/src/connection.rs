@@ -15,6 +15,7 @@ pub(crate) mod columns;
 pub(crate) mod inbox;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "async-mysql", feature = "async-postgres"))]
 pub(crate) mod lock;
+pub(crate) mod marks;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -28,6 +29,7 @@ mod sqlite;
 pub(crate) mod written_out;
 
 use inbox::InboxConnection;
+use marks::MarkConnection;
 use resync::ResyncConnection;
 
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
@@ -38,6 +40,7 @@ pub trait OutboxConnection:
     Connection<TransactionManager = AnsiTransactionManager>
     + StatementConnection
     + InboxConnection
+    + MarkConnection
     + ResyncConnection
     + 'static
 {

@@ -1,6 +1,7 @@
 //! Copies: tables that follow the entities of another service, row by row, whatever arrives twice or late.
 
 mod mark;
+pub(crate) mod resync;
 mod sql;
 
 use std::collections::HashMap;
@@ -57,6 +58,11 @@ pub trait ReplicaSql<DB: diesel::backend::Backend>: Replica {
     fn key_columns() -> Vec<&'static str>;
     /// Their values, in the same order.
     fn key_values(&self) -> Vec<Fragment<'_, DB>>;
+    /// The same of a row of which no more is known than the key.
+    ///
+    /// # Errors
+    /// As [`Replica::from_image`].
+    fn key_of(image: &Image) -> Result<Vec<Fragment<'static, DB>>>;
     /// The column that marks deleted rows.
     fn mark() -> Option<(&'static str, Marks)> {
         None
@@ -128,6 +134,7 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
     revived.retain(|key| written.iter().any(|(change, _)| change.message.key() == key));
     let revived: Vec<_> = revived.iter().map(String::as_str).collect();
     connection.forget_deleted(R::COPY, &revived)?;
+    resync::note_late::<R, C>(connection, written.iter().map(|(recorded, _)| *recorded))?;
     let deleted: Vec<_> = deleted
         .iter()
         .map(|(change, _)| (change.message.key(), change.message.bucket(), change.version))

@@ -168,7 +168,7 @@ pub const INBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/inbox"),
     postgres: || embedded!("migrations/postgres/inbox"),
     sqlite: || embedded!("migrations/sqlite/inbox"),
-    scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies"),
+    scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies", "0000-inbox-0003_resync"),
 };
 
 /// The doorbell of a PostgreSQL outbox that a relay follows with `mode = "tail"`: a trigger that notifies. Each

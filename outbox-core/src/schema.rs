@@ -82,6 +82,40 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// The begin marks of resyncs that copies have seen last.
+    copy_begun (copy, bucket) {
+        /// The copy's table.
+        copy -> Text,
+        /// The bucket.
+        bucket -> SmallInt,
+        /// With the id the version of the mark.
+        generation -> BigInt,
+        /// With the generation the version of the mark.
+        id -> BigInt,
+        /// The number of the request.
+        resync -> BigInt,
+        /// The end mark has come.
+        ended -> Bool,
+    }
+}
+
+diesel::table! {
+    /// Versions below a begin mark that were applied after it.
+    copy_late (copy, bucket, generation, id) {
+        /// The copy's table.
+        copy -> Text,
+        /// The bucket.
+        bucket -> SmallInt,
+        /// With the id the version.
+        generation -> BigInt,
+        /// With the generation the version.
+        id -> BigInt,
+        /// The key.
+        aggregate_id -> Text,
+    }
+}
+
 /// A message as it is inserted.
 #[derive(Debug, diesel::Insertable)]
 // So that many rows are one statement on SQLite too.

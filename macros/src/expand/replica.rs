@@ -15,7 +15,10 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
     let paths = Paths::new(krate);
     let copy = table.segments.last().map(|segment| segment.ident.unraw().to_string());
     let [created, updated, deleted] = events;
-    let reads = fields.iter().map(|followed| read(&paths, followed));
+    let reads = fields.iter().map(|followed| {
+        let (ident, read) = (&followed.field.ident, read(&paths, followed));
+        quote!(#ident: #read)
+    });
     let defaults = local.iter().map(|Field { ident, ty, .. }| {
         quote_spanned!(at(ty.span())=> #ident: <#ty as ::core::default::Default>::default())
     });
@@ -48,6 +51,8 @@ struct Pieces {
     values: Vec<TokenStream>,
     key_columns: Vec<TokenStream>,
     key_values: Vec<TokenStream>,
+    /// The same, read from an image.
+    key_read: Vec<TokenStream>,
     mark: Option<TokenStream>,
 }
 
@@ -62,6 +67,10 @@ impl Pieces {
         let name = |Field { column, .. }: &Field| quote!(#private::column_name(#table::#column));
         let value = |Field { ident, column, ty, .. }: &Field| quote_spanned!(at(ty.span())=> #private::column_value(#table::#column, &self.#ident));
         let columns = || fields.iter().map(|followed| &followed.field);
+        let read_key = |followed: &Followed| {
+            let (Field { column, ty, .. }, read) = (&followed.field, read(paths, followed));
+            quote_spanned!(at(ty.span())=> #private::column_value(#table::#column, #read))
+        };
         Self {
             table: quote! {
                 #private::version_columns(#(#table::#version),*);
@@ -71,13 +80,19 @@ impl Pieces {
             values: columns().map(value).collect(),
             key_columns: key.iter().map(name).collect(),
             key_values: key.iter().map(value).collect(),
+            key_read: key
+                .iter()
+                .filter_map(|key| fields.iter().find(|f| f.field.ident == key.ident))
+                .map(read_key)
+                .collect(),
             mark: mark(paths, replica),
         }
     }
 
     fn on(&self, paths: &Paths, ident: &Ident, backend: &TokenStream) -> TokenStream {
         let private = &paths.private;
-        let Self { table, columns, values, key_columns, key_values, mark } = self;
+        let Self { table, columns, values, key_columns, key_values, key_read, mark } = self;
+        let krate = &paths.krate;
         let names = quote!(::std::vec::Vec<&'static ::core::primitive::str>);
         let binds = quote!(::std::vec::Vec<#private::Fragment<'_, #backend>>);
         quote! {
@@ -97,6 +112,11 @@ impl Pieces {
                 }
                 fn key_values(&self) -> #binds {
                     ::std::vec![#(#key_values),*]
+                }
+                fn key_of(
+                    __image: &#krate::Image,
+                ) -> #krate::Result<::std::vec::Vec<#private::Fragment<'static, #backend>>> {
+                    ::core::result::Result::Ok(::std::vec![#(#key_read),*])
                 }
                 #mark
             }
@@ -125,15 +145,15 @@ fn marks(paths: &Paths, replica: &Replica) -> Option<TokenStream> {
     })
 }
 
-/// A field from the message's image.
+/// The value of a field in the message's image.
 fn read(paths: &Paths, followed: &Followed) -> TokenStream {
     let private = &paths.private;
-    let Followed { field: Field { ident, ty, name, .. }, with } = followed;
+    let Followed { field: Field { ty, name, .. }, with } = followed;
     match with {
-        None => quote_spanned!(at(ty.span())=> #ident: #private::field::<#ty>(__image, #name)?),
+        None => quote_spanned!(at(ty.span())=> #private::field::<#ty>(__image, #name)?),
         Some(with) => {
             let private = told_at(private, with.span());
-            quote_spanned!(at(with.span())=> #ident: #private::field_with::<_, #ty, _>(__image, #name, #with)?)
+            quote_spanned!(at(with.span())=> #private::field_with::<_, #ty, _>(__image, #name, #with)?)
         }
     }
 }

@@ -16,8 +16,12 @@ pub trait ResyncConnection {
 
     /// Takes the aggregate's first request that is not over, or keeps it, for so long; `None` when there is
     /// none or another process has it.
-    fn take_resync(&mut self, aggregate: &str, owner: &str, lease_ms: i64)
-    -> QueryResult<Option<ResyncRequest>>;
+    fn take_resync(
+        &mut self,
+        aggregate: &str,
+        owner: &str,
+        lease_ms: i64,
+    ) -> QueryResult<Option<ResyncRequest>>;
 
     /// Writes how far a request is; false when another process has it.
     fn save_resync(&mut self, owner: &str, request: &ResyncRequest) -> QueryResult<bool>;

@@ -1,14 +1,17 @@
 //! The statements of a copy: one for all rows of a batch.
 
+use std::collections::BTreeMap;
+
 use diesel::deserialize;
 use diesel::result::{QueryResult, UnexpectedEndOfRow};
 use diesel::row::{Field, Row};
 
 use super::{ReplicaOn, ReplicaSql};
 use crate::connection::OutboxConnection;
+use crate::connection::marks::Begun;
 use crate::message::Version;
 use crate::model::FromRow;
-use crate::statement::{Server, ServerKind, Statement};
+use crate::statement::{Fragment, Server, ServerKind, Statement};
 
 /// A row as it is to be, or the last image of one that is gone.
 pub(super) struct Change<'a, R> {
@@ -197,6 +200,98 @@ fn column<'a, R: ReplicaSql<DB>, DB: Server>(
     name: &'static str,
 ) -> Statement<'a, DB> {
     sql.fragment(R::table()).sql(".").identifier(name)
+}
+
+/// Versions of rows that a resync did not send, this many at most.
+pub(super) fn stale<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    marks: &[Begun],
+    rows: usize,
+) -> QueryResult<Vec<Version>> {
+    let mut sql = column::<R, C::Backend>(Statement::new("SELECT "), GENERATION).sql(", ");
+    sql = column::<R, C::Backend>(sql, ID).sql(" FROM ").fragment(R::table()).sql(" WHERE (");
+    for (place, Begun { bucket, version, .. }) in marks.iter().enumerate() {
+        sql = column::<R, C::Backend>(sql.sql(if place == 0 { "(" } else { " OR (" }), BUCKET);
+        sql = column::<R, C::Backend>(sql.text(format!(" = {bucket} AND (")), GENERATION).sql(", ");
+        sql = column::<R, C::Backend>(sql, ID);
+        sql = sql.text(format!(") < ({}, {}))", version.generation, version.id));
+    }
+    sql = is_live::<R, C::Backend>(sql.sql(")"));
+    // The name of a table in Rust has no quotes.
+    sql = sql.text(format!(
+        " AND NOT EXISTS (SELECT 1 FROM copy_late WHERE copy_late.copy = '{}' AND copy_late.bucket = ",
+        R::COPY
+    ));
+    sql = column::<R, C::Backend>(sql, BUCKET).sql(" AND copy_late.generation = ");
+    sql = column::<R, C::Backend>(sql, GENERATION).sql(" AND copy_late.id = ");
+    sql = column::<R, C::Backend>(sql, ID).sql(") LIMIT ").number(rows);
+    let stale: Vec<Stale> = connection.load_all(sql.not_kept())?;
+    Ok(stale.into_iter().map(|Stale(version)| version).collect())
+}
+
+/// Deletes or marks the rows with these versions. A marked one keeps its version: nothing newer has come.
+pub(super) fn delete_versions<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    versions: &[Version],
+) -> QueryResult<usize> {
+    let mut ids: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for Version { generation, id } in versions {
+        ids.entry(*generation).or_default().push(id.to_string());
+    }
+    let mut sql = delete_or_mark::<R, C::Backend>();
+    for (place, (generation, ids)) in ids.into_iter().enumerate() {
+        sql = sql.sql(if place == 0 { "(" } else { " OR (" }).identifier(GENERATION);
+        sql = sql
+            .text(format!(" = {generation} AND "))
+            .identifier(ID)
+            .text(format!(" IN ({}))", ids.join(", ")));
+    }
+    connection.execute_returning_count(&sql.not_kept())
+}
+
+/// Deletes or marks the row of a key if its version is older.
+pub(super) fn delete_key<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    key: Vec<Fragment<'_, C::Backend>>,
+    version: Version,
+) -> QueryResult<usize> {
+    let mut sql = delete_or_mark::<R, C::Backend>();
+    for (name, value) in R::key_columns().into_iter().zip(key) {
+        sql = sql.identifier(name).sql(" = ").fragment(value).sql(" AND ");
+    }
+    sql = sql.sql("(").identifier(GENERATION).sql(", ").identifier(ID);
+    sql = sql.text(format!(") < ({}, {})", version.generation, version.id));
+    connection.execute_returning_count(&is_live::<R, C::Backend>(sql).not_kept())
+}
+
+fn delete_or_mark<'a, R: ReplicaSql<DB>, DB: Server>() -> Statement<'a, DB> {
+    match R::mark() {
+        None => Statement::new("DELETE FROM ").fragment(R::table()).sql(" WHERE "),
+        Some((mark, marks)) => {
+            let update = Statement::new("UPDATE ").fragment(R::table()).sql(" SET ").identifier(mark);
+            update.sql(" = ").sql(marks.deleted()).sql(" WHERE ")
+        }
+    }
+}
+
+/// ` AND` the row is not marked as deleted.
+fn is_live<R: ReplicaSql<DB>, DB: Server>(sql: Statement<'_, DB>) -> Statement<'_, DB> {
+    let Some((mark, marks)) = R::mark() else { return sql };
+    let is = if marks.live() == "NULL" { " IS " } else { " = " };
+    column::<R, DB>(sql.sql(" AND "), mark).sql(is).sql(marks.live())
+}
+
+struct Stale(Version);
+
+impl<DB: Server> FromRow<DB> for Stale {
+    fn row_metadata(lookup: &mut DB::MetadataLookup, out: &mut Vec<Option<DB::TypeMetadata>>) {
+        out.extend([Some(DB::number_type(lookup)), Some(DB::number_type(lookup))]);
+    }
+
+    fn from_row<'r>(row: &impl Row<'r, DB>) -> deserialize::Result<Self> {
+        let number = |place: usize| DB::number(row.get(place).ok_or(UnexpectedEndOfRow)?.value());
+        Ok(Self(Version { generation: number(0)?, id: number(1)? }))
+    }
 }
 
 struct Count(i64);

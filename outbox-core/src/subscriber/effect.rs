@@ -1,7 +1,7 @@
 //! What a kind of message does, and what its failure holds up.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::entity::Operation;
 use crate::error::{Error, Result};
 use crate::inbox::Holds;
 use crate::message::Recorded;
+use crate::resync::mark::Notice;
 use crate::transaction::OutboxTx;
 
 /// What a message that cannot be applied holds up, until it can, or until an operator has discarded it.
@@ -94,6 +95,9 @@ pub(super) trait CopyEffect<C>: Send + Sync {
 
     /// Applies messages in the order of their arrival, with the rows that were read of them.
     fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, Box<dyn Any>)>) -> Result<Applied>;
+
+    /// Deletes a piece of what a resync has found stale; whether there may be more.
+    fn sweep(&self, connection: &mut C, consumer: &str) -> Result<bool>;
 }
 
 struct CopyOf<R>(PhantomData<fn() -> R>);
@@ -104,16 +108,54 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
     }
 
     fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any>> {
-        copy::read::<R>(recorded).map(|row| Box::new(row) as Box<dyn Any>)
+        match Notice::of(&recorded.message) {
+            Some(notice) => Ok(Box::new(notice)),
+            None => copy::read::<R>(recorded).map(|row| Box::new(row) as Box<dyn Any>),
+        }
     }
 
     fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, Box<dyn Any>)>) -> Result<Applied> {
-        let rows = changes.into_iter().map(|(recorded, row)| match row.downcast::<R>() {
-            Ok(row) => Ok((recorded, *row)),
-            Err(_) => Err(Error::invalid(format!("a row of another copy than {}", R::COPY))),
-        });
-        copy::apply(connection, &rows.collect::<Result<Vec<_>>>()?)
+        let mut rows = Vec::new();
+        // Where `rows` begin.
+        let mut begin = 0;
+        for (place, (recorded, change)) in changes.into_iter().enumerate() {
+            match change.downcast::<R>() {
+                Ok(row) => rows.push((recorded, *row)),
+                Err(change) => {
+                    let notice = change
+                        .downcast::<Notice>()
+                        .map_err(|_| Error::invalid(format!("a row of another copy than {}", R::COPY)))?;
+                    // What came before the notice is there before it.
+                    if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin)? {
+                        return Ok(stale);
+                    }
+                    rows.clear();
+                    begin = place + 1;
+                    copy::resync::follow::<R, C>(connection, recorded, &notice)?;
+                }
+            }
+        }
+        apply_rows::<R, C>(connection, &rows, begin)
     }
+
+    fn sweep(&self, connection: &mut C, consumer: &str) -> Result<bool> {
+        copy::resync::sweep::<R, C>(connection, consumer)
+    }
+}
+
+/// Rows of which the first has this place in the batch.
+fn apply_rows<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    rows: &[(&Recorded, R)],
+    begin: usize,
+) -> Result<Applied> {
+    if rows.is_empty() {
+        return Ok(Applied::All);
+    }
+    Ok(match copy::apply::<R, C>(connection, rows)? {
+        Applied::Stale(place) => Applied::Stale(place.map(|place| begin + place)),
+        Applied::All => Applied::All,
+    })
 }
 
 /// The consumers of a subscriber, by kind or by a pattern of kinds.
@@ -179,6 +221,15 @@ impl<C> Effects<C> {
     pub(super) fn set_policy(&mut self, pattern: &str, policy: FailurePolicy) -> bool {
         let named = self.by_kind.iter_mut().filter(|(kind, _)| overlap(pattern, kind));
         named.map(|(_, effect)| effect.policy = policy).count() > 0
+    }
+
+    /// One effect of each copy.
+    pub(super) fn each_copy(&self) -> impl Iterator<Item = &dyn CopyEffect<C>> {
+        let mut names = BTreeSet::new();
+        self.by_kind.values().filter_map(move |effect| match &effect.run {
+            Run::Copy(copy) if names.insert(copy.name()) => Some(&**copy),
+            _ => None,
+        })
     }
 
     /// The names of the copies.

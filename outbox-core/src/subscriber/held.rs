@@ -51,11 +51,15 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
                 moved |= self.serve_row(&mut connection, &id, within)? != Served::PassedOver;
             }
             if !moved {
-                return Ok(());
+                break;
             }
             // Whoever waits behind a halt may go on.
             self.changed.notify_waiters();
         }
+        for copy in self.effects.each_copy() {
+            while copy.sweep(&mut connection, &self.name)? && !shutdown.is_cancelled() {}
+        }
+        Ok(())
     }
 
     fn serve_row(&self, connection: &mut C, id: &str, within: Duration) -> Result<Served> {
