@@ -141,6 +141,11 @@ impl Buffer {
         self.entity(Operation::Deleted, last, entity::change_text("before", last, None)?)
     }
 
+    /// The state as it is: nothing was written.
+    pub(crate) fn current<E: Entity>(&mut self, entity: &E) -> Result<()> {
+        self.entity(Operation::Current, entity, entity::change_text("after", entity, None)?)
+    }
+
     /// Its row is written: without its message the transaction must not end well.
     fn taken(&mut self, taken: Result<()>) -> Result<()> {
         taken.inspect_err(|_| self.is_incomplete = true)

@@ -76,6 +76,7 @@ mod inbox;
 mod message;
 pub mod migrate;
 mod model;
+mod resync;
 mod retry;
 mod rows;
 mod schema;
@@ -107,9 +108,10 @@ pub use message::{
 };
 #[cfg(feature = "derive")]
 pub use outbox_macros::{Outbox, OutboxEvent, Replica};
+pub use resync::{Resync, ResyncOn};
 pub use retry::{RetryPolicy, Waits};
 pub use rows::Condition;
-pub use subscriber::{Subscriber, SubscriberStats};
+pub use subscriber::{FailurePolicy, Incoming, Subscriber, SubscriberStats};
 pub use transaction::OutboxTx;
 pub use write::{EntityOn, InsertOn, UpsertOn};
 pub use writer::{BacklogLimit, WhenFull, Writer};

@@ -152,21 +152,23 @@ impl Migrations {
     }
 }
 
-/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key`, `outbox_audit`, `outbox_pause` and `outbox_meta`, on MySQL and MariaDB
-/// `outbox_slot` too, for the database whose changes are published.
+/// `outbox`, `outbox_lease`, `outbox_relay`, `outbox_key`, `outbox_audit`, `outbox_pause`, `outbox_resync`,
+/// `outbox_resync_service` and `outbox_meta`, on MySQL and MariaDB `outbox_slot` too, for the database whose changes
+/// are published.
 pub const OUTBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/outbox"),
     postgres: || embedded!("migrations/postgres/outbox"),
     sqlite: || embedded!("migrations/sqlite/outbox"),
-    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause"),
+    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause", "0000-outbox-0005_resync"),
 };
 
-/// `inbox`, `inbox_held`, `copy_deleted` and `copy_source`, for the database of a subscriber.
+/// `inbox` and `inbox_…`, `copy_deleted`, `copy_source`, `copy_begun` and `copy_late`, for the database of a
+/// subscriber.
 pub const INBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/inbox"),
     postgres: || embedded!("migrations/postgres/inbox"),
     sqlite: || embedded!("migrations/sqlite/inbox"),
-    scripts: scripts!("inbox": "0000-inbox-0001_inbox"),
+    scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies", "0000-inbox-0003_resync"),
 };
 
 /// The doorbell of a PostgreSQL outbox that a relay follows with `mode = "tail"`: a trigger that notifies. Each
@@ -212,7 +214,7 @@ impl Migrated for diesel::sqlite::Sqlite {
 ///
 /// let mut connection = diesel::SqliteConnection::establish(":memory:")?;
 /// let versions = migrate::run(&mut connection, &migrate::OUTBOX)?;
-/// assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004"]);
+/// assert_eq!(versions, migrate::OUTBOX.versions());
 /// assert!(migrate::run(&mut connection, &migrate::OUTBOX)?.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```

@@ -23,6 +23,8 @@ pub trait EntityTable: Entity {
     type Table: Table;
     /// The primary key: the field's type, or a tuple of them.
     type Id;
+    /// What the fields of the primary key are called in messages, where the message's key is the primary key.
+    const KEY_FIELDS: &'static [&'static str] = &[];
 
     /// Brings each row as it is together with the row as it was, by primary key.
     ///
@@ -55,6 +57,8 @@ pub trait EntitySql<DB: Backend>: EntityTable + FromRow<DB> {
     fn selection() -> Fragment<'static, DB>;
     /// The condition that finds the row of a primary key.
     fn is_row(id: &Self::Id) -> Fragment<'_, DB>;
+    /// The condition that finds the rows whose primary key is greater.
+    fn is_after(id: &Self::Id) -> Fragment<'_, DB>;
     /// The condition that finds this row by Diesel's `Identifiable`.
     fn is_self(&self) -> Fragment<'_, DB>;
     /// The condition that finds these rows by their primary keys.

@@ -342,6 +342,11 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         events.into_iter().try_for_each(|event| self.record(event))
     }
 
+    /// Records the entity's state as it is, for copies alone.
+    pub(crate) fn current<E: Entity>(&mut self, entity: &E) -> Result<()> {
+        self.buffer.current(entity)
+    }
+
     /// Gives a header to all messages that are recorded from now on in this transaction and its savepoints,
     /// unless they have one of that name. A header that a savepoint sets ends with it.
     ///

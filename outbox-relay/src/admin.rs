@@ -1,5 +1,6 @@
 //! What a running relay serves over HTTP: `/healthz` and `/readyz` for probes, and behind the token `/metrics`
-//! for Prometheus and `/api/status` for people. It reads the pipes' status and touches no database.
+//! for Prometheus and `/api/status` for people. It reads the pipes' status and what was last seen of
+//! subscribers, and touches no database.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tracing::info;
 
 use crate::config::{AdminConfig, Secret};
 use crate::status::{self, Status};
+use crate::subscribers::Watched;
 
 /// The content type that Prometheus asks OpenMetrics by.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,6 +26,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug)]
 struct Shared {
     statuses: Vec<Status>,
+    subscribers: Watched,
     token: watch::Receiver<Secret>,
 }
 
@@ -35,6 +38,7 @@ struct Shared {
 pub async fn serve(
     config: &AdminConfig,
     statuses: Vec<Status>,
+    subscribers: Watched,
     shutdown: CancellationToken,
 ) -> Result<Option<watch::Sender<Secret>>> {
     let Some(token) = &config.token else {
@@ -47,7 +51,7 @@ pub async fn serve(
     })?;
     info!("admin: http://{}", config.listen);
     let (sender, token) = watch::channel(token.clone());
-    let router = router(statuses, token);
+    let router = router(statuses, subscribers, token);
     tokio::spawn(async move {
         let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
         if let Err(error) = serving.await {
@@ -57,8 +61,8 @@ pub async fn serve(
     Ok(Some(sender))
 }
 
-fn router(statuses: Vec<Status>, token: watch::Receiver<Secret>) -> Router {
-    let shared = Arc::new(Shared { statuses, token });
+fn router(statuses: Vec<Status>, subscribers: Watched, token: watch::Receiver<Secret>) -> Router {
+    let shared = Arc::new(Shared { statuses, subscribers, token });
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/status", get(all))
@@ -105,12 +109,15 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match crate::metrics::text(&shared.statuses) {
+    match crate::metrics::text(&shared.statuses, &shared.subscribers.reports()) {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
+/// Outboxes and subscribers in one list: an entry has a `name`, or a `subscriber`.
 async fn all(State(shared): State<Arc<Shared>>) -> Response {
-    Json(shared.statuses.iter().map(Status::snapshot).collect::<Vec<_>>()).into_response()
+    let outboxes = shared.statuses.iter().map(|status| serde_json::to_value(status.snapshot()));
+    let subscribers = shared.subscribers.reports().into_iter().map(serde_json::to_value);
+    Json(outboxes.chain(subscribers).filter_map(Result::ok).collect::<Vec<_>>()).into_response()
 }

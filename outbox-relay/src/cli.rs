@@ -18,9 +18,11 @@ use crate::outbox::store::Kind;
 use crate::outbox::store::{Database, Store};
 use crate::relay::{Left, Relay};
 use crate::report;
+use crate::subscribers::{self, SubscriberReport, Watched};
 
 mod dead;
 mod reload;
+mod resync;
 
 /// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
 const LOG: &str = "info,lapin=off";
@@ -61,7 +63,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Create or upgrade the outbox tables in the configured databases
+    /// Create or upgrade the tables of outboxes and subscribers in the configured databases
     Migrate {
         /// Connect to nothing; print the SQL for this database instead, for other tools to apply
         #[arg(long, value_name = "DATABASE")]
@@ -94,7 +96,11 @@ enum Verb {
         #[command(subcommand)]
         verb: dead::Verb,
     },
-    /// Show backlog, leases, and keys that wait or are parked
+    /// Have the service send its entities again, for copies that are new or have lost something
+    Resync(resync::Resync),
+    /// After a restore of an outbox from a backup: raise its generation and send everything again
+    Generation(resync::Generation),
+    /// Show backlog, leases, keys that wait or are parked, and subscribers
     Status {
         /// Print JSON
         #[arg(long)]
@@ -190,6 +196,8 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Dead { verb } => dead::run(&config, verb).await,
         Verb::Pause { name, reason } => pause(&config, &name, Some(&reason)).await,
         Verb::Resume { name } => pause(&config, &name, None).await,
+        Verb::Resync(asked) => resync::resync(&config, asked).await,
+        Verb::Generation(asked) => resync::generation(&config, asked).await,
         Verb::Status { json } => status(&config, json).await,
     }
 }
@@ -255,19 +263,23 @@ fn print_sql(sql: SqlOf, role: Role) -> End {
 
 async fn migrate(config: &Config) -> End {
     let mut failures = Vec::new();
+    let mut tell = |about: String, migrated: outbox_core::Result<Vec<String>>| match migrated {
+        Ok(versions) if versions.is_empty() => println!("{about}: up to date"),
+        Ok(versions) => println!("{about}: applied {}", versions.join(", ")),
+        Err(error) => failures.push(format!("{about}: {error}")),
+    };
     for outbox in &config.outbox {
         let migrated = async {
             let mut store = Store::new(Database::of(outbox)?, "");
-            let mut versions = store.migrate().await?;
+            let mut versions = store.migrate(&OUTBOX).await?;
             versions.extend(install_bell(outbox, &mut store).await?);
             Ok(versions)
         };
-        let migrated: outbox_core::Result<Vec<String>> = migrated.await;
-        match migrated {
-            Ok(versions) if versions.is_empty() => println!("outbox {}: up to date", outbox.name),
-            Ok(versions) => println!("outbox {}: applied {}", outbox.name, versions.join(", ")),
-            Err(error) => failures.push(format!("outbox {}: {error}", outbox.name)),
-        }
+        tell(format!("outbox {}", outbox.name), migrated.await);
+    }
+    for subscriber in &config.subscriber {
+        let migrated = async { Store::new(Database::of_subscriber(subscriber)?, "").migrate(&INBOX).await };
+        tell(format!("subscriber {}", subscriber.name), migrated.await);
     }
     if failures.is_empty() { End::Done } else { End::Failed(failures.join("\n")) }
 }
@@ -287,6 +299,9 @@ async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::
 }
 
 async fn relay(config: &Config, file: &Path, until_idle: bool) -> End {
+    if config.outbox.is_empty() {
+        return End::Wrong("there is nothing to relay: the configuration has no section [[outbox]]".into());
+    }
     let relay = match Relay::from_config(config) {
         Ok(relay) => relay,
         Err(error) => return End::Wrong(error.to_string()),
@@ -299,7 +314,12 @@ async fn relay(config: &Config, file: &Path, until_idle: bool) -> End {
     if let Err(error) = end_on_signals(shutdown.clone()) {
         return End::Failed(format!("listening for signals: {error}"));
     }
-    let token = match crate::admin::serve(&config.admin, relay.statuses(), shutdown.clone()).await {
+    let watched = match config.admin.token {
+        Some(_) => Watched::start(config.subscriber.clone(), shutdown.clone()),
+        // Nobody would read it.
+        None => Watched::default(),
+    };
+    let token = match crate::admin::serve(&config.admin, relay.statuses(), watched, shutdown.clone()).await {
         Ok(token) => token,
         Err(error) => return End::Wrong(error.to_string()),
     };
@@ -397,14 +417,19 @@ fn actor() -> String {
 
 async fn status(config: &Config, json: bool) -> End {
     let reports = report::all(config).await;
+    let subscribers = subscribers::all(&config.subscriber).await;
     if json {
-        print_json(&reports);
+        // One list: an entry has `outbox` or `subscriber`.
+        let all =
+            reports.iter().map(serde_json::to_value).chain(subscribers.iter().map(serde_json::to_value));
+        print_json(&all.filter_map(Result::ok).collect::<Vec<_>>());
     } else {
-        for report in &reports {
-            println!("{report}");
-        }
+        reports.iter().for_each(|report| println!("{report}"));
+        subscribers.iter().for_each(|report| println!("{report}"));
     }
-    if reports.iter().all(report::Report::is_healthy) { End::Done } else { End::Failed(String::new()) }
+    let is_healthy = reports.iter().all(report::Report::is_healthy)
+        && subscribers.iter().all(SubscriberReport::is_healthy);
+    if is_healthy { End::Done } else { End::Failed(String::new()) }
 }
 
 fn print_json<T: serde::Serialize>(value: &T) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::outbox::store::Kind;
+use crate::outbox::store::{Database, Kind};
 
 mod keys;
 mod load;
@@ -19,6 +19,7 @@ mod tls;
 mod value;
 
 pub use self::load::{Environment, from_file, from_text};
+pub(crate) use self::tls::TlsFiles;
 pub use self::value::{ByteSize, Interval, Secret};
 
 /// A commented configuration, as `outbox-relay init` writes it.
@@ -64,6 +65,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// The outboxes to relay.
     pub outbox: Vec<OutboxConfig>,
+    /// Subscribers whose databases people look into, and act in, from here.
+    pub subscriber: Vec<SubscriberConfig>,
 }
 
 /// Health, metrics and status over HTTP, served when there is a token.
@@ -241,6 +244,62 @@ impl Default for OutboxConfig {
     }
 }
 
+/// One subscriber's database: for `dead`, `status`, `check`, `migrate` and metrics. The relay itself needs none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubscriberConfig {
+    /// The name that the service gives its `Subscriber`.
+    pub name: String,
+    /// `mysql://`, `postgres://` or `sqlite://`. Several subscribers may share one.
+    pub database: Secret,
+    /// Whether the connection is encrypted, and the server's certificate and name verified. Default false.
+    pub tls: bool,
+    /// A PEM file with CAs that are trusted besides the system's, with `tls`.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to a server which asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// A PEM file with its key, without a password; for MySQL and MariaDB an RSA key in PKCS#1.
+    pub client_key: Option<PathBuf>,
+}
+
+impl SubscriberConfig {
+    /// A subscriber without TLS.
+    ///
+    /// ```
+    /// let subscriber = outbox_relay::config::SubscriberConfig::new("order", "sqlite:///var/lib/order.db");
+    /// assert!(subscriber.problems().is_empty());
+    /// ```
+    pub fn new(name: impl Into<String>, database: impl Into<String>) -> Self {
+        Self { name: name.into(), database: Secret::new(database), ..Self::default() }
+    }
+
+    /// What is wrong with it, each problem with the key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let name_is_right = (1..=100).contains(&self.name.len())
+            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if !name_is_right {
+            found.push(
+                "name: is needed, 1 to 100 of [A-Za-z0-9_-], as the service's Subscriber has it".into(),
+            );
+        }
+        found.extend(database_problem(&self.database, Database::of_subscriber(self)).err());
+        found.extend(self.tls_problems());
+        found
+    }
+}
+
+/// The database, or what is wrong with its keys.
+fn database_problem(url: &Secret, database: outbox_core::Result<Database>) -> Result<Database, String> {
+    if url.is_empty() {
+        return Err("database: is needed, a URL of mysql://, postgres:// or sqlite://".into());
+    }
+    database.map_err(|error| {
+        let text = error.to_string();
+        if text.starts_with("tls: ") { text } else { format!("database: {text}") }
+    })
+}
+
 impl OutboxConfig {
     /// An outbox with every default.
     ///
@@ -287,16 +346,9 @@ impl OutboxConfig {
         );
         check(self.retry_max.get() <= Duration::from_secs(24 * 3600), "retry_max: at most 24h");
         check((1..=1000).contains(&self.in_flight_per_key), "in_flight_per_key: 1 to 1000");
-        if self.database.is_empty() {
-            found.push("database: is needed, a URL of mysql://, postgres:// or sqlite://".into());
-        } else {
-            match crate::outbox::store::Database::of(self) {
-                Ok(database) => found.extend(self.mode.problem(database.kind(), self.tls).map(str::to_owned)),
-                Err(error) => {
-                    let text = error.to_string();
-                    found.push(if text.starts_with("tls: ") { text } else { format!("database: {text}") });
-                }
-            }
+        match database_problem(&self.database, Database::of(self)) {
+            Ok(database) => found.extend(self.mode.problem(database.kind(), self.tls).map(str::to_owned)),
+            Err(problem) => found.push(problem),
         }
         found.extend(self.tls_problems());
         found
@@ -357,8 +409,17 @@ impl Config {
                 self.admin.listen
             ));
         }
-        if self.outbox.is_empty() {
+        if self.outbox.is_empty() && self.subscriber.is_empty() {
             found.push("outbox: there is none; add a section [[outbox]] with name and database".into());
+        }
+        for (number, subscriber) in self.subscriber.iter().enumerate() {
+            let problems = subscriber.problems().into_iter();
+            found.extend(problems.map(|problem| format!("subscriber[{number}].{problem}")));
+            let is_known = |other: &SubscriberConfig| !other.name.is_empty() && other.name == subscriber.name;
+            if let Some(other) = self.subscriber[..number].iter().position(is_known) {
+                let name = &subscriber.name;
+                found.push(format!("subscriber[{number}].name: {name:?} is subscriber[{other}]'s too"));
+            }
         }
         for (number, outbox) in self.outbox.iter().enumerate() {
             found.extend(outbox.problems().into_iter().map(|problem| format!("outbox[{number}].{problem}")));
@@ -420,6 +481,22 @@ mod tests {
     }
 
     #[test]
+    fn subscribers_are_checked_as_outboxes_are() {
+        let wrong = SubscriberConfig { tls: true, ..SubscriberConfig::new("a b", "sqlite:///tmp/a.db") };
+        let twice = SubscriberConfig::new("order", "sqlite:///tmp/order.db");
+        let config = Config { subscriber: vec![wrong, twice.clone(), twice], ..Config::default() };
+        let problems = config.validate().join("\n");
+        for part in [
+            "subscriber[0].name: is needed",
+            "subscriber[0].tls: sqlite:// is a file",
+            "subscriber[2].name: \"order\" is subscriber[1]'s too",
+        ] {
+            assert!(problems.contains(part), "{part} not in\n{problems}");
+        }
+        assert!(!problems.contains("outbox:"), "a subscriber alone is enough: {problems}");
+    }
+
+    #[test]
     fn tail_is_refused_where_nothing_tells_of_commits() {
         let mysql = if cfg!(feature = "binlog") { None } else { Some("feature \"binlog\"") };
         for (url, tls, told) in [
@@ -443,6 +520,7 @@ mod tests {
             admin: AdminConfig { token: Some(Secret::new("hunter2")), ..AdminConfig::default() },
             broker: BrokerConfig { url: Secret::new("amqp://u:hunter2@host/v"), ..BrokerConfig::default() },
             outbox: vec![OutboxConfig::new("a", "mysql://relay:hunter2@host/db?x=hunter2")],
+            subscriber: vec![SubscriberConfig::new("b", "postgres://b:hunter2@host/db?x=hunter2")],
         };
         let shown = format!("{config:?}");
         assert!(!shown.contains("hunter2"), "{shown}");

@@ -1,4 +1,5 @@
-//! `outbox-relay dead`: shows what the relay has set aside, and replays or discards it.
+//! `outbox-relay dead`: shows what the relay has set aside, and replays or discards it. What subscribers have set
+//! aside is in `held`.
 //!
 //! A dead letter is a key that is parked with the message that was refused. Replayed, the message goes
 //! first and what waits behind it follows, in order; discarded, what waits behind it goes on.
@@ -65,7 +66,7 @@ impl DeadReport {
             event: letter.event_type,
             message_id: message_id.map(|id| id.to_string()),
             attempts: letter.attempts,
-            parked_seconds: letter.parked_ms as f64 / 1000.0,
+            parked_seconds: seconds(letter.parked_ms),
             error: letter.last_error,
         }
     }
@@ -113,6 +114,18 @@ pub fn outboxes<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c Ou
     }
 }
 
+/// Milliseconds as seconds; exact for anything shorter than ten thousand years.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+/// What bytes hold: JSON, or a text when it is none.
+pub(crate) fn json_or_text(bytes: &[u8]) -> serde_json::Value {
+    let text = || serde_json::Value::from(String::from_utf8_lossy(bytes).into_owned());
+    serde_json::from_slice(bytes).unwrap_or_else(|_| text())
+}
+
 fn store(outbox: &OutboxConfig) -> Result<Store> {
     Ok(Store::new(Database::of(outbox)?, ""))
 }
@@ -139,8 +152,7 @@ pub async fn show(outbox: &OutboxConfig, id: i64) -> Result<Option<DeadMessage>>
         None => (None, None),
         Some(body) => {
             let headers = serde_json::from_slice(&body.headers).ok();
-            let text = || serde_json::Value::from(String::from_utf8_lossy(&body.payload).into_owned());
-            (headers, Some(serde_json::from_slice(&body.payload).unwrap_or_else(|_| text())))
+            (headers, Some(json_or_text(&body.payload)))
         }
     };
     Ok(Some(DeadMessage { letter: DeadReport::of(&outbox.name, letter), headers, payload }))

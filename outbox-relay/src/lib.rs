@@ -29,6 +29,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dead;
+pub mod held;
 #[cfg(feature = "admin")]
 pub mod metrics;
 pub mod outbox;
@@ -37,10 +38,12 @@ pub mod publish;
 mod relay;
 pub mod reload;
 pub mod report;
+pub mod resync;
 pub mod retry;
 #[cfg(feature = "binlog")]
 pub mod snapshot;
 pub mod status;
+pub mod subscribers;
 
 pub use bell::BellState;
 pub use config::{Config, OutboxConfig, Unrouted};

@@ -9,15 +9,19 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::bell::BellState;
 use crate::status::{Snapshot, State, Status};
+use crate::subscribers::SubscriberReport;
 
 /// All metrics in the text form of OpenMetrics.
 ///
 /// # Errors
 /// Never in practice: writing to a text does not fail.
-pub fn text(statuses: &[Status]) -> Result<String, std::fmt::Error> {
+pub fn text(statuses: &[Status], subscribers: &[SubscriberReport]) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("outbox_relay");
     let snapshots = statuses.iter().map(Status::snapshot).collect();
     registry.register_collector(Box::new(Pipes { snapshots }));
+    if !subscribers.is_empty() {
+        registry.register_collector(Box::new(Subscribers(subscribers.to_vec())));
+    }
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -96,6 +100,61 @@ impl Collector for Pipes {
     }
 }
 
+#[derive(Debug)]
+struct Subscribers(Vec<SubscriberReport>);
+
+type ReadSubscriber = fn(&SubscriberReport) -> Option<f64>;
+
+/// Without a value while the database cannot be read, or nothing was applied yet.
+const OF_SUBSCRIBERS: &[(&str, &str, Option<Unit>, ReadSubscriber)] = &[
+    ("subscriber_up", "1 while the subscriber's database can be read and it is not paused", None, |s| {
+        Some(f64::from(u8::from(s.error.is_none() && s.paused.is_none())))
+    }),
+    ("subscriber_dead", "Messages set aside until somebody decides", None, |s| read(s, s.dead as f64)),
+    ("subscriber_retrying", "Messages that are tried again after a while", None, |s| {
+        read(s, s.retrying as f64)
+    }),
+    ("subscriber_waiting", "Messages that wait behind an earlier one of their key", None, |s| {
+        read(s, s.waiting as f64)
+    }),
+    ("subscriber_inbox_rows", "About how many rows the inbox of the database has", None, |s| {
+        read(s, s.inbox_rows as f64)
+    }),
+    ("subscriber_resync_buckets", "Buckets of copies in which a resync is under way", None, |s| {
+        read(s, s.resyncing.iter().map(|copy| copy.buckets as f64).sum())
+    }),
+    (
+        "subscriber_applied_age",
+        "Since when nothing was applied, by the clock of the subscriber's database",
+        Some(Unit::Seconds),
+        |s| s.applied.iter().map(|applied| applied.applied_seconds).reduce(f64::min),
+    ),
+    (
+        "subscriber_lag",
+        "How long after its recording the last message was applied, the longest of all queues",
+        Some(Unit::Seconds),
+        |s| s.applied.iter().map(|applied| applied.lag_seconds).reduce(f64::max),
+    ),
+];
+
+fn read(report: &SubscriberReport, value: f64) -> Option<f64> {
+    report.error.is_none().then_some(value)
+}
+
+impl Collector for Subscribers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, unit, value) in OF_SUBSCRIBERS {
+            let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+            for report in &self.0 {
+                let Some(value) = value(report) else { continue };
+                let labels = [("subscriber", report.subscriber.as_str())];
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -107,13 +166,17 @@ mod tests {
         let status = Status::new("product");
         status.add_published(3);
         status.observe_latency(Duration::from_millis(4));
-        let text = text(&[status, Status::new("order")]).unwrap();
+        let subscriber =
+            SubscriberReport { subscriber: "order".into(), dead: 2, ..SubscriberReport::default() };
+        let text = text(&[status, Status::new("order")], &[subscriber]).unwrap();
         for line in [
             "# HELP outbox_relay_published Messages that the broker confirmed",
             "outbox_relay_published_total{outbox=\"product\"} 3",
             "outbox_relay_published_total{outbox=\"order\"} 0",
             "# UNIT outbox_relay_backlog_age_seconds seconds",
             "outbox_relay_up{outbox=\"product\"} 0.0",
+            "outbox_relay_subscriber_up{subscriber=\"order\"} 1.0",
+            "outbox_relay_subscriber_dead{subscriber=\"order\"} 2.0",
             "outbox_relay_bell_up{outbox=\"product\"} 0.0",
             "outbox_relay_latency_seconds_bucket{le=\"0.002\",outbox=\"product\"} 0",
             "outbox_relay_latency_seconds_bucket{le=\"0.005\",outbox=\"product\"} 1",

@@ -6,9 +6,11 @@ use outbox_core::Result;
 use serde::Serialize;
 
 use crate::config::{Config, OutboxConfig};
+use crate::dead::seconds;
 #[cfg(feature = "postgres")]
 use crate::outbox::store::Kind;
 use crate::outbox::store::{Backlog, Database, HeldKey, Owner, Store};
+use crate::resync::{self, ResyncReport};
 
 /// How many keys are shown; parked ones come first.
 const KEYS_SHOWN: u32 = 100;
@@ -32,6 +34,8 @@ pub struct Report {
     pub paused: Option<String>,
     /// PostgreSQL's trigger that tells relays of commits; none in poll mode.
     pub bell: Option<BellReport>,
+    /// Requests to send entities again: those that are not over, and the newest one.
+    pub resyncs: Vec<ResyncReport>,
 }
 
 /// What tells relays of commits.
@@ -102,6 +106,7 @@ impl Report {
             keys: Vec::new(),
             paused: None,
             bell: None,
+            resyncs: Vec::new(),
         };
         if let Err(error) = report.read(outbox).await {
             report.error = Some(error.to_string());
@@ -114,6 +119,7 @@ impl Report {
         self.backlog = Some(store.backlog().await?.into());
         // A migration that is pending is told by `check`.
         self.paused = store.pause().await.ok().flatten().map(|pause| pause.to_string());
+        self.resyncs = resync::shown(&outbox.name, &mut store).await.unwrap_or_default();
         self.leases = store.owners().await?.into_iter().map(Into::into).collect();
         self.keys = store.held_keys(KEYS_SHOWN).await?.into_iter().map(Into::into).collect();
         #[cfg(feature = "postgres")]
@@ -166,12 +172,6 @@ impl From<HeldKey> for KeyReport {
     }
 }
 
-/// Milliseconds as seconds; exact for anything shorter than ten thousand years.
-#[allow(clippy::cast_precision_loss)]
-fn seconds(ms: i64) -> f64 {
-    ms as f64 / 1000.0
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "outbox {} ({})", self.outbox, self.database)?;
@@ -205,6 +205,9 @@ impl fmt::Display for Report {
         }
         if let Some(BellReport { trigger, listeners }) = &self.bell {
             write!(f, "\n  doorbell: trigger {trigger}, heard by {listeners} relays")?;
+        }
+        for resync in &self.resyncs {
+            write!(f, "\n  {resync}")?;
         }
         for key in &self.keys {
             write!(

@@ -21,7 +21,7 @@ impl File {
         let url = format!("sqlite://{}", folder.path().join("product.db").display());
         let mut store = Store::new(Database::parse(&Secret::new(&url)).unwrap(), "test");
         assert!(store.meta().await.unwrap_err().to_string().contains("unable to open"));
-        let versions = store.migrate().await.unwrap();
+        let versions = store.migrate(&outbox_core::migrate::OUTBOX).await.unwrap();
         assert_eq!(versions, outbox_core::migrate::OUTBOX.versions());
         Self { _folder: folder, url }
     }

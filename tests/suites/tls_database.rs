@@ -78,7 +78,7 @@ async fn a_server_with_a_certificate_is_believed_and_nobody_else() {
 
     let right = outbox(&url, Some(authority.ca()));
     assert!(right.problems().is_empty(), "{:?}", right.problems());
-    Store::new(Database::of(&right).unwrap(), "").migrate().await.unwrap();
+    Store::new(Database::of(&right).unwrap(), "").migrate(&outbox_core::migrate::OUTBOX).await.unwrap();
     service(&server, &authority, "shop")
         .unwrap()
         .outbox_transaction(|tx| {

@@ -16,7 +16,7 @@ pub(crate) fn outbox(outbox: &Outbox) -> TokenStream {
 }
 
 fn entity(entity: &Entity) -> TokenStream {
-    let Entity { krate, ident, table, id, read_back, columns, .. } = entity;
+    let Entity { krate, ident, table, key, id, read_back, columns, .. } = entity;
     let paths = Paths::new(krate);
     let Paths { diesel, private, query_result, .. } = &paths;
     let names = names(&paths, entity);
@@ -28,6 +28,12 @@ fn entity(entity: &Entity) -> TokenStream {
     } else {
         quote!((#(#id_types),*))
     };
+    let is_key =
+        !id.is_empty() && id.iter().map(|field| &field.ident).eq(key.iter().map(|field| &field.ident));
+    let key_fields = is_key.then(|| {
+        let names = id.iter().map(|field| &field.name);
+        quote!(const KEY_FIELDS: &'static [&'static ::core::primitive::str] = &[#(#names),*];)
+    });
     let upsert = entity.has_own_id().then(|| {
         let columns = id.iter().map(|field| &field.column);
         quote! {
@@ -56,6 +62,7 @@ fn entity(entity: &Entity) -> TokenStream {
         impl #private::EntityTable for #ident {
             type Table = #table::table;
             type Id = #id_type;
+            #key_fields
             fn pair(
                 __before: ::std::vec::Vec<Self>,
                 __after: ::std::vec::Vec<Self>,

@@ -3,7 +3,7 @@
 //! As few of Diesel's types as can be: what is written here, the compiler checks for each entity.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
 use syn::{Ident, Path};
 
 use super::paths::{Paths, Server, at};
@@ -48,6 +48,7 @@ impl Pieces<'_> {
         };
         let parts = (0..id.len()).map(syn::Index::from);
         // A single value is no tuple.
+        let is_after = self.is_after(id);
         let is_row = key(&if id.len() == 1 { quote!(__id) } else { quote!((#(&__id.#parts),*)) });
         let is_self = key(&quote!(#diesel::Identifiable::id(self)));
         let are_rows = self.are_rows(id);
@@ -72,6 +73,9 @@ impl Pieces<'_> {
                 fn is_row(__id: &<Self as #private::EntityTable>::Id) -> #fragment {
                     #is_row
                 }
+                fn is_after(__id: &<Self as #private::EntityTable>::Id) -> #fragment {
+                    #is_after
+                }
                 fn is_self(&self) -> #fragment {
                     #is_self
                 }
@@ -83,6 +87,32 @@ impl Pieces<'_> {
                 }
             }
         }
+    }
+
+    /// Column by column, and the first one besides: by it alone every database finds the place in the index.
+    fn is_after(&self, id: &[Field]) -> TokenStream {
+        let Self { paths: Paths { diesel, .. }, table, .. } = self;
+        let compare = |method: &str, part: usize, Field { column, .. }: &Field| {
+            let (method, index) = (format_ident!("{method}"), syn::Index::from(part));
+            let value = if id.len() == 1 { quote!(__id) } else { quote!(&__id.#index) };
+            quote!(#diesel::ExpressionMethods::#method(#table::#column, #value))
+        };
+        let both = |method: &str, left: &TokenStream, right: &TokenStream| {
+            let method = format_ident!("{method}");
+            quote!(#diesel::BoolExpressionMethods::#method(#left, #right))
+        };
+        let after = id.iter().enumerate().rev().fold(None, |later: Option<TokenStream>, (part, field)| {
+            let greater = compare("gt", part, field);
+            Some(match later {
+                None => greater,
+                Some(later) => both("or", &greater, &both("and", &compare("eq", part, field), &later)),
+            })
+        });
+        let Some(after) = after else { return quote!(::core::unreachable!()) };
+        Self::boxed(&match id {
+            [first, _, ..] => both("and", &compare("ge", 0, first), &after),
+            _ => after,
+        })
     }
 
     fn are_rows(&self, id: &[Field]) -> TokenStream {

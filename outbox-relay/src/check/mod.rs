@@ -19,6 +19,7 @@ mod broker;
 mod log;
 mod rights;
 mod settings;
+mod subscriber;
 mod tables;
 mod upkeep;
 
@@ -98,6 +99,9 @@ pub async fn all(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for outbox in &config.outbox {
         findings.extend(check_outbox(outbox).await);
+    }
+    for subscriber in &config.subscriber {
+        findings.extend(subscriber::check(subscriber).await);
     }
     #[cfg(feature = "rabbitmq")]
     findings.extend(broker::check(config).await);

@@ -47,12 +47,38 @@ pub(super) async fn check(store: &mut Store, outbox: &OutboxConfig, about: &mut 
         if store.probe(probe).await.is_err_and(|error| is_denied(&error)) {
             let (table, right) = (probe.table, probe.right);
             about.warn(
-                format!("no right to {right} on {table}: `dead replay`, `dead discard`, `pause`, `resume` or `check` need it"),
+                format!("no right to {right} on {table}: `dead replay`, `dead discard`, `pause`, `resume`, `resync` or `check` need it"),
                 format!("grant {right} on {table} to {user};"),
             );
         }
     }
     missing.is_empty()
+}
+
+/// Tries every statement that people need in a subscriber's database; whether its tables can be looked at further.
+pub(super) async fn check_subscriber(store: &mut Store, about: &mut About) -> bool {
+    let kind = store.database().kind();
+    let found = ask(store, Question::Rights, about).await;
+    let user = found.iter().find(|(name, _)| name == "user").map_or("", |(_, user)| user);
+    let user = grantee(kind, user);
+    let mut has_all = true;
+    for probe in store.probes_of_subscribers() {
+        let Err(error) = store.probe(probe).await else { continue };
+        let (table, right) = (probe.table, probe.right);
+        if !is_denied(&error) {
+            about.bad(error.to_string(), "outbox-relay migrate");
+            return false;
+        }
+        has_all = false;
+        about.warn(
+            format!("no right to {right} on {table}: `dead`, `status` or `check` need it"),
+            format!("grant {right} on {table} to {user};"),
+        );
+    }
+    if has_all {
+        about.ok("has every right that looking and acting need");
+    }
+    true
 }
 
 fn is_denied(error: &outbox_core::Error) -> bool {

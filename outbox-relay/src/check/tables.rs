@@ -16,6 +16,7 @@ const NEEDED_FOR: &[(&str, &str)] = &[
     ),
     ("0000outbox0003", "`dead replay` and `dead discard` fail without table outbox_audit"),
     ("0000outbox0004", "`pause` and `resume` fail without table outbox_pause"),
+    ("0000outbox0005", "`resync` and `generation` fail without table outbox_resync"),
 ];
 
 pub(super) async fn check(store: &mut Store, about: &mut About) {
@@ -26,16 +27,21 @@ pub(super) async fn check(store: &mut Store, about: &mut About) {
     let applied = ask(store, Question::Migrations, about).await;
     if !applied.is_empty() {
         let applied: Vec<_> = applied.into_iter().map(|(version, _)| version).collect();
-        compare_migrations(&applied, &OUTBOX.versions(), about);
+        compare_migrations(&applied, &OUTBOX.versions(), NEEDED_FOR, about);
     }
     let kind = store.database().kind();
     let indexes = ask(store, Question::Indexes, about).await;
     compare_indexes(kind, &indexes, about);
 }
 
-fn compare_migrations(applied: &[String], known: &[String], about: &mut About) {
+pub(super) fn compare_migrations(
+    applied: &[String],
+    known: &[String],
+    needed_for: &[(&str, &str)],
+    about: &mut About,
+) {
     for version in known.iter().filter(|version| !applied.contains(version)) {
-        let failing = NEEDED_FOR.iter().find(|(v, _)| v == version).map_or("", |(_, failing)| failing);
+        let failing = needed_for.iter().find(|(v, _)| v == version).map_or("", |(_, failing)| failing);
         about.warn(format!("migration {version} is pending: {failing}"), "outbox-relay migrate");
     }
     let newer: Vec<_> =
@@ -110,8 +116,11 @@ mod tests {
     #[test]
     fn migrations_are_compared() {
         let known = ["0000outbox0001", "0000outbox0002"].map(str::to_owned);
-        assert!(fixes(|about| compare_migrations(&known, &known, about)).is_empty());
-        assert_eq!(fixes(|about| compare_migrations(&known[..1], &known, about)), ["outbox-relay migrate"]);
-        assert_eq!(fixes(|about| compare_migrations(&known, &known[..1], about)).len(), 1);
+        assert!(fixes(|about| compare_migrations(&known, &known, NEEDED_FOR, about)).is_empty());
+        assert_eq!(
+            fixes(|about| compare_migrations(&known[..1], &known, NEEDED_FOR, about)),
+            ["outbox-relay migrate"]
+        );
+        assert_eq!(fixes(|about| compare_migrations(&known, &known[..1], NEEDED_FOR, about)).len(), 1);
     }
 }

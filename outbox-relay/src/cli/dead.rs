@@ -1,12 +1,13 @@
 //! `outbox-relay dead …`.
 
 use clap::Subcommand;
-use outbox_core::ErrorKind;
+use outbox_core::{ErrorKind, Result};
+use serde::Serialize;
 
 use super::{End, print_json};
-use crate::config::{Config, Interval};
-use crate::dead;
-use crate::outbox::store::{DeadAction, DeadFilter};
+use crate::config::{Config, Interval, OutboxConfig, SubscriberConfig};
+use crate::outbox::store::{DeadAction, DeadFilter, HeldAction};
+use crate::{dead, held};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -14,7 +15,7 @@ pub(super) enum Verb {
     List {
         #[command(flatten)]
         select: Select,
-        /// At most so many for each outbox
+        /// At most so many for each outbox and subscriber
         #[arg(long, default_value_t = 100)]
         limit: u32,
         /// Print JSON
@@ -23,19 +24,54 @@ pub(super) enum Verb {
     },
     /// Show one with headers and payload
     Show {
-        /// The row, as `dead list` names it
+        /// The number, as `dead list` names it
         id: i64,
-        /// The outbox; needed when there are several
-        #[arg(long)]
-        outbox: Option<String>,
+        #[command(flatten)]
+        of: Of,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Publish again, in order before what waits behind
-    Replay(Act),
+    /// Publish or apply again, in order before what waits behind
+    Replay {
+        #[command(flatten)]
+        act: Act,
+        /// Of subscribers: apply also what the inbox may have forgotten that it was applied
+        #[arg(long)]
+        force: bool,
+    },
     /// Delete for good and let go on what waits behind
-    Discard(Act),
+    Discard {
+        #[command(flatten)]
+        act: Act,
+    },
+}
+
+/// Whose.
+#[derive(Debug, clap::Args)]
+pub(super) struct Of {
+    /// Of this outbox
+    #[arg(long)]
+    outbox: Option<String>,
+    /// Of this subscriber; with neither, of all outboxes and subscribers
+    #[arg(long, conflicts_with = "outbox")]
+    subscriber: Option<String>,
+}
+
+impl Of {
+    fn outboxes<'c>(&self, config: &'c Config) -> Result<Vec<&'c OutboxConfig>> {
+        if self.subscriber.is_some() {
+            return Ok(Vec::new());
+        }
+        dead::outboxes(config, self.outbox.as_deref())
+    }
+
+    fn subscribers<'c>(&self, config: &'c Config) -> Result<Vec<&'c SubscriberConfig>> {
+        if self.outbox.is_some() {
+            return Ok(Vec::new());
+        }
+        held::subscribers(config, self.subscriber.as_deref())
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,10 +92,9 @@ pub(super) struct Act {
 /// Which dead letters: all that meet every condition given.
 #[derive(Debug, clap::Args)]
 pub(super) struct Select {
-    /// Of this outbox; all by default
-    #[arg(long)]
-    outbox: Option<String>,
-    /// The row, as `dead list` names it
+    #[command(flatten)]
+    of: Of,
+    /// The number, as `dead list` names it
     #[arg(long)]
     id: Option<i64>,
     /// The aggregate type
@@ -74,10 +109,10 @@ pub(super) struct Select {
     /// A part of the error's text
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
-    /// Parked at least so long ago, for example 90s, 10m, 2h, 3d
+    /// Set aside at least so long ago, for example 90s, 10m, 2h, 3d
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     older: Option<i64>,
-    /// Parked at most so long ago
+    /// Set aside at most so long ago
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     newer: Option<i64>,
 }
@@ -96,7 +131,7 @@ impl Select {
     }
 }
 
-fn milliseconds(text: &str) -> Result<i64, String> {
+fn milliseconds(text: &str) -> std::result::Result<i64, String> {
     let interval = Interval::parse(text)?;
     i64::try_from(interval.get().as_millis()).map_err(|_| "is too long".into())
 }
@@ -104,9 +139,12 @@ fn milliseconds(text: &str) -> Result<i64, String> {
 pub(super) async fn run(config: &Config, verb: Verb) -> End {
     let done = match verb {
         Verb::List { select, limit, json } => list(config, &select, limit, json).await,
-        Verb::Show { id, outbox, json } => show(config, id, outbox.as_deref(), json).await,
-        Verb::Replay(act) => act_on(config, &act, DeadAction::Replay).await,
-        Verb::Discard(act) => act_on(config, &act, DeadAction::Discard).await,
+        Verb::Show { id, of, json } => show(config, id, &of, json).await,
+        Verb::Replay { act, force } => {
+            let held = if force { HeldAction::Force } else { HeldAction::Replay };
+            act_on(config, &act, DeadAction::Replay, held).await
+        }
+        Verb::Discard { act } => act_on(config, &act, DeadAction::Discard, HeldAction::Discard).await,
     };
     match done {
         Ok(end) => end,
@@ -115,57 +153,96 @@ pub(super) async fn run(config: &Config, verb: Verb) -> End {
     }
 }
 
-async fn list(config: &Config, select: &Select, limit: u32, json: bool) -> outbox_core::Result<End> {
-    let mut letters = Vec::new();
-    for outbox in dead::outboxes(config, select.outbox.as_deref())? {
+/// Prints entries of outboxes and of subscribers as one JSON list.
+fn print_both<A: Serialize, B: Serialize>(of_outboxes: &[A], of_subscribers: &[B]) -> Result<()> {
+    let both =
+        of_outboxes.iter().map(serde_json::to_value).chain(of_subscribers.iter().map(serde_json::to_value));
+    print_json(&both.collect::<serde_json::Result<Vec<_>>>()?);
+    Ok(())
+}
+
+async fn list(config: &Config, select: &Select, limit: u32, json: bool) -> Result<End> {
+    let (mut letters, mut messages) = (Vec::new(), Vec::new());
+    for outbox in select.of.outboxes(config)? {
         letters.extend(dead::list(outbox, &select.filter(), limit).await?);
     }
+    for subscriber in select.of.subscribers(config)? {
+        messages.extend(held::list(subscriber, &select.filter(), limit).await?);
+    }
     if json {
-        print_json(&letters);
+        print_both(&letters, &messages)?;
     } else {
         letters.iter().for_each(|letter| println!("{letter}"));
+        messages.iter().for_each(|message| println!("{message}"));
     }
     Ok(End::Done)
 }
 
-async fn show(config: &Config, id: i64, outbox: Option<&str>, json: bool) -> outbox_core::Result<End> {
-    let outboxes = dead::outboxes(config, outbox)?;
-    let [outbox] = outboxes.as_slice() else {
-        return Ok(End::Wrong("there are several outboxes; name one with --outbox".into()));
-    };
-    let Some(message) = dead::show(outbox, id).await? else {
-        return Ok(End::Failed(format!("outbox {} has no dead letter with row {id}", outbox.name)));
-    };
-    if json {
-        print_json(&message);
-    } else {
-        println!("{}\n\nheaders:", message.letter);
-        print_json(&message.headers);
-        println!("\npayload:");
-        print_json(&message.payload);
+async fn show(config: &Config, id: i64, of: &Of, json: bool) -> Result<End> {
+    match (of.outboxes(config)?.as_slice(), of.subscribers(config)?.as_slice()) {
+        ([outbox], []) => {
+            let Some(message) = dead::show(outbox, id).await? else {
+                return Ok(End::Failed(format!("outbox {} has no dead letter with row {id}", outbox.name)));
+            };
+            if json {
+                print_json(&message);
+            } else {
+                print_message(&message.letter, &message.headers, &message.payload);
+            }
+        }
+        ([], [subscriber]) => {
+            let Some(message) = held::show(subscriber, id).await? else {
+                let text = format!("subscriber {} has no dead letter with number {id}", subscriber.name);
+                return Ok(End::Failed(text));
+            };
+            if json {
+                print_json(&message);
+            } else {
+                print_message(&message.letter, &message.headers, &message.payload);
+                message.causes.iter().for_each(|cause| println!("caused by: {cause}"));
+            }
+        }
+        _ => return Ok(End::Wrong("there are several; name one with --outbox or --subscriber".into())),
     }
     Ok(End::Done)
 }
 
-async fn act_on(config: &Config, act: &Act, action: DeadAction) -> outbox_core::Result<End> {
+fn print_message(letter: &impl std::fmt::Display, headers: &impl Serialize, payload: &impl Serialize) {
+    println!("{letter}\n\nheaders:");
+    print_json(headers);
+    println!("\npayload:");
+    print_json(payload);
+}
+
+async fn act_on(config: &Config, act: &Act, action: DeadAction, of_held: HeldAction) -> Result<End> {
     let filter = act.select.filter();
     if filter == DeadFilter::default() && !act.all {
         let text = "this would take every dead letter: select some (see --help), or say --all";
         return Ok(End::Wrong(text.into()));
     }
-    let mut outcomes = Vec::new();
-    for outbox in dead::outboxes(config, act.select.outbox.as_deref())? {
-        let outcome = dead::act(outbox, &filter, action, &super::actor(), act.dry_run).await?;
+    let actor = super::actor();
+    let tell = |name: &str, action: &str, count: u64| {
         if !act.json {
             let would = if act.dry_run { "would " } else { "" };
-            println!("{}: {would}{} {}", outcome.outbox, outcome.action, outcome.count);
+            println!("{name}: {would}{action} {count}");
         }
+    };
+    let (mut outcomes, mut told) = (Vec::new(), Vec::new());
+    for outbox in act.select.of.outboxes(config)? {
+        let outcome = dead::act(outbox, &filter, action, &actor, act.dry_run).await?;
+        tell(&outcome.outbox, outcome.action, outcome.count);
         outcomes.push(outcome);
     }
-    if act.json {
-        print_json(&outcomes);
+    for subscriber in act.select.of.subscribers(config)? {
+        let outcome = held::act(subscriber, &filter, of_held, &actor, act.dry_run).await?;
+        tell(&outcome.subscriber, outcome.action, outcome.count);
+        told.push(outcome);
     }
-    if outcomes.iter().all(|outcome| outcome.count == 0) {
+    if act.json {
+        print_both(&outcomes, &told)?;
+    }
+    let count = outcomes.iter().map(|o| o.count).chain(told.iter().map(|o| o.count)).sum::<u64>();
+    if count == 0 {
         return Ok(End::Failed("no dead letter meets these conditions".into()));
     }
     Ok(End::Done)

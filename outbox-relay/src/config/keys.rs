@@ -20,12 +20,10 @@ pub(super) type Key = (&'static str, &'static str, Value);
 /// Sections that are single tables.
 pub(super) const TABLES: &[&str] = &["admin", "broker"];
 /// Sections that come any number of times.
-pub(super) const LISTS: &[&str] = &["outbox"];
+pub(super) const LISTS: &[&str] = &["outbox", "subscriber"];
 /// Sections that the design has and this version does not.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("replication", "replication is not built yet; take the section out"),
-    ("subscriber", "subscribers' databases are not used yet; take the section out"),
-];
+pub(super) const LATER: &[(&str, &str)] =
+    &[("replication", "replication is not built yet; take the section out")];
 
 pub(super) const KEYS: &[Key] = &[
     ("admin", "listen", Value::Text),
@@ -55,6 +53,12 @@ pub(super) const KEYS: &[Key] = &[
     ("outbox", "retry_max", Value::Interval),
     ("outbox", "in_flight_per_key", Value::Integer),
     ("outbox", "cloudevents", Value::Bool),
+    ("subscriber", "name", Value::Text),
+    ("subscriber", "database", Value::Secret),
+    ("subscriber", "tls", Value::Bool),
+    ("subscriber", "ca", Value::Text),
+    ("subscriber", "client_certificate", Value::Text),
+    ("subscriber", "client_key", Value::Text),
 ];
 
 /// The value of a key of a section.

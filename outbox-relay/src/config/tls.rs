@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::{Auth, BrokerConfig, OutboxConfig};
+use super::{Auth, BrokerConfig, OutboxConfig, SubscriberConfig};
 
 /// CA, client certificate, its key.
-type Files<'c> = [&'c Option<PathBuf>; 3];
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TlsFiles<'c>([&'c Option<PathBuf>; 3]);
 
 impl BrokerConfig {
-    fn files(&self) -> Files<'_> {
-        [&self.ca, &self.client_certificate, &self.client_key]
+    fn files(&self) -> TlsFiles<'_> {
+        TlsFiles([&self.ca, &self.client_certificate, &self.client_key])
     }
 
     fn has_tls(&self) -> bool {
@@ -30,7 +31,7 @@ impl BrokerConfig {
     /// Whom it trusts, and as whom it shows itself.
     #[cfg(all(feature = "rabbitmq", feature = "tls"))]
     pub(super) fn trust(&self) -> outbox_core::tls::Tls {
-        trust(self.files())
+        self.files().trust()
     }
 
     /// The host, if the connection to it leaves this machine and is not encrypted.
@@ -42,24 +43,29 @@ impl BrokerConfig {
 }
 
 impl OutboxConfig {
-    fn files(&self) -> Files<'_> {
-        [&self.ca, &self.client_certificate, &self.client_key]
+    pub(crate) fn files(&self) -> TlsFiles<'_> {
+        TlsFiles([&self.ca, &self.client_certificate, &self.client_key])
     }
 
     /// What is wrong with its keys for TLS.
     pub(super) fn tls_problems(&self) -> Vec<String> {
         problems(self.tls, "tls = true", self.files())
     }
+}
 
-    /// Whom it trusts, and as whom it shows itself.
-    #[cfg(feature = "tls")]
-    pub(crate) fn trust(&self) -> outbox_core::tls::Tls {
-        trust(self.files())
+impl SubscriberConfig {
+    pub(crate) fn files(&self) -> TlsFiles<'_> {
+        TlsFiles([&self.ca, &self.client_certificate, &self.client_key])
+    }
+
+    /// What is wrong with its keys for TLS.
+    pub(super) fn tls_problems(&self) -> Vec<String> {
+        problems(self.tls, "tls = true", self.files())
     }
 }
 
-fn problems(has_tls: bool, switch: &str, files: Files<'_>) -> Vec<String> {
-    let [ca, certificate, key] = files.map(Option::is_some);
+fn problems(has_tls: bool, switch: &str, files: TlsFiles<'_>) -> Vec<String> {
+    let [ca, certificate, key] = files.0.map(Option::is_some);
     let mut found = Vec::new();
     for (name, is_there) in [("ca", ca), ("client_certificate", certificate), ("client_key", key)] {
         if is_there && !has_tls {
@@ -73,21 +79,25 @@ fn problems(has_tls: bool, switch: &str, files: Files<'_>) -> Vec<String> {
     }
     #[cfg(feature = "tls")]
     if found.is_empty() && has_tls {
-        found.extend(trust(files).client_config().err().map(|error| error.to_string()));
+        found.extend(files.trust().client_config().err().map(|error| error.to_string()));
     }
     found
 }
 
 #[cfg(feature = "tls")]
-fn trust([ca, certificate, key]: Files<'_>) -> outbox_core::tls::Tls {
-    let mut tls = outbox_core::tls::Tls::new();
-    if let Some(ca) = ca {
-        tls = tls.ca(ca);
+impl TlsFiles<'_> {
+    /// Whom it trusts, and as whom it shows itself.
+    pub(crate) fn trust(self) -> outbox_core::tls::Tls {
+        let [ca, certificate, key] = self.0;
+        let mut tls = outbox_core::tls::Tls::new();
+        if let Some(ca) = ca {
+            tls = tls.ca(ca);
+        }
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            tls = tls.client_certificate(certificate, key);
+        }
+        tls
     }
-    if let (Some(certificate), Some(key)) = (certificate, key) {
-        tls = tls.client_certificate(certificate, key);
-    }
-    tls
 }
 
 #[cfg(test)]

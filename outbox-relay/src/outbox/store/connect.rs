@@ -14,9 +14,10 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
-use outbox_core::{Error, ErrorKind, Result, migrate};
+use outbox_core::migrate::Migrations;
+use outbox_core::{Error, ErrorKind, Result};
 
-use crate::config::{OutboxConfig, Secret};
+use crate::config::{OutboxConfig, Secret, SubscriberConfig, TlsFiles};
 
 /// Which SQL a database speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,15 +130,29 @@ impl Database {
     /// # Errors
     /// As [`Database::parse`]; also when the keys for TLS do not fit together, or TLS was left out of this build.
     pub fn of(outbox: &OutboxConfig) -> Result<Self> {
-        let database = Self::parse(&outbox.database)?;
-        if !outbox.tls {
+        Self::with_tls(&outbox.database, outbox.tls, outbox.files())
+    }
+
+    /// The database of a subscriber, with its keys for TLS.
+    ///
+    /// # Errors
+    /// As [`Database::of`].
+    pub fn of_subscriber(subscriber: &SubscriberConfig) -> Result<Self> {
+        Self::with_tls(&subscriber.database, subscriber.tls, subscriber.files())
+    }
+
+    fn with_tls(url: &Secret, tls: bool, files: TlsFiles<'_>) -> Result<Self> {
+        let database = Self::parse(url)?;
+        if !tls {
             return Ok(database);
         }
         if database.kind == Kind::Sqlite {
             return Err(invalid("tls: sqlite:// is a file; leave the key out"));
         }
         #[cfg(feature = "tls")]
-        return Ok(Self { tls: Some(outbox.trust()), ..database });
+        return Ok(Self { tls: Some(files.trust()), ..database });
+        #[cfg(not(feature = "tls"))]
+        let _ = files;
         #[cfg(not(feature = "tls"))]
         Err(invalid("tls: is not part of this build; build it with feature \"tls\""))
     }
@@ -314,20 +329,20 @@ async fn prepare<C: SimpleAsyncConnection>(connection: &mut C, session: &[&str])
     Ok(())
 }
 
-/// Runs what `outbox_core` holds for the tables of a writer's database. Needs a runtime of several threads.
-pub(super) fn migrate(connection: Connection) -> Result<Vec<String>> {
+/// Runs what `outbox_core` holds for the tables of a role. Needs a runtime of several threads.
+pub(super) fn migrate(connection: Connection, role: &Migrations) -> Result<Vec<String>> {
     let applied = match connection {
         #[cfg(feature = "mysql")]
         Connection::Mysql(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((migrate::OUTBOX.mysql)())
+            .run_pending_migrations((role.mysql)())
             .map(|versions| versions.iter().map(ToString::to_string).collect()),
         #[cfg(feature = "postgres")]
         Connection::Postgres(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((migrate::OUTBOX.postgres)())
+            .run_pending_migrations((role.postgres)())
             .map(|versions| versions.iter().map(ToString::to_string).collect()),
         #[cfg(feature = "sqlite")]
         Connection::Sqlite(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((migrate::OUTBOX.sqlite)())
+            .run_pending_migrations((role.sqlite)())
             .map(|versions| versions.iter().map(ToString::to_string).collect()),
     };
     applied.map_err(|error| Error::new(ErrorKind::Database, error.to_string()))

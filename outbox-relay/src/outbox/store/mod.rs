@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use outbox_core::migrate::Migrations;
 use outbox_core::{Error, Result};
 
+mod clock;
 mod connect;
 mod dead;
+mod inbox;
 #[cfg(feature = "postgres")]
 mod listen;
 #[cfg(feature = "mysql")]
@@ -18,6 +21,7 @@ mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod question;
+mod resync;
 mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -30,8 +34,10 @@ use self::connect::Connection;
 pub(crate) use self::connect::is_local;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
+pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, Resyncing};
 pub use self::pause::Pause;
 pub(crate) use self::question::Question;
+pub use self::resync::{Offer, Resync, ResyncAsk};
 pub use self::row::{
     Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
 };
@@ -366,6 +372,121 @@ impl Store {
         on!(self, "resuming an outbox", clear_pause(actor))
     }
 
+    // Sending entities again.
+
+    /// The aggregates that services offer to send again.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn offers(&mut self) -> Result<Vec<Offer>> {
+        on!(self, "reading outbox_resync_service", offers())
+    }
+
+    /// The newest requests to send entities again, or those with these numbers; the newest first.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn resyncs(&mut self, ids: &[i64], limit: u32) -> Result<Vec<Resync>> {
+        on!(self, "reading outbox_resync", resyncs(ids, limit))
+    }
+
+    /// Asks the service to send entities again, with a line each in `outbox_audit`; the numbers of the requests.
+    ///
+    /// # Errors
+    /// As every statement; nothing is asked for then.
+    pub async fn request_resync(&mut self, ask: &ResyncAsk, actor: &str) -> Result<Vec<i64>> {
+        on!(self, "writing outbox_resync", request_resync(ask, actor))
+    }
+
+    /// Raises the generation of the outbox and asks to send entities again, all in one transaction; the new
+    /// generation and the numbers of the requests.
+    ///
+    /// # Errors
+    /// As every statement; nothing is done then.
+    pub async fn raise_generation(&mut self, ask: &ResyncAsk, actor: &str) -> Result<(i64, Vec<i64>)> {
+        on!(self, "raising the generation in outbox_meta", raise_generation(ask, actor))
+    }
+
+    // A subscriber's tables.
+
+    /// Messages that a subscriber has set aside and that meet the filter, in the order of their arrival.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn held(&mut self, consumer: &str, filter: &DeadFilter, limit: u32) -> Result<Vec<HeldLetter>> {
+        on!(self, "reading inbox_held", held(consumer, filter, limit))
+    }
+
+    /// What a message carries that was set aside.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn held_body(&mut self, sequence: i64) -> Result<Option<HeldBody>> {
+        let bodies: Vec<HeldBody> = on!(self, "reading inbox_held", held_body(sequence))?;
+        Ok(bodies.into_iter().next())
+    }
+
+    /// How many messages that a subscriber has set aside meet the filter.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn count_held(&mut self, consumer: &str, filter: &DeadFilter) -> Result<u64> {
+        on!(self, "counting in inbox_held", count_held(consumer, filter))
+    }
+
+    /// Tells a subscriber what to do with messages that it has set aside, in one transaction with a line each in
+    /// `inbox_audit`; how many of them were still set aside.
+    ///
+    /// # Errors
+    /// As every statement; nothing is done then.
+    pub async fn act_on_held(
+        &mut self,
+        consumer: &str,
+        action: HeldAction,
+        sequences: &[i64],
+        actor: &str,
+    ) -> Result<usize> {
+        if sequences.is_empty() {
+            return Ok(0);
+        }
+        on!(self, "writing inbox_held", act_on_held(consumer, action, sequences, actor))
+    }
+
+    /// How many messages a subscriber holds, by state.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn held_counts(&mut self, consumer: &str) -> Result<HeldCounts> {
+        on!(self, "counting in inbox_held", held_counts(consumer))
+    }
+
+    /// What a subscriber has applied last, by source and queue.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn applied(&mut self, consumer: &str) -> Result<Vec<Applied>> {
+        on!(self, "reading inbox_progress", applied(consumer))
+    }
+
+    /// The copies of the database in which a resync is under way.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn resyncing(&mut self) -> Result<Vec<Resyncing>> {
+        on!(self, "reading copy_begun", resyncing())
+    }
+
+    /// Who has paused a subscriber, if somebody has.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn consumer_pause(&mut self, consumer: &str) -> Result<Option<Pause>> {
+        let pauses: Vec<Pause> = on!(self, "reading inbox_pause", consumer_pause(consumer))?;
+        Ok(pauses.into_iter().next())
+    }
+
+    // The server.
+
     /// The server's settings that matter to an outbox, by name; `version` is among them.
     ///
     /// # Errors
@@ -405,6 +526,11 @@ impl Store {
         }
     }
 
+    /// What people need who look into a subscriber's database and act there; see [`Store::probes`].
+    pub(crate) fn probes_of_subscribers(&self) -> &'static [Probe] {
+        question::PROBES_OF_SUBSCRIBERS
+    }
+
     /// Asks what `check` wants to know; empty where this database has no answer.
     ///
     /// # Errors
@@ -416,13 +542,13 @@ impl Store {
         }
     }
 
-    /// Creates or upgrades the tables; returns the versions applied now.
+    /// Creates or upgrades the tables of one role; returns the versions applied now.
     ///
     /// # Errors
     /// What the database says about the statement that failed.
-    pub async fn migrate(&mut self) -> Result<Vec<String>> {
+    pub async fn migrate(&mut self, role: &Migrations) -> Result<Vec<String>> {
         let connection = self.database.clone().creating().connect(CONNECT_TIMEOUT).await?;
-        connect::migrate(connection).map_err(|error| self.database.blame(error, "migrating"))
+        connect::migrate(connection, role).map_err(|error| self.database.blame(error, "migrating"))
     }
 }
 

@@ -6,11 +6,14 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Nullable, SmallInt, Text};
 use diesel_async::{AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::Probe;
+use super::clock::Clock;
 use super::dead::{Words, dead_letters};
+use super::inbox::inboxes;
 use super::pause::pauses;
+use super::resync::resyncs;
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
+use super::{Kind, Probe};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
 /// server's words for it reach the log.
@@ -418,3 +421,5 @@ pauses!(
     "insert ignore into outbox_pause (id, actor, reason) values (1, ?, ?)",
     "start transaction"
 );
+resyncs!(AsyncMysqlConnection, Clock(Kind::Mysql), "start transaction");
+inboxes!(AsyncMysqlConnection, Clock(Kind::Mysql), "start transaction");

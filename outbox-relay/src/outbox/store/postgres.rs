@@ -6,11 +6,14 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::Probe;
+use super::clock::Clock;
 use super::dead::{Words, dead_letters};
+use super::inbox::inboxes;
 use super::pause::pauses;
+use super::resync::resyncs;
 use super::row::{Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
+use super::{Kind, Probe};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
 /// server's words for it reach the log. A relay that vanishes in a transaction does not keep its locks.
@@ -396,3 +399,5 @@ pauses!(
     "insert into outbox_pause (id, actor, reason) values (1, ?, ?) on conflict do nothing",
     "begin"
 );
+resyncs!(AsyncPgConnection, Clock(Kind::Postgres), "begin");
+inboxes!(AsyncPgConnection, Clock(Kind::Postgres), "begin");

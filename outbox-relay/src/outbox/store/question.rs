@@ -9,8 +9,10 @@ pub(crate) enum Question {
     Clock,
     /// `user`, and rights beyond the outbox: `global`, `schema`, `power`.
     Rights,
-    /// The versions applied, as names.
+    /// The versions applied, as names: of an outbox.
     Migrations,
+    /// The same of a subscriber.
+    InboxMigrations,
     /// Indexes of `outbox`, with their columns.
     Indexes,
     /// What keeps the table quick; differs by database.
@@ -34,6 +36,43 @@ pub(super) const PROBES_OF_PEOPLE: &[Probe] = &[
         text: "insert into outbox_pause (actor, reason) select '', '' from (select 1 as n) one where n = 0",
     },
     Probe { table: "outbox_pause", right: "DELETE", text: "delete from outbox_pause where id = 0" },
+    Probe { table: "outbox_resync", right: "SELECT", text: "select id from outbox_resync limit 0" },
+    Probe {
+        table: "outbox_resync",
+        right: "INSERT",
+        text: "insert into outbox_resync (aggregate_type, requested_by) \
+               select '', '' from (select 1 as n) one where n = 0",
+    },
+    Probe {
+        table: "outbox_resync_service",
+        right: "SELECT",
+        text: "select aggregate_type from outbox_resync_service limit 0",
+    },
+    Probe {
+        table: "__diesel_schema_migrations",
+        right: "SELECT",
+        text: "select version from __diesel_schema_migrations limit 0",
+    },
+];
+
+/// What people need who look into a subscriber's database and act there.
+pub(super) const PROBES_OF_SUBSCRIBERS: &[Probe] = &[
+    Probe { table: "inbox", right: "SELECT", text: "select consumer from inbox limit 0" },
+    Probe { table: "inbox_held", right: "SELECT", text: "select consumer from inbox_held limit 0" },
+    Probe {
+        table: "inbox_held",
+        right: "UPDATE",
+        text: "update inbox_held set state = 'replay' where consumer = ''",
+    },
+    Probe {
+        table: "inbox_audit",
+        right: "INSERT",
+        text: "insert into inbox_audit (actor, action, consumer, detail) \
+               select '', '', '', '' from (select 1 as n) one where n = 0",
+    },
+    Probe { table: "inbox_progress", right: "SELECT", text: "select consumer from inbox_progress limit 0" },
+    Probe { table: "inbox_pause", right: "SELECT", text: "select consumer from inbox_pause limit 0" },
+    Probe { table: "copy_begun", right: "SELECT", text: "select copy from copy_begun limit 0" },
     Probe {
         table: "__diesel_schema_migrations",
         right: "SELECT",
@@ -43,11 +82,19 @@ pub(super) const PROBES_OF_PEOPLE: &[Probe] = &[
 
 /// The statement; `None` where there is nothing to ask.
 pub(super) fn text(kind: Kind, question: Question) -> Option<&'static str> {
-    use Question::{Clock, Indexes, Migrations, Rights, Transactions, Upkeep};
+    use Question::{Clock, InboxMigrations, Indexes, Migrations, Rights, Transactions, Upkeep};
     Some(match (kind, question) {
         (Kind::Mysql, Migrations) => {
             "select cast(version as char) as name, '' as value from __diesel_schema_migrations
              where version like '0000outbox%'"
+        }
+        (Kind::Mysql, InboxMigrations) => {
+            "select cast(version as char) as name, '' as value from __diesel_schema_migrations
+             where version like '0000inbox%'"
+        }
+        (_, InboxMigrations) => {
+            "select cast(version as text) as name, '' as value from __diesel_schema_migrations
+             where version like '0000inbox%'"
         }
         (_, Migrations) => {
             "select cast(version as text) as name, '' as value from __diesel_schema_migrations
@@ -105,7 +152,7 @@ pub(super) fn text(kind: Kind, question: Question) -> Option<&'static str> {
              from information_schema.tables
              where table_schema = database() and engine <> 'InnoDB' and table_name in
                ('outbox', 'outbox_lease', 'outbox_relay', 'outbox_key', 'outbox_meta', 'outbox_slot',
-                'outbox_audit')"
+                'outbox_audit', 'outbox_pause', 'outbox_resync', 'outbox_resync_service')"
         }
         (Kind::Postgres, Upkeep) => {
             "select 'reloptions' as name, coalesce(array_to_string(reloptions, ','), '') as value

@@ -8,11 +8,14 @@ use diesel::{QueryableByName, SqliteConnection};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
-use super::Probe;
+use super::clock::Clock;
 use super::dead::{Words, dead_letters};
+use super::inbox::inboxes;
 use super::pause::pauses;
+use super::resync::resyncs;
 use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
+use super::{Kind, Probe};
 
 type Connection = SyncConnectionWrapper<SqliteConnection>;
 
@@ -344,3 +347,5 @@ pauses!(
     "insert into outbox_pause (id, actor, reason) values (1, ?, ?) on conflict do nothing",
     "begin immediate"
 );
+resyncs!(Connection, Clock(Kind::Sqlite), "begin immediate");
+inboxes!(Connection, Clock(Kind::Sqlite), "begin immediate");

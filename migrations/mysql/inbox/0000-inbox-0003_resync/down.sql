@@ -1,0 +1,2 @@
+ALTER TABLE copy_late DROP COLUMN aggregate_id;
+ALTER TABLE copy_begun DROP COLUMN resync, DROP COLUMN ended;

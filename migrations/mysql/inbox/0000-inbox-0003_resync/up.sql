@@ -1,0 +1,7 @@
+-- Begin and end of a resync belong together by its number; the end is noted, and what is stale is then deleted in
+-- pieces until the row is taken away.
+ALTER TABLE copy_begun
+  ADD COLUMN resync BIGINT NOT NULL DEFAULT 0 COMMENT 'the number of the request in outbox_resync of the source',
+  ADD COLUMN ended BOOLEAN NOT NULL DEFAULT FALSE COMMENT 'its end mark has come: what is stale is to be deleted';
+ALTER TABLE copy_late
+  ADD COLUMN aggregate_id VARBINARY(255) NOT NULL DEFAULT '' COMMENT 'of a resync of some keys: which of them were written late';

@@ -1,0 +1,2 @@
+DROP TABLE outbox_resync_service;
+DROP TABLE outbox_resync;

@@ -1,0 +1,43 @@
+//! A subscriber's database, as far as people look into it and act there: the subscriber itself has its own user
+//! and says at its start what it misses.
+
+use outbox_core::migrate::INBOX;
+
+use super::{About, Finding, ask, rights, tables};
+use crate::config::SubscriberConfig;
+use crate::outbox::store::{Database, Question, Store};
+use crate::retry::{self, Side};
+
+/// What fails while a migration is pending.
+const NEEDED_FOR: &[(&str, &str)] = &[
+    ("0000inbox0002", "subscribers of this version do not start, and `dead`, `status` and metrics fail"),
+    ("0000inbox0003", "subscribers of this version do not start, and no resync removes what is gone"),
+];
+
+pub(super) async fn check(subscriber: &SubscriberConfig) -> Vec<Finding> {
+    let mut about = About::new(format!("subscriber {}", subscriber.name));
+    let mut store = match Database::of_subscriber(subscriber) {
+        Ok(database) => Store::new(database.looking(), ""),
+        Err(error) => {
+            about.bad(error.to_string(), "correct the subscriber's database in the configuration");
+            return about.findings;
+        }
+    };
+    if let Err(error) = store.connect().await {
+        about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
+        return about.findings;
+    }
+    if let Some(host) = store.database().exposed_host() {
+        let fix = "set `tls = true`, and give `ca` if the server's CA is a private one";
+        about.warn(format!("connection to {host} is not encrypted"), fix);
+    }
+    if rights::check_subscriber(&mut store, &mut about).await {
+        let applied = ask(&mut store, Question::InboxMigrations, &mut about).await;
+        let applied: Vec<_> = applied.into_iter().map(|(version, _)| version).collect();
+        if !applied.is_empty() {
+            tables::compare_migrations(&applied, &INBOX.versions(), NEEDED_FOR, &mut about);
+        }
+        about.ok("tables are there");
+    }
+    about.findings
+}
