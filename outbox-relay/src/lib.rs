@@ -36,6 +36,8 @@ pub mod pipe;
 pub mod publish;
 mod relay;
 pub mod reload;
+#[cfg(feature = "binlog")]
+pub mod replication;
 pub mod report;
 pub mod retry;
 #[cfg(feature = "binlog")]
