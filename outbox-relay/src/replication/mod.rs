@@ -4,15 +4,26 @@
 //! gathers whole transactions into a [`Group`]; *target* applies a group with its checkpoint in one transaction;
 //! *state* is what the target knows of the replication; *sql* writes names and values.
 
+mod applier;
+mod chunks;
 pub mod compact;
+mod ddl;
+mod feed;
 pub mod filter;
 pub mod plan;
 mod project;
+pub mod run;
+mod session;
+mod setup;
 pub mod sql;
 pub mod state;
+pub mod status;
 pub mod target;
+mod temporary;
+mod window;
 
 pub use compact::{ClosedWindow, CopyProgress, Group, Held, Touched};
 pub use plan::{CopyPlan, CopySpec, Key, Projected, ColumnFacts, KeyPart, TableFacts, UniqueKey};
+pub use run::{Left, Replication, run_all};
 pub use state::{Checkpoint, CopyPhase, CopyState, PauseState, State};
 pub use target::{Applied, Fenced, Target, TargetOptions};

@@ -16,6 +16,8 @@ pub struct Checkpoint {
     pub committed_at_us: i64,
     /// What the last of them did, to know it again.
     pub checksum: u32,
+    /// The position before it, from which it can be read once more; `None`: there was none.
+    pub before: Option<Position>,
     /// Which server the position is of: MySQL's `server_uuid`; MariaDB has none, there its `server_id` and more.
     pub source_id: String,
     /// The copies are as the source was at this time, by its clock, in microseconds since 1970.
@@ -33,6 +35,17 @@ pub enum CopyPhase {
     Ready,
     /// Nothing is applied until somebody has done what the reason says.
     Held,
+}
+
+impl CopyPhase {
+    /// One word for it, as the table has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copying => "copying",
+            Self::Ready => "ready",
+            Self::Held => "held",
+        }
+    }
 }
 
 /// A copy as the target knows it.
