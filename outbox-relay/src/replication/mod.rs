@@ -7,13 +7,14 @@
 mod applier;
 mod chunks;
 pub mod compact;
+mod conduct;
 mod ddl;
 mod feed;
 pub mod filter;
 pub mod plan;
 mod project;
-pub mod run;
-mod session;
+pub mod report;
+mod run;
 mod setup;
 pub mod sql;
 pub mod state;
@@ -23,7 +24,8 @@ mod temporary;
 mod window;
 
 pub use compact::{ClosedWindow, CopyProgress, Group, Held, Touched};
-pub use plan::{CopyPlan, CopySpec, Key, Projected, ColumnFacts, KeyPart, TableFacts, UniqueKey};
+pub use plan::{ColumnFacts, CopyPlan, CopySpec, Key, KeyPart, Projected, TableFacts, UniqueKey};
 pub use run::{Left, Replication, run_all};
+pub use setup::specs;
 pub use state::{Checkpoint, CopyPhase, CopyState, PauseState, State};
 pub use target::{Applied, Fenced, Target, TargetOptions};

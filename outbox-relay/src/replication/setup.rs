@@ -41,7 +41,7 @@ struct Definition {
 }
 
 /// The specifications of a replication's copies.
-pub(super) fn specs(config: &ReplicationConfig) -> Vec<CopySpec> {
+pub fn specs(config: &ReplicationConfig) -> Vec<CopySpec> {
     let is_shared = |table: &ReplicationTableConfig| {
         config.table.iter().filter(|other| other.target_name() == table.target_name()).count() > 1
     };
@@ -71,7 +71,8 @@ pub(super) fn definition(spec: &CopySpec, source: &TableFacts) -> Result<String>
 
 /// What has happened to the columns that a copy uses, if anything.
 pub(super) fn difference(was: &str, is: &str) -> Option<String> {
-    let (Ok(was), Ok(is)) = (serde_json::from_str::<Definition>(was), serde_json::from_str::<Definition>(is)) else {
+    let (Ok(was), Ok(is)) = (serde_json::from_str::<Definition>(was), serde_json::from_str::<Definition>(is))
+    else {
         return (was != is).then(|| "its definition cannot be read".to_owned());
     };
     let gone = was.source.iter().filter(|(name, _)| !is.source.contains_key(*name));
@@ -97,13 +98,19 @@ pub(super) fn changed(spec: &CopySpec, replication: &str, what: &str) -> String 
 
 impl Definition {
     fn of(spec: &CopySpec, source: &TableFacts) -> Self {
-        let texts: Vec<_> =
-            spec.columns.iter().chain(&spec.key).chain(&spec.filter).map(|text| text.to_lowercase()).collect();
+        let texts: Vec<_> = spec
+            .columns
+            .iter()
+            .chain(&spec.key)
+            .chain(&spec.filter)
+            .map(|text| text.to_lowercase())
+            .collect();
         let is_used = |name: &str| spec.columns.is_empty() || texts.iter().any(|text| has_word(text, name));
         let table = &source.table;
         let is_key = |ordinal: usize| table.primary_key.contains(&ordinal);
         let columns = table.columns.iter().zip(&source.columns).enumerate();
-        let used = columns.filter(|(ordinal, (column, _))| is_key(*ordinal) || is_used(&column.name.to_lowercase()));
+        let used =
+            columns.filter(|(ordinal, (column, _))| is_key(*ordinal) || is_used(&column.name.to_lowercase()));
         let source = used.map(|(_, (column, facts))| {
             let null = if column.nullable { "" } else { " not null" };
             (column.name.clone(), format!("{}{null}", facts.column_type))
@@ -213,7 +220,12 @@ async fn copy(
         _ => false,
     };
     if !is_same_spec {
-        info!(replication, copy = spec.name, rows, "the configuration of the copy has changed: it is made anew");
+        info!(
+            replication,
+            copy = spec.name,
+            rows,
+            "the configuration of the copy has changed: it is made anew"
+        );
         return Ok(Copy { spec, state: fresh, plan: Some(plan), row_bytes, is_changed: true });
     }
     if let Some(what) = difference(&made_by, &definition) {
@@ -278,7 +290,8 @@ mod tests {
     #[test]
     fn what_has_changed_is_named() {
         let definition = |columns: &[(&str, &str)]| {
-            let source = columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
+            let source =
+                columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
             let definition = Definition { columns: Vec::new(), filter: None, key: Vec::new(), source };
             serde_json::to_string(&definition).unwrap()
         };

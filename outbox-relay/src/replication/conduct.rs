@@ -310,7 +310,8 @@ impl<'c> Session<'c> {
 
     /// Holds a copy whose columns are not what they were when it was made.
     async fn compare(&mut self, name: &str) -> Result<()> {
-        let Some(copy) = self.copies.iter().find(|copy| copy.state.copy == name && copy.plan.is_some()) else {
+        let Some(copy) = self.copies.iter().find(|copy| copy.state.copy == name && copy.plan.is_some())
+        else {
             return Ok(());
         };
         let (spec, was) = (copy.spec.clone(), copy.state.definition.clone().unwrap_or_default());
@@ -333,7 +334,8 @@ impl<'c> Session<'c> {
 
     /// Takes a copy out of what goes on; `is_new`: the target does not know yet, and has to before any later checkpoint.
     fn hold(&mut self, name: &str, reason: String, is_new: bool) {
-        let Some(copy) = self.copies.iter_mut().find(|copy| copy.state.copy == name && copy.plan.is_some()) else {
+        let Some(copy) = self.copies.iter_mut().find(|copy| copy.state.copy == name && copy.plan.is_some())
+        else {
             return;
         };
         warn!(replication = self.config.name, copy = name, reason, "the copy is held");
@@ -385,9 +387,11 @@ impl<'c> Session<'c> {
                 }
             }
             Err((window, error)) => {
-                let found = self.copies.iter().find(|copy| copy.copying.as_ref().is_some_and(|c| c.has(window)));
+                let found =
+                    self.copies.iter().find(|copy| copy.copying.as_ref().is_some_and(|c| c.has(window)));
                 if let Some(name) = found.map(|copy| copy.state.copy.clone()) {
-                    let reason = format!("{error}; then run `outbox-relay snapshot {} {name}`", self.config.name);
+                    let reason =
+                        format!("{error}; then run `outbox-relay snapshot {} {name}`", self.config.name);
                     self.hold(&name, reason, true);
                 }
             }
@@ -439,7 +443,8 @@ impl<'c> Session<'c> {
     /// Begins a new group, with what did not fit into the last one, which is given back.
     fn renew(&mut self) -> Result<Group> {
         let plans: Vec<_> = self.copies.iter().filter_map(|copy| copy.plan.clone()).collect();
-        let group = std::mem::replace(&mut self.group, Group::new(&plans, self.config.memory_bytes.get() / 4));
+        let group =
+            std::mem::replace(&mut self.group, Group::new(&plans, self.config.memory_bytes.get() / 4));
         self.is_sealed = false;
         if let Some(txn) = self.pending.take() {
             self.push(txn)?;
@@ -519,7 +524,10 @@ impl<'c> Session<'c> {
     fn tick(&mut self) {
         self.is_look_due = true;
         if let Some(since) = self.busy_since.filter(|since| since.elapsed() >= SLOW) {
-            let why = format!("the target has been at work for {} s: it is away, or rows are locked", since.elapsed().as_secs());
+            let why = format!(
+                "the target has been at work for {} s: it is away, or rows are locked",
+                since.elapsed().as_secs()
+            );
             self.set_trouble(Some(why));
         }
         self.show();
@@ -589,7 +597,8 @@ impl Copy {
         let copying = match (&plan, state.phase) {
             (Some(plan), CopyPhase::Copying) => {
                 let after = state.after_key.clone();
-                let after = after.map(|key| Ok::<_, Error>((key.clone(), plan.copied_key(&key)?))).transpose()?;
+                let after =
+                    after.map(|key| Ok::<_, Error>((key.clone(), plan.copied_key(&key)?))).transpose()?;
                 let rows = chunks::first_rows(config.chunk_bytes.get(), row_bytes);
                 Some(Copying::new(Arc::clone(plan), after, rows))
             }
@@ -633,8 +642,9 @@ impl Tasks {
     ) -> Self {
         let mut all = JoinSet::new();
         let followed = copies.iter().filter(|copy| copy.plan.is_some());
-        let tables: Tables =
-            followed.map(|copy| (copy.spec.source_database.as_str(), copy.spec.source_table.as_str())).collect();
+        let tables: Tables = followed
+            .map(|copy| (copy.spec.source_database.as_str(), copy.spec.source_table.as_str()))
+            .collect();
         let mut stream = follow(source.clone(), tables, checkpoint.position.clone());
         if let Some(before) = &checkpoint.before {
             stream = stream.prove(Proof {
@@ -676,9 +686,10 @@ async fn beginning(server: &mut Server, now_us: i64) -> Result<Checkpoint> {
 async fn clock(server: &mut Server) -> Result<i64> {
     let sql = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)";
     let asked = Instant::now();
-    let there: Option<i64> = server.connection().query_first(sql).await.map_err(|error| {
-        Error::new(ErrorKind::Outage, format!("asking the source for its time: {error}"))
-    })?;
+    let there: Option<i64> =
+        server.connection().query_first(sql).await.map_err(|error| {
+            Error::new(ErrorKind::Outage, format!("asking the source for its time: {error}"))
+        })?;
     let way_us = i64::try_from(asked.elapsed().as_micros() / 2).unwrap_or(0);
     Ok(there.unwrap_or_default() + way_us - now_us())
 }
