@@ -2,7 +2,6 @@
 //! has tables copied beside it, and holds what cannot go on. One task owns all of it; what waits for a server is in
 //! tasks of its own.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,22 +90,19 @@ pub(super) struct Session<'c> {
     group: Group,
     /// A transaction that does not fit into the group.
     pending: Option<Txn>,
-    /// The group takes nothing more: copies that it has are held.
-    is_sealed: bool,
+    /// The group notes that copies are held, which the tables of state do not say yet.
+    has_holds: bool,
     position: Position,
     last: Last,
     source_id: Arc<str>,
     as_of_us: i64,
     /// The source's clock less ours, in microseconds.
     clock_us: i64,
-    orders: VecDeque<Order>,
     /// Since when the target works on an order.
     busy_since: Option<Instant>,
     /// What the group under way has closed.
     closing: Vec<(usize, CopyProgress)>,
     is_look_due: bool,
-    /// A copy was held after the tables of state were looked at.
-    is_look_stale: bool,
     windows: u64,
     trouble: Option<String>,
 }
@@ -157,17 +153,15 @@ impl<'c> Session<'c> {
             group: Group::new(&plans, memory / 4),
             copies,
             pending: None,
-            is_sealed: false,
+            has_holds: false,
             position: checkpoint.position,
             last,
             source_id: checkpoint.source_id.into(),
             as_of_us: checkpoint.as_of_us,
             clock_us,
-            orders: VecDeque::new(),
             busy_since: None,
             closing: Vec::new(),
             is_look_due: true,
-            is_look_stale: false,
             windows: 0,
             trouble: None,
         };
@@ -193,9 +187,8 @@ impl<'c> Session<'c> {
             if let Some(left) = goal.and_then(|goal| self.reached(goal)) {
                 return Ok(End::Idle(left));
             }
-            let may_take = self.pending.is_none()
-                && !self.is_sealed
-                && self.group.weight_bytes() < self.config.memory_bytes.get() / 4;
+            let may_take =
+                self.pending.is_none() && self.group.weight_bytes() < self.config.memory_bytes.get() / 4;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.finish().await,
@@ -218,7 +211,7 @@ impl<'c> Session<'c> {
     async fn take_burst(&mut self) -> Result<()> {
         for _ in 0..BURST {
             let is_full = self.group.weight_bytes() >= self.config.memory_bytes.get() / 4;
-            if self.busy_since.is_none() || self.pending.is_some() || self.is_sealed || is_full {
+            if self.busy_since.is_none() || self.pending.is_some() || is_full {
                 return Ok(());
             }
             let Ok(read) = self.tasks.reads.try_recv() else { return Ok(()) };
@@ -241,7 +234,7 @@ impl<'c> Session<'c> {
             What::Txn(txn) => {
                 self.set_trouble(None);
                 self.look_at_statements(&txn).await?;
-                if !self.is_sealed && self.group.fits(&txn) {
+                if self.group.fits(&txn) {
                     self.push(txn)?;
                 } else {
                     self.pending = Some(txn);
@@ -276,7 +269,7 @@ impl<'c> Session<'c> {
         self.status.update(|progress| progress.transactions += 1);
         for Held { copy, reason } in held {
             let reason = format!("{reason}; then run `outbox-relay snapshot {} {copy}`", self.config.name);
-            self.hold(&copy, reason, true);
+            self.hold(&copy, reason);
         }
         Ok(())
     }
@@ -296,7 +289,7 @@ impl<'c> Session<'c> {
                         effect.told(),
                         self.config.name,
                     );
-                    self.hold(&copy, reason, true);
+                    self.hold(&copy, reason);
                 }
             }
             let text = statement.sql.to_lowercase();
@@ -321,7 +314,7 @@ impl<'c> Session<'c> {
             Err(error) => Some(error.to_string()),
         };
         if let Some(what) = what {
-            self.hold(name, setup::changed(&spec, &self.config.name, &what), true);
+            self.hold(name, setup::changed(&spec, &self.config.name, &what));
         }
         Ok(())
     }
@@ -332,22 +325,20 @@ impl<'c> Session<'c> {
         meant.map(|copy| (copy.state.copy.clone(), copy.state.source_table.clone())).collect()
     }
 
-    /// Takes a copy out of what goes on; `is_new`: the target does not know yet, and has to before any later checkpoint.
-    fn hold(&mut self, name: &str, reason: String, is_new: bool) {
+    /// Takes a copy out of what goes on. The group notes it with its checkpoint, so that none is written that passes a
+    /// change which the copy does not have.
+    fn hold(&mut self, name: &str, reason: String) {
         let Some(copy) = self.copies.iter_mut().find(|copy| copy.state.copy == name && copy.plan.is_some())
         else {
             return;
         };
         warn!(replication = self.config.name, copy = name, reason, "the copy is held");
+        self.group.hold(name, &reason);
+        self.has_holds = true;
         copy.state.phase = CopyPhase::Held;
-        copy.state.reason = Some(reason.clone());
+        copy.state.reason = Some(reason);
         copy.plan = None;
         copy.copying = None;
-        self.is_sealed = true;
-        if is_new {
-            self.is_look_stale = true;
-            self.orders.push_back(Order::Hold(Held { copy: name.to_owned(), reason }));
-        }
         self.show();
     }
 
@@ -392,7 +383,7 @@ impl<'c> Session<'c> {
                 if let Some(name) = found.map(|copy| copy.state.copy.clone()) {
                     let reason =
                         format!("{error}; then run `outbox-relay snapshot {} {name}`", self.config.name);
-                    self.hold(&name, reason, true);
+                    self.hold(&name, reason);
                 }
             }
         }
@@ -403,13 +394,10 @@ impl<'c> Session<'c> {
         if self.busy_since.is_some() {
             return Ok(());
         }
-        let order = match self.orders.pop_front() {
-            Some(order) => Some(order),
-            // Also while there is always a group due.
-            None => match self.next_look() {
-                Some(look) => Some(look),
-                None => self.next_group()?,
-            },
+        // Also while there is always a group due.
+        let order = match self.next_look() {
+            Some(look) => Some(look),
+            None => self.next_group()?,
         };
         if let Some(order) = order {
             self.busy_since = Some(Instant::now());
@@ -430,9 +418,6 @@ impl<'c> Session<'c> {
             }
         }
         if self.group.is_empty() && !is_closing {
-            if self.is_sealed {
-                self.renew()?;
-            }
             return Ok(None);
         }
         let checkpoint = self.checkpoint();
@@ -445,7 +430,7 @@ impl<'c> Session<'c> {
         let plans: Vec<_> = self.copies.iter().filter_map(|copy| copy.plan.clone()).collect();
         let group =
             std::mem::replace(&mut self.group, Group::new(&plans, self.config.memory_bytes.get() / 4));
-        self.is_sealed = false;
+        self.has_holds = false;
         if let Some(txn) = self.pending.take() {
             self.push(txn)?;
         }
@@ -456,7 +441,6 @@ impl<'c> Session<'c> {
         if !std::mem::take(&mut self.is_look_due) {
             return None;
         }
-        self.is_look_stale = false;
         Some(Order::Look(self.group.is_empty().then(|| self.checkpoint())))
     }
 
@@ -476,7 +460,6 @@ impl<'c> Session<'c> {
     fn reported(&mut self, report: Report) -> Option<End> {
         self.busy_since = None;
         match report {
-            Report::Held => {}
             Report::Applied(applied) => self.applied(applied),
             Report::Looked(look) => return self.looked(look),
         }
@@ -484,6 +467,9 @@ impl<'c> Session<'c> {
     }
 
     fn applied(&mut self, applied: Applied) {
+        for Held { copy, reason } in applied.held {
+            self.hold(&copy, reason);
+        }
         for (number, progress) in std::mem::take(&mut self.closing) {
             let copy = &mut self.copies[number];
             copy.state.rows_copied += progress.rows;
@@ -497,9 +483,6 @@ impl<'c> Session<'c> {
             progress.upserted += applied.upserted;
             progress.deleted += applied.deleted;
         });
-        for Held { copy, reason } in applied.held {
-            self.hold(&copy, reason, false);
-        }
         self.show();
     }
 
@@ -512,7 +495,7 @@ impl<'c> Session<'c> {
             copy.set_aside = look.set_aside.iter().find(|(of, _)| of == name).map_or(0, |(_, rows)| *rows);
             let stands = look.copies.iter().find(|state| state.copy == *name);
             let is_requested = stands.is_none_or(|state| state.phase == CopyPhase::Copying);
-            if is_requested && !self.is_look_stale && copy.state.phase != CopyPhase::Copying {
+            if is_requested && !self.has_holds && copy.state.phase != CopyPhase::Copying {
                 info!(replication = self.config.name, copy = name, "the copy is to be made anew");
                 return Some(End::Restart);
             }
@@ -542,7 +525,7 @@ impl<'c> Session<'c> {
 
     /// What is left once all up to the goal is applied: copies that are held.
     fn reached(&self, goal: &Position) -> Option<Vec<Held>> {
-        let is_working = self.busy_since.is_some() || !self.orders.is_empty() || self.pending.is_some();
+        let is_working = self.busy_since.is_some() || self.pending.is_some();
         let is_open = !self.group.is_empty() || self.copies.iter().any(|copy| copy.copying.is_some());
         if is_working || is_open || self.position.has_reached(goal) != Some(true) {
             return None;
