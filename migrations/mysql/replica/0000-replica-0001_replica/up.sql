@@ -49,6 +49,7 @@ CREATE TABLE outbox_aside (
   reason TEXT CHARACTER SET utf8mb4 NOT NULL,
   position MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the row was so at this position of the source',
   at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+  attempted_at DATETIME(6) NULL COMMENT 'when it was last tried again',
   KEY outbox_aside_key (replication, copy, key_hash)
 ) ENGINE = InnoDB;
 
