@@ -183,7 +183,7 @@ async fn watch(
         }
         let state =
             |name: &String| found.copies.iter().find(|copy| copy.copy == *name).map(|copy| copy.state);
-        let is_done = |name: &String| state(name).is_some_and(|state| state != CopyPhase::Copying.name());
+        let is_done = |name: &String| state(name).is_some_and(|state| state != CopyPhase::Copying.as_str());
         if !copies.iter().all(is_done) {
             continue;
         }
@@ -193,7 +193,7 @@ async fn watch(
         let held = found
             .copies
             .iter()
-            .filter(|copy| copies.contains(&copy.copy) && copy.state == CopyPhase::Held.name());
+            .filter(|copy| copies.contains(&copy.copy) && copy.state == CopyPhase::Held.as_str());
         return Ok(held
             .map(|c| format!("copy {}: {}", c.copy, c.reason.as_deref().unwrap_or_default()))
             .collect());

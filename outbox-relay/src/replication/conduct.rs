@@ -333,7 +333,9 @@ impl<'c> Session<'c> {
             return;
         };
         warn!(replication = self.config.name, copy = name, reason, "the copy is held");
-        self.group.hold(name, &reason);
+        if let Some(at) = self.group.plans.iter().position(|plan| plan.name() == name) {
+            self.group.hold(at, reason.clone());
+        }
         self.has_holds = true;
         copy.state.phase = CopyPhase::Held;
         copy.state.reason = Some(reason);
@@ -605,7 +607,7 @@ impl Copy {
         let is_paced = self.copying.is_some() && copied > 0;
         CopyStatus {
             copy: self.state.copy.clone(),
-            state: self.state.phase.name(),
+            state: self.state.phase.as_str(),
             reason: self.state.reason.clone().filter(|_| self.state.phase == CopyPhase::Held),
             rows_copied,
             rows_estimated,

@@ -87,7 +87,7 @@ impl Report {
         for copy in state.copies().await? {
             let CopyState { copy, source_table, phase, reason, rows_copied, rows_estimated, .. } = copy;
             let set_aside = set_aside.iter().find(|(of, _)| *of == copy).map_or(0, |(_, rows)| *rows);
-            let state = phase.name();
+            let state = phase.as_str();
             self.copies.push(CopyReport {
                 copy,
                 source_table,
@@ -105,7 +105,7 @@ impl Report {
 
     /// Whether it could be read, is not paused, and no copy is held or has rows set aside.
     pub fn is_healthy(&self) -> bool {
-        let is_well = |copy: &CopyReport| copy.state != CopyPhase::Held.name() && copy.set_aside == 0;
+        let is_well = |copy: &CopyReport| copy.state != CopyPhase::Held.as_str() && copy.set_aside == 0;
         self.error.is_none() && self.paused.is_none() && self.copies.iter().all(is_well)
     }
 }
@@ -216,7 +216,7 @@ impl fmt::Display for Report {
         }
         for copy in &self.copies {
             write!(f, "\n  {}: {} of {}", copy.state, copy.copy, copy.source_table)?;
-            if copy.state == CopyPhase::Copying.name() {
+            if copy.state == CopyPhase::Copying.as_str() {
                 write!(f, ", {} of about {} rows", copy.rows_copied, copy.rows_estimated)?;
             }
             if copy.set_aside > 0 {

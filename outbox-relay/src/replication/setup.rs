@@ -9,7 +9,9 @@ use outbox_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::plan::{CopyPlan, CopySpec, TableFacts};
+use super::facts::TableFacts;
+use super::plan::{CopyPlan, CopySpec};
+use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
 use super::target::Target;
 use crate::binlog::Server;
@@ -211,6 +213,11 @@ async fn copy(
     let fresh = CopyState { definition: Some(definition.clone()), ..fresh };
     let made_by = known.as_ref().and_then(|known| known.definition.clone());
     let (Some(known), Some(made_by)) = (known, made_by) else {
+        if let Some(reason) = unsorted(&spec, &plan, replication, target).await? {
+            warn!(replication, copy = spec.name, reason, "the copy is held");
+            let state = CopyState { phase: CopyPhase::Held, reason: Some(reason), ..fresh };
+            return Ok(Copy { spec, state, plan: None, row_bytes, is_changed: true });
+        }
         info!(replication, copy = spec.name, rows, "the copy is made");
         return Ok(Copy { spec, state: fresh, plan: Some(plan), row_bytes, is_changed: true });
     };
@@ -264,6 +271,31 @@ pub(super) async fn source_facts(server: &mut Server, spec: &CopySpec) -> Result
     let (database, table) = (&spec.source_database, &spec.source_table);
     let facts = TableFacts::describe(server.connection(), database, table).await?;
     facts.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the source has no table {database}.{table}")))
+}
+
+/// Why a copy whose target has rows already cannot be made: what of them is stale is found by ranges of keys.
+async fn unsorted(
+    spec: &CopySpec,
+    plan: &CopyPlan,
+    replication: &str,
+    target: &mut Target,
+) -> Result<Option<String>> {
+    let CopySpec { name, target_table, .. } = spec;
+    if plan.has_source_order() {
+        return Ok(None);
+    }
+    let sql = format!("SELECT 1 FROM {} LIMIT 1", quoted(target_table));
+    let row: Option<u8> = target.state().connection().query_first(sql).await.map_err(|error| {
+        let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
+        Error::new(kind, format!("looking into table {target_table}: {error}"))
+    })?;
+    Ok(row.map(|_| {
+        format!(
+            "table {target_table} has rows, and its key is not sorted as the source's, so that stale ones would not be \
+             found: give the key the source's types and collations, or empty the table, then run \
+             `outbox-relay snapshot {replication} {name}`"
+        )
+    }))
 }
 
 fn missing(spec: &CopySpec) -> Error {
