@@ -7,17 +7,22 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+#[cfg(feature = "binlog")]
+mod replications;
+
 use crate::bell::BellState;
-use crate::status::{Snapshot, State, Status};
+use crate::status::{Shown, Snapshot, State, Status};
 
 /// All metrics in the text form of OpenMetrics.
 ///
 /// # Errors
 /// Never in practice: writing to a text does not fail.
-pub fn text(statuses: &[Status]) -> Result<String, std::fmt::Error> {
+pub fn text(shown: &Shown) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("outbox_relay");
-    let snapshots = statuses.iter().map(Status::snapshot).collect();
+    let snapshots = shown.outboxes.iter().map(Status::snapshot).collect();
     registry.register_collector(Box::new(Pipes { snapshots }));
+    #[cfg(feature = "binlog")]
+    registry.register_collector(Box::new(replications::Replications::of(&shown.replications)));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -107,7 +112,7 @@ mod tests {
         let status = Status::new("product");
         status.add_published(3);
         status.observe_latency(Duration::from_millis(4));
-        let text = text(&[status, Status::new("order")]).unwrap();
+        let text = text(&vec![status, Status::new("order")].into()).unwrap();
         for line in [
             "# HELP outbox_relay_published Messages that the broker confirmed",
             "outbox_relay_published_total{outbox=\"product\"} 3",

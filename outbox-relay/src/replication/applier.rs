@@ -3,7 +3,7 @@
 use outbox_core::Result;
 use tokio::sync::mpsc;
 
-use super::compact::{Group, Held};
+use super::compact::Group;
 use super::state::{Checkpoint, CopyState, PauseState};
 use super::target::{Applied, Target};
 
@@ -12,7 +12,6 @@ use super::target::{Applied, Target};
 #[allow(clippy::large_enum_variant, reason = "one at a time")]
 pub(super) enum Order {
     Apply(Group, Checkpoint),
-    Hold(Held),
     /// What others have written to the tables of state; with a checkpoint that is renewed if it is old.
     Look(Option<Checkpoint>),
 }
@@ -21,7 +20,6 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) enum Report {
     Applied(Applied),
-    Held,
     Looked(Look),
 }
 
@@ -52,10 +50,6 @@ pub(super) async fn serve(
 async fn obey(target: &mut Target, order: Order) -> Result<Report> {
     match order {
         Order::Apply(group, checkpoint) => target.apply(group, &checkpoint).await.map(Report::Applied),
-        Order::Hold(held) => {
-            target.hold(&held.copy, &held.reason).await?;
-            Ok(Report::Held)
-        }
         Order::Look(checkpoint) => {
             if let Some(checkpoint) = checkpoint {
                 target.idle(&checkpoint).await?;

@@ -235,7 +235,8 @@ async fn select(server: &mut Server, table: &Arc<Table>, request: &Request) -> R
 /// The ordinals of the key's columns in the table as it is.
 fn ordinals(plan: &CopyPlan, table: &Table) -> Result<Vec<usize>> {
     let ordinals: Option<Vec<_>> = plan.source_key().iter().map(|column| table.ordinal(column)).collect();
-    ordinals.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{table} has lost a column of the copy's key")))
+    ordinals
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{table} has lost a column of the copy's key")))
 }
 
 /// How many rows would have the bytes and the time that a piece should have.
@@ -264,7 +265,10 @@ fn statement(table: &Table, key: &[usize], request: &Request) -> Result<(String,
             let mut range = Vec::new();
             for (at, column) in columns.iter().enumerate().take(last + 1) {
                 let value = after.0.get(at).ok_or_else(|| {
-                    Error::new(ErrorKind::Invalid, format!("{table}: the key where reading goes on has lost a part"))
+                    Error::new(
+                        ErrorKind::Invalid,
+                        format!("{table}: the key where reading goes on has lost a part"),
+                    )
                 })?;
                 let (shown, parameter) = parameter(value, &column.kind);
                 let comparison = if at == last { ">" } else { "=" };
@@ -284,7 +288,8 @@ fn statement(table: &Table, key: &[usize], request: &Request) -> Result<(String,
 /// A value of a key as it is compared, in the way that ORDER BY sorts.
 fn parameter(value: &Value, kind: &ColumnType) -> (String, Parameter) {
     let plain = |parameter| ("?".to_owned(), parameter);
-    let index = |labels: &[String], label: &str| labels.iter().position(|l| l == label).map_or(0, |at| at as u64 + 1);
+    let index =
+        |labels: &[String], label: &str| labels.iter().position(|l| l == label).map_or(0, |at| at as u64 + 1);
     match (value, kind) {
         // Labels would be compared as text; they are sorted by number.
         (Value::Text(label), ColumnType::Enum { labels }) => plain(Parameter::UInt(index(labels, label))),
@@ -293,9 +298,10 @@ fn parameter(value: &Value, kind: &ColumnType) -> (String, Parameter) {
             plain(Parameter::UInt(bits.filter(|bit| *bit > 0).fold(0, |sum, bit| sum | 1 << (bit - 1))))
         }
         // Text would be compared with a number as a DOUBLE.
-        (Value::Decimal(digits), ColumnType::Decimal { precision, scale }) => {
-            (format!("CAST(? AS DECIMAL({precision}, {scale}))"), Parameter::Bytes(digits.clone().into_bytes()))
-        }
+        (Value::Decimal(digits), ColumnType::Decimal { precision, scale }) => (
+            format!("CAST(? AS DECIMAL({precision}, {scale}))"),
+            Parameter::Bytes(digits.clone().into_bytes()),
+        ),
         (Value::Int(number), _) => plain(Parameter::Int(*number)),
         (Value::UInt(number) | Value::Bit(number), _) => plain(Parameter::UInt(*number)),
         (Value::Float(number), _) => plain(Parameter::Double(f64::from(*number))),

@@ -62,7 +62,11 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
         }
         Some("create") if !is_temporary && words.get(1).is_some_and(|word| word.is("or")) => {
             rest.skip(&["or", "replace"]);
-            if rest.next_lower().as_deref() == Some("table") { rest.tables(Effect::Replaced) } else { Vec::new() }
+            if rest.next_lower().as_deref() == Some("table") {
+                rest.tables(Effect::Replaced)
+            } else {
+                Vec::new()
+            }
         }
         Some("alter") => {
             rest.skip(&["online", "ignore"]);
@@ -82,7 +86,9 @@ fn altered(rest: &Words<'_>) -> Option<Effect> {
         let [word, next] = pair else { return None };
         let is_rename = word.is("rename") && !["column", "index", "key"].iter().any(|kind| next.is(kind));
         let is_partition = next.is("partition")
-            && ["truncate", "drop", "exchange", "discard", "import", "convert"].iter().any(|kind| word.is(kind));
+            && ["truncate", "drop", "exchange", "discard", "import", "convert"]
+                .iter()
+                .any(|kind| word.is(kind));
         let is_tablespace = next.is("tablespace") && ["discard", "import"].iter().any(|kind| word.is(kind));
         match () {
             () if is_rename => Some(Effect::Renamed),
@@ -175,7 +181,8 @@ fn words(sql: &str) -> Vec<Word> {
             }
             rest = after;
         } else if first.is_alphanumeric() || first == '_' || first == '$' {
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(rest.len());
+            let end =
+                rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(rest.len());
             words.push(Word { text: rest[..end].to_owned(), is_quoted: false });
             rest = &rest[end..];
         } else {
@@ -229,7 +236,12 @@ mod tests {
         assert_eq!(of("drop database `shop`"), ["Dropped shop.*"]);
         assert_eq!(
             of("RENAME TABLE product TO _product_del, `_product_gho` TO `product`"),
-            ["Renamed shop.product", "Renamed shop._product_del", "Renamed shop._product_gho", "Renamed shop.product"]
+            [
+                "Renamed shop.product",
+                "Renamed shop._product_del",
+                "Renamed shop._product_gho",
+                "Renamed shop.product"
+            ]
         );
         assert_eq!(of("alter /*!50100 */ table product truncate partition p0"), ["Partitioned shop.product"]);
         assert_eq!(of("ALTER TABLE x.product RENAME AS y.product"), ["Renamed x.product"]);

@@ -36,7 +36,10 @@ pub(super) enum What {
 }
 
 /// A feed of at most so many bytes ahead, and the task that keeps it filled.
-pub(super) fn feed(stream: Stream, bytes_max: u64) -> (mpsc::Receiver<Read>, impl Future<Output = ()> + Send) {
+pub(super) fn feed(
+    stream: Stream,
+    bytes_max: u64,
+) -> (mpsc::Receiver<Read>, impl Future<Output = ()> + Send) {
     let (sender, receiver) = mpsc::channel(AHEAD_MAX);
     (receiver, fill(stream, bytes_max, sender))
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::compact::Held;
-use super::session::{End, Session};
+use super::conduct::{End, Session};
 use super::state::{PauseState, State as Tables};
 use super::status::{State, Status};
 use super::target::{Fenced, Target, TargetOptions};
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often one that cannot go on tries again.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Who has the replication writes every ten seconds at least; one that is silent for so long has ended.
-const SILENCE_S: i64 = 30;
+pub(super) const SILENCE_S: i64 = 30;
 /// The wait before a task that crashed is started again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -141,7 +141,10 @@ impl Replication {
                 Ok(End::Restart) => Duration::ZERO,
                 Ok(End::Paused(why)) => {
                     if goal.is_some() {
-                        return Err(Error::new(ErrorKind::Outage, format!("replication {:?} is {why}", self.config.name)));
+                        return Err(Error::new(
+                            ErrorKind::Outage,
+                            format!("replication {:?} is {why}", self.config.name),
+                        ));
                     }
                     if self.status.set_state(State::Paused { why: why.clone() }) {
                         info!(replication = self.config.name, "{why}");
@@ -186,7 +189,10 @@ impl Replication {
         let name = &self.config.name;
         if is_fenced(&error) {
             if self.status.set_state(State::Standby) {
-                info!(replication = name, "another process has taken it over; standing by until that one is silent");
+                info!(
+                    replication = name,
+                    "another process has taken it over; standing by until that one is silent"
+                );
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}

@@ -9,7 +9,9 @@ use outbox_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::plan::{CopyPlan, CopySpec, TableFacts};
+use super::facts::TableFacts;
+use super::plan::{CopyPlan, CopySpec};
+use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
 use super::target::Target;
 use crate::binlog::Server;
@@ -41,7 +43,7 @@ struct Definition {
 }
 
 /// The specifications of a replication's copies.
-pub(super) fn specs(config: &ReplicationConfig) -> Vec<CopySpec> {
+pub fn specs(config: &ReplicationConfig) -> Vec<CopySpec> {
     let is_shared = |table: &ReplicationTableConfig| {
         config.table.iter().filter(|other| other.target_name() == table.target_name()).count() > 1
     };
@@ -71,7 +73,8 @@ pub(super) fn definition(spec: &CopySpec, source: &TableFacts) -> Result<String>
 
 /// What has happened to the columns that a copy uses, if anything.
 pub(super) fn difference(was: &str, is: &str) -> Option<String> {
-    let (Ok(was), Ok(is)) = (serde_json::from_str::<Definition>(was), serde_json::from_str::<Definition>(is)) else {
+    let (Ok(was), Ok(is)) = (serde_json::from_str::<Definition>(was), serde_json::from_str::<Definition>(is))
+    else {
         return (was != is).then(|| "its definition cannot be read".to_owned());
     };
     let gone = was.source.iter().filter(|(name, _)| !is.source.contains_key(*name));
@@ -97,13 +100,19 @@ pub(super) fn changed(spec: &CopySpec, replication: &str, what: &str) -> String 
 
 impl Definition {
     fn of(spec: &CopySpec, source: &TableFacts) -> Self {
-        let texts: Vec<_> =
-            spec.columns.iter().chain(&spec.key).chain(&spec.filter).map(|text| text.to_lowercase()).collect();
+        let texts: Vec<_> = spec
+            .columns
+            .iter()
+            .chain(&spec.key)
+            .chain(&spec.filter)
+            .map(|text| text.to_lowercase())
+            .collect();
         let is_used = |name: &str| spec.columns.is_empty() || texts.iter().any(|text| has_word(text, name));
         let table = &source.table;
         let is_key = |ordinal: usize| table.primary_key.contains(&ordinal);
         let columns = table.columns.iter().zip(&source.columns).enumerate();
-        let used = columns.filter(|(ordinal, (column, _))| is_key(*ordinal) || is_used(&column.name.to_lowercase()));
+        let used =
+            columns.filter(|(ordinal, (column, _))| is_key(*ordinal) || is_used(&column.name.to_lowercase()));
         let source = used.map(|(_, (column, facts))| {
             let null = if column.nullable { "" } else { " not null" };
             (column.name.clone(), format!("{}{null}", facts.column_type))
@@ -204,6 +213,11 @@ async fn copy(
     let fresh = CopyState { definition: Some(definition.clone()), ..fresh };
     let made_by = known.as_ref().and_then(|known| known.definition.clone());
     let (Some(known), Some(made_by)) = (known, made_by) else {
+        if let Some(reason) = unsorted(&spec, &plan, replication, target).await? {
+            warn!(replication, copy = spec.name, reason, "the copy is held");
+            let state = CopyState { phase: CopyPhase::Held, reason: Some(reason), ..fresh };
+            return Ok(Copy { spec, state, plan: None, row_bytes, is_changed: true });
+        }
         info!(replication, copy = spec.name, rows, "the copy is made");
         return Ok(Copy { spec, state: fresh, plan: Some(plan), row_bytes, is_changed: true });
     };
@@ -213,7 +227,12 @@ async fn copy(
         _ => false,
     };
     if !is_same_spec {
-        info!(replication, copy = spec.name, rows, "the configuration of the copy has changed: it is made anew");
+        info!(
+            replication,
+            copy = spec.name,
+            rows,
+            "the configuration of the copy has changed: it is made anew"
+        );
         return Ok(Copy { spec, state: fresh, plan: Some(plan), row_bytes, is_changed: true });
     }
     if let Some(what) = difference(&made_by, &definition) {
@@ -254,6 +273,31 @@ pub(super) async fn source_facts(server: &mut Server, spec: &CopySpec) -> Result
     facts.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the source has no table {database}.{table}")))
 }
 
+/// Why a copy whose target has rows already cannot be made: what of them is stale is found by ranges of keys.
+async fn unsorted(
+    spec: &CopySpec,
+    plan: &CopyPlan,
+    replication: &str,
+    target: &mut Target,
+) -> Result<Option<String>> {
+    let CopySpec { name, target_table, .. } = spec;
+    if plan.has_source_order() {
+        return Ok(None);
+    }
+    let sql = format!("SELECT 1 FROM {} LIMIT 1", quoted(target_table));
+    let row: Option<u8> = target.state().connection().query_first(sql).await.map_err(|error| {
+        let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
+        Error::new(kind, format!("looking into table {target_table}: {error}"))
+    })?;
+    Ok(row.map(|_| {
+        format!(
+            "table {target_table} has rows, and its key is not sorted as the source's, so that stale ones would not be \
+             found: give the key the source's types and collations, or empty the table, then run \
+             `outbox-relay snapshot {replication} {name}`"
+        )
+    }))
+}
+
 fn missing(spec: &CopySpec) -> Error {
     let text = format!("the target has no table {}: create it, or set `create = true`", spec.target_table);
     Error::new(ErrorKind::Invalid, text)
@@ -278,7 +322,8 @@ mod tests {
     #[test]
     fn what_has_changed_is_named() {
         let definition = |columns: &[(&str, &str)]| {
-            let source = columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
+            let source =
+                columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
             let definition = Definition { columns: Vec::new(), filter: None, key: Vec::new(), source };
             serde_json::to_string(&definition).unwrap()
         };

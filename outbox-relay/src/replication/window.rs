@@ -42,7 +42,15 @@ impl Copying {
     /// Goes on behind a key, by the source and by the copy; `None`: from the start. `rows`: of the next piece.
     pub(super) fn new(plan: Arc<CopyPlan>, after: Option<(Key, Key)>, rows: u64) -> Self {
         let (ledger, closed_to) = after.unzip();
-        Self { plan, open: VecDeque::new(), read_to: ledger.clone(), closed_to, ledger, rows, is_all_read: false }
+        Self {
+            plan,
+            open: VecDeque::new(),
+            read_to: ledger.clone(),
+            closed_to,
+            ledger,
+            rows,
+            is_all_read: false,
+        }
     }
 
     /// Bytes of what was read and is not closed.
@@ -95,7 +103,8 @@ impl Copying {
 
     /// The next window that the stream has caught up with.
     pub(super) fn close(&mut self, at: &Position) -> Option<ClosedWindow> {
-        let is_due = self.open.front()?.piece.as_ref().is_some_and(|piece| at.has_reached(&piece.high) == Some(true));
+        let is_due =
+            self.open.front()?.piece.as_ref().is_some_and(|piece| at.has_reached(&piece.high) == Some(true));
         let window = if is_due { self.open.pop_front()? } else { return None };
         let piece = window.piece?;
         let (source_key, key) = piece.last.unzip();

@@ -6,6 +6,7 @@ CREATE TABLE outbox_replication (
   owner VARCHAR(200) CHARACTER SET utf8mb4 NOT NULL COMMENT 'the process that holds the epoch',
   seq BIGINT NOT NULL DEFAULT 0 COMMENT 'rises with each write of the position; tells whether an unanswered COMMIT happened',
   position MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'all source transactions up to here are in the copies; NULL: not started',
+  before_last MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'the position before the last transaction, which is read once more to know the source again',
   source_id VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'which server the position is of',
   committed_at DATETIME(6) NULL COMMENT 'UTC, the source''s clock: when the last transaction was committed there',
   checksum INT UNSIGNED NULL COMMENT 'of what the last transaction did, to know it again',
@@ -49,6 +50,7 @@ CREATE TABLE outbox_aside (
   reason TEXT CHARACTER SET utf8mb4 NOT NULL,
   position MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the row was so at this position of the source',
   at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+  attempted_at DATETIME(6) NULL COMMENT 'when it was last tried again',
   KEY outbox_aside_key (replication, copy, key_hash)
 ) ENGINE = InnoDB;
 

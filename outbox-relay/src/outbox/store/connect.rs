@@ -314,20 +314,20 @@ async fn prepare<C: SimpleAsyncConnection>(connection: &mut C, session: &[&str])
     Ok(())
 }
 
-/// Runs what `outbox_core` holds for the tables of a writer's database. Needs a runtime of several threads.
-pub(super) fn migrate(connection: Connection) -> Result<Vec<String>> {
+/// Runs what `outbox_core` holds for the tables of a role. Needs a runtime of several threads.
+pub(super) fn migrate(connection: Connection, role: &migrate::Migrations) -> Result<Vec<String>> {
     let applied = match connection {
         #[cfg(feature = "mysql")]
         Connection::Mysql(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((migrate::OUTBOX.mysql)())
+            .run_pending_migrations((role.mysql)())
             .map(|versions| versions.iter().map(ToString::to_string).collect()),
         #[cfg(feature = "postgres")]
         Connection::Postgres(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((migrate::OUTBOX.postgres)())
+            .run_pending_migrations((role.postgres)())
             .map(|versions| versions.iter().map(ToString::to_string).collect()),
         #[cfg(feature = "sqlite")]
         Connection::Sqlite(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((migrate::OUTBOX.sqlite)())
+            .run_pending_migrations((role.sqlite)())
             .map(|versions| versions.iter().map(ToString::to_string).collect()),
     };
     applied.map_err(|error| Error::new(ErrorKind::Database, error.to_string()))

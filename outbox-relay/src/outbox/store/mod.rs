@@ -22,8 +22,8 @@ mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
-#[cfg(all(feature = "tls", any(feature = "mysql", feature = "postgres")))]
-mod tls;
+#[cfg(all(feature = "tls", any(feature = "binlog", feature = "mysql", feature = "postgres")))]
+pub(crate) mod tls;
 
 use self::connect::Connection;
 #[cfg(feature = "rabbitmq")]
@@ -421,8 +421,16 @@ impl Store {
     /// # Errors
     /// What the database says about the statement that failed.
     pub async fn migrate(&mut self) -> Result<Vec<String>> {
+        self.migrate_as(&outbox_core::migrate::OUTBOX).await
+    }
+
+    /// The same for the tables of another role in this database.
+    ///
+    /// # Errors
+    /// As [`migrate`](Self::migrate).
+    pub async fn migrate_as(&mut self, role: &outbox_core::migrate::Migrations) -> Result<Vec<String>> {
         let connection = self.database.clone().creating().connect(CONNECT_TIMEOUT).await?;
-        connect::migrate(connection).map_err(|error| self.database.blame(error, "migrating"))
+        connect::migrate(connection, role).map_err(|error| self.database.blame(error, "migrating"))
     }
 }
 
