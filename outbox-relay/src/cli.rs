@@ -23,6 +23,7 @@ use crate::status::Shown;
 mod dead;
 mod reload;
 mod replication;
+mod verify;
 
 /// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
 const LOG: &str = "info,lapin=off";
@@ -103,6 +104,8 @@ enum Verb {
         /// One of its copies; all of them, from where the source is now, if left out
         table: Option<String>,
     },
+    /// Compare copies with their source, while both are in use; exit code 1 if anything differs
+    Verify(verify::Arguments),
     /// Show what was set aside, replay or discard it
     Dead {
         #[command(subcommand)]
@@ -206,6 +209,7 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Dead { verb } => dead::run(&config, verb).await,
         Verb::Pause { name, reason } => pause(&config, &name, Some(&reason)).await,
         Verb::Resume { name } => pause(&config, &name, None).await,
+        Verb::Verify(arguments) => verify::run(&config, &arguments).await,
         Verb::Snapshot { name, table } => replication::snapshot(&config, &name, table.as_deref()).await,
         Verb::Status { json } => status(&config, json).await,
     }

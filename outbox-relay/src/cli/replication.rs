@@ -27,6 +27,12 @@ pub(super) fn named<'c>(config: &'c Config, name: &str) -> Option<&'c Replicatio
     config.replication.iter().find(|replication| replication.name == name)
 }
 
+/// What to say of a name that no replication has.
+pub(super) fn unknown(config: &Config, name: &str) -> String {
+    let known: Vec<_> = config.replication.iter().map(|replication| replication.name.as_str()).collect();
+    format!("there is no replication {name:?}; there is {}", known.join(", "))
+}
+
 /// Runs all until each has applied what its source had at the start; gives what is left, as text.
 pub(super) async fn until_idle(replications: Vec<Replication>, shutdown: &CancellationToken) -> Vec<String> {
     let mut running = JoinSet::new();
@@ -96,10 +102,7 @@ pub(super) async fn pause(config: &ReplicationConfig, reason: Option<&str>) -> E
 
 /// Has copies made anew in place, and waits for them: by whoever runs the replication, or else here.
 pub(super) async fn snapshot(config: &Config, name: &str, table: Option<&str>) -> End {
-    let Some(config) = named(config, name) else {
-        let known: Vec<_> = config.replication.iter().map(|replication| replication.name.as_str()).collect();
-        return End::Wrong(format!("there is no replication {name:?}; there is {}", known.join(", ")));
-    };
+    let Some(config) = named(config, name) else { return End::Wrong(unknown(config, name)) };
     let copies = match meant(config, table) {
         Ok(copies) => copies,
         Err(text) => return End::Wrong(text),
@@ -135,7 +138,7 @@ fn meant(config: &ReplicationConfig, table: Option<&str>) -> std::result::Result
     }
 }
 
-async fn remake(
+pub(super) async fn remake(
     config: &ReplicationConfig,
     copy: Option<&str>,
     copies: &[String],
@@ -205,17 +208,23 @@ fn line(report: &Report, copies: &[String], took: Duration) -> String {
     let meant = || report.copies.iter().filter(|copy| copies.contains(&copy.copy));
     let rows: u64 = meant().map(|copy| copy.rows_copied).sum();
     let about: u64 = meant().map(|copy| copy.rows_estimated.max(copy.rows_copied)).sum::<u64>().max(1);
+    match &report.error {
+        Some(error) => error.clone(),
+        None => bar(rows, about, took),
+    }
+}
+
+/// How far something is and how long it will take.
+pub(super) fn bar(rows: u64, about: u64, took: Duration) -> String {
+    let about = about.max(1);
     let filled = (rows.saturating_mul(BAR) / about).min(BAR);
     let bar = format!("{}{}", "#".repeat(filled as usize), " ".repeat((BAR - filled) as usize));
     let left = match rows {
         0 => String::new(),
-        rows => format!(", {} s left", took.as_secs().saturating_mul(about - rows) / rows),
+        rows => format!(", {} s left", took.as_secs().saturating_mul(about.saturating_sub(rows)) / rows),
     };
     let percent = rows.saturating_mul(100) / about;
-    match &report.error {
-        Some(error) => error.clone(),
-        None => format!("[{bar}] {percent:>3} %  {rows} of about {about} rows{left}"),
-    }
+    format!("[{bar}] {percent:>3} %  {rows} of about {about} rows{left}")
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod sql;
 pub mod state;
 pub mod status;
 pub mod target;
+pub mod verify;
 mod window;
 mod write;
 
