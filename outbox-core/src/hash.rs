@@ -1,6 +1,7 @@
 //! Keyed hashes of field values: the same value gives the same text everywhere, so copies still join by it,
 //! and nobody without the key can tell the value or try guesses.
 
+use std::fmt;
 use std::sync::RwLock;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -18,7 +19,7 @@ pub const REDACTED: &str = "[redacted]";
 /// The shortest key in bytes: half of the hash's length, as RFC 2104 advises at least.
 const KEY_BYTES_MIN: usize = 16;
 
-static KEY: RwLock<Option<Hmac<Sha256>>> = RwLock::new(None);
+static KEY: RwLock<Option<HashKey>> = RwLock::new(None);
 
 /// Sets the key of this process for fields with `#[outbox(hash)]`; call it once at start, before the first
 /// write.
@@ -35,15 +36,42 @@ static KEY: RwLock<Option<Hmac<Sha256>>> = RwLock::new(None);
 /// # Errors
 /// `Invalid` when the key has less than 16 bytes.
 pub fn set_hash_key(key: &[u8]) -> Result<()> {
-    if key.len() < KEY_BYTES_MIN {
-        return Err(Error::invalid(format!(
-            "the hash key has {} bytes; use at least {KEY_BYTES_MIN} random ones",
-            key.len()
-        )));
-    }
-    let keyed = Hmac::new_from_slice(key).map_err(|e| Error::invalid(e.to_string()))?;
-    *KEY.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keyed);
+    *KEY.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(HashKey::new(key)?);
     Ok(())
+}
+
+/// A key of one's own for such hashes, for whoever needs them outside of the fields of a message.
+#[derive(Clone)]
+pub struct HashKey(Hmac<Sha256>);
+
+impl HashKey {
+    /// Takes a key.
+    ///
+    /// # Errors
+    /// `Invalid` when it has less than 16 bytes.
+    pub fn new(key: &[u8]) -> Result<Self> {
+        if key.len() < KEY_BYTES_MIN {
+            return Err(Error::invalid(format!(
+                "the hash key has {} bytes; use at least {KEY_BYTES_MIN} random ones",
+                key.len()
+            )));
+        }
+        Hmac::new_from_slice(key).map(Self).map_err(|e| Error::invalid(e.to_string()))
+    }
+
+    /// The HMAC-SHA-256 of a text, in 64 hex digits.
+    pub fn hex(&self, text: &str) -> String {
+        let mut mac = self.0.clone();
+        mac.update(text.as_bytes());
+        data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
+    }
+}
+
+impl fmt::Debug for HashKey {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(***)")
+    }
 }
 
 /// Writes the hash of a field's value.
@@ -65,13 +93,12 @@ pub fn put_hashed<T: Serialize>(
 
 fn hash(name: &str, text: &str) -> serde_json::Result<String> {
     let key = KEY.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut mac = key.clone().ok_or_else(|| {
+    let key = key.as_ref().ok_or_else(|| {
         serde_json::Error::custom(format!(
             "field {name} is recorded hashed and there is no key; call outbox_core::set_hash_key at start"
         ))
     })?;
-    mac.update(text.as_bytes());
-    Ok(data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()))
+    Ok(key.hex(text))
 }
 
 #[cfg(test)]

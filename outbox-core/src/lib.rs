@@ -100,7 +100,7 @@ pub use copy::{Replica, ReplicaOn};
 pub use entity::{Entity, EntityChange, EventNames, FieldSchema, FieldWriter, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventSchema};
-pub use hash::{REDACTED, set_hash_key};
+pub use hash::{HashKey, REDACTED, set_hash_key};
 pub use inbox::HeldState;
 pub use message::{
     BUCKET_HASH, BUCKETS, Frame, HEADERS_BYTES_MAX, Headers, KEY_BYTES_MAX, Message, MessageId,

@@ -1,10 +1,11 @@
-//! The tables of this crate, embedded: [`OUTBOX`] for a service that writes, [`INBOX`] for one that consumes.
+//! The tables of this crate, embedded: [`OUTBOX`] for a service that writes, [`INBOX`] for one that consumes,
+//! [`REPLICA`] for one that holds copies of tables by a binary log.
 //!
 //! Apply them with [`run`], with `outbox-relay migrate`, or through any tool from [`Migrations::sql`]; with
 //! one way today and another tomorrow, as all of them leave word in the database of what is applied.
 //!
 //! They share Diesel's `__diesel_schema_migrations` with the application's own; their versions start with
-//! `0000outbox` and `0000inbox`, which sort before any date, so reverting the newest never means ours.
+//! `0000outbox`, `0000inbox` and `0000replica`, which sort before any date, so reverting the newest never means ours.
 //!
 //! A service with embedded migrations of its own puts both into one source, so that `revert_all_migrations`
 //! and the like know every version that they find:
@@ -113,9 +114,9 @@ pub struct Migrations {
 }
 
 impl Migrations {
-    /// The versions of the role, in the order they are applied; the same for every database.
+    /// The versions of the role, in the order they are applied; the same for every database that has the role.
     pub fn versions(&self) -> Vec<String> {
-        (self.scripts)(Dialect::Sqlite).iter().map(Script::version).collect()
+        (self.scripts)(Dialect::Mysql).iter().map(Script::version).collect()
     }
 
     /// All migrations of the role as one script, for tools like Flyway: the statements as they are embedded,
@@ -169,6 +170,18 @@ pub const INBOX: Migrations = Migrations {
     postgres: || embedded!("migrations/postgres/inbox"),
     sqlite: || embedded!("migrations/sqlite/inbox"),
     scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies", "0000-inbox-0003_resync"),
+};
+
+/// `outbox_replication`, `outbox_copy`, `outbox_aside` and the view `outbox_freshness`, for a database that holds
+/// copies of tables by a binary log: on MySQL and MariaDB; there are none for others.
+pub const REPLICA: Migrations = Migrations {
+    mysql: || embedded!("migrations/mysql/replica"),
+    postgres: || EmbeddedMigrations::new(&[]),
+    sqlite: || EmbeddedMigrations::new(&[]),
+    scripts: |dialect| match dialect {
+        Dialect::Mysql => scripts!("mysql", "replica", "0000-replica-0001_replica"),
+        Dialect::Postgres | Dialect::Sqlite => &[],
+    },
 };
 
 /// The doorbell of a PostgreSQL outbox that a relay follows with `mode = "tail"`: a trigger that notifies. Each
@@ -247,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_scripts_are_the_embedded_migrations() {
-        for migrations in [OUTBOX, INBOX] {
+        for migrations in [OUTBOX, INBOX, REPLICA] {
             for (dialect, embedded) in [
                 (Dialect::Mysql, embedded::<diesel::mysql::Mysql>(&migrations)),
                 (Dialect::Postgres, embedded::<diesel::pg::Pg>(&migrations)),

@@ -10,23 +10,21 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use outbox_core::{Error, ErrorKind, Result};
+use outbox_core::{Error, ErrorKind};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{AdminConfig, Secret};
-use crate::status::{self, Status};
-use crate::subscribers::Watched;
+use crate::status::{Shown, State as PipeState};
 
 /// The content type that Prometheus asks OpenMetrics by.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug)]
 struct Shared {
-    statuses: Vec<Status>,
-    subscribers: Watched,
+    shown: Shown,
     token: watch::Receiver<Secret>,
 }
 
@@ -37,10 +35,9 @@ struct Shared {
 /// `Invalid` when the address cannot be listened on.
 pub async fn serve(
     config: &AdminConfig,
-    statuses: Vec<Status>,
-    subscribers: Watched,
+    shown: impl Into<Shown>,
     shutdown: CancellationToken,
-) -> Result<Option<watch::Sender<Secret>>> {
+) -> outbox_core::Result<Option<watch::Sender<Secret>>> {
     let Some(token) = &config.token else {
         info!("admin: there is no token in the configuration, so no health or metrics are served");
         return Ok(None);
@@ -51,7 +48,7 @@ pub async fn serve(
     })?;
     info!("admin: http://{}", config.listen);
     let (sender, token) = watch::channel(token.clone());
-    let router = router(statuses, subscribers, token);
+    let router = router(shown.into(), token);
     tokio::spawn(async move {
         let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
         if let Err(error) = serving.await {
@@ -61,8 +58,8 @@ pub async fn serve(
     Ok(Some(sender))
 }
 
-fn router(statuses: Vec<Status>, subscribers: Watched, token: watch::Receiver<Secret>) -> Router {
-    let shared = Arc::new(Shared { statuses, subscribers, token });
+fn router(shown: Shown, token: watch::Receiver<Secret>) -> Router {
+    let shared = Arc::new(Shared { shown, token });
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/status", get(all))
@@ -94,22 +91,27 @@ fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
     })
 }
 
-/// 200 while every pipe runs; else 503 and which do not. A relay that is paused is alive and must not be
+/// 200 while everything runs; else 503 and what does not. A relay that is paused is alive and must not be
 /// restarted for it: that is what `/healthz` says.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let snapshots = shared.statuses.iter().map(Status::snapshot);
-    let not_ready: Vec<_> =
-        snapshots.filter(|s| s.state != status::State::Running).map(|s| (s.name, s.state)).collect();
-    if not_ready.is_empty() {
+    let outboxes = shared.shown.outboxes.iter().map(|status| status.snapshot());
+    let not_running = outboxes.filter(|s| s.state != PipeState::Running);
+    // Not why: texts of errors are for those who have the token.
+    let names: Vec<_> = not_running.map(|s| format!("{}: {}\n", s.name, s.state.name())).collect();
+    #[cfg(feature = "binlog")]
+    let names = {
+        let replications = shared.shown.replications.iter().map(|status| status.snapshot());
+        let not_ready = replications.filter(|s| !s.state.is_ready());
+        [names, not_ready.map(|s| format!("{}: {}\n", s.replication, s.state.name())).collect()].concat()
+    };
+    if names.is_empty() {
         return "ready\n".into_response();
     }
-    // Not why: texts of errors are for those who have the token.
-    let names: Vec<_> = not_ready.iter().map(|(name, state)| format!("{name}: {}\n", state.name())).collect();
     (StatusCode::SERVICE_UNAVAILABLE, names.concat()).into_response()
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match crate::metrics::text(&shared.statuses, &shared.subscribers.reports()) {
+    match crate::metrics::text(&shared.shown) {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -117,7 +119,18 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 
 /// Outboxes and subscribers in one list: an entry has a `name`, or a `subscriber`.
 async fn all(State(shared): State<Arc<Shared>>) -> Response {
-    let outboxes = shared.statuses.iter().map(|status| serde_json::to_value(status.snapshot()));
-    let subscribers = shared.subscribers.reports().into_iter().map(serde_json::to_value);
-    Json(outboxes.chain(subscribers).filter_map(Result::ok).collect::<Vec<_>>()).into_response()
+    let outboxes = shared.shown.outboxes.iter().map(|status| serde_json::to_value(status.snapshot()));
+    let subscribers = shared.shown.subscribers.reports().into_iter().map(serde_json::to_value);
+    let all: Result<Vec<_>, _> = outboxes.chain(subscribers).collect();
+    #[cfg(feature = "binlog")]
+    let all = all.and_then(|mut all| {
+        for status in &shared.shown.replications {
+            all.push(serde_json::to_value(status.snapshot())?);
+        }
+        Ok(all)
+    });
+    match all {
+        Ok(all) => Json(all).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

@@ -379,7 +379,7 @@ impl Changes {
     ///
     /// # Errors
     /// The temporary file cannot be written to its end.
-    pub fn iter(&self) -> Result<Box<dyn Iterator<Item = Result<Change>> + '_>> {
+    pub fn iter(&self) -> Result<Box<dyn Iterator<Item = Result<Change>> + Send + '_>> {
         Ok(match &self.0 {
             Held::Decoded(changes) => Box::new(changes.iter().cloned().map(Ok)),
             Held::Logged(spool) => Box::new(spool.changes()?),

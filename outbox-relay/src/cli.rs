@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use outbox_core::migrate::{Dialect, INBOX, OUTBOX, POSTGRES_BELL};
+use outbox_core::broker::Broker;
+use outbox_core::migrate::{Dialect, INBOX, OUTBOX, POSTGRES_BELL, REPLICA};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -17,18 +18,26 @@ use crate::config::{self, Config, Environment, Mode, OutboxConfig};
 use crate::outbox::store::Kind;
 use crate::outbox::store::{Database, Store};
 use crate::relay::{Left, Relay};
+use crate::replication::{Replication, run_all};
 use crate::report;
+use crate::status::Shown;
 use crate::subscribers::{self, SubscriberReport, Watched};
 
 mod dead;
 mod reload;
+mod replication;
 mod resync;
+mod verify;
 
 /// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
 const LOG: &str = "info,lapin=off";
 
 #[derive(Debug, Parser)]
-#[command(name = "outbox-relay", version, about = "Takes committed messages from outbox tables to RabbitMQ.")]
+#[command(
+    name = "outbox-relay",
+    version,
+    about = "Takes committed messages from outbox tables to RabbitMQ, and keeps copies of tables."
+)]
 struct Arguments {
     /// The configuration
     #[arg(short, long, global = true, value_name = "FILE", default_value = "outbox-relay.toml")]
@@ -63,34 +72,44 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Create or upgrade the tables of outboxes and subscribers in the configured databases
+    /// Create or upgrade the tables of outboxes, subscribers and replications in the configured databases
     Migrate {
         /// Connect to nothing; print the SQL for this database instead, for other tools to apply
         #[arg(long, value_name = "DATABASE")]
         sql: Option<SqlOf>,
-        /// What to print: the tables of a service that writes, of a subscriber, or the doorbell
+        /// What to print: the tables of a service that writes, of a subscriber, of a replication's target, or the doorbell
         #[arg(long, requires = "sql", default_value = "outbox")]
         role: Role,
     },
-    /// Relay until SIGTERM or SIGINT
+    /// Relay and replicate until SIGTERM or SIGINT
     Run {
-        /// End once all that was committed before the start is delivered; exit code 1 if keys are parked
+        /// End once all that was committed before the start is delivered and applied; exit code 1 if something of it
+        /// is parked, held or set aside
         #[arg(long)]
         until_idle: bool,
     },
-    /// Stop the relays of an outbox, wherever they run, until `resume`; what is in flight is settled
+    /// Stop an outbox or a replication, wherever it runs, until `resume`; what is in flight is settled
     Pause {
-        /// The outbox
+        /// The outbox or replication
         name: String,
         /// Why, for those who look
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Let the relays of an outbox go on
+    /// Let an outbox or a replication go on
     Resume {
-        /// The outbox
+        /// The outbox or replication
         name: String,
     },
+    /// Make copies anew, in place, while they are in use
+    Snapshot {
+        /// The replication
+        name: String,
+        /// One of its copies; all of them, from where the source is now, if left out
+        table: Option<String>,
+    },
+    /// Compare copies with their source, while both are in use; exit code 1 if anything differs
+    Verify(verify::Arguments),
     /// Show what was set aside, replay or discard it
     Dead {
         #[command(subcommand)]
@@ -100,7 +119,7 @@ enum Verb {
     Resync(resync::Resync),
     /// After a restore of an outbox from a backup: raise its generation and send everything again
     Generation(resync::Generation),
-    /// Show backlog, leases, keys that wait or are parked, and subscribers
+    /// Show backlog, leases, keys that wait or are parked, subscribers, and how far copies are
     Status {
         /// Print JSON
         #[arg(long)]
@@ -120,6 +139,8 @@ enum SqlOf {
 enum Role {
     Outbox,
     Inbox,
+    /// The target of a replication, MySQL and MariaDB only
+    Replica,
     /// The doorbell of mode "tail", PostgreSQL only
     Bell,
 }
@@ -198,6 +219,8 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Resume { name } => pause(&config, &name, None).await,
         Verb::Resync(asked) => resync::resync(&config, asked).await,
         Verb::Generation(asked) => resync::generation(&config, asked).await,
+        Verb::Verify(arguments) => verify::run(&config, &arguments).await,
+        Verb::Snapshot { name, table } => replication::snapshot(&config, &name, table.as_deref()).await,
         Verb::Status { json } => status(&config, json).await,
     }
 }
@@ -251,6 +274,8 @@ fn print_sql(sql: SqlOf, role: Role) -> End {
     let migrations = match (role, dialect) {
         (Role::Outbox, _) => OUTBOX,
         (Role::Inbox, _) => INBOX,
+        (Role::Replica, Dialect::Mysql) => REPLICA,
+        (Role::Replica, _) => return End::Wrong("--role replica is for --sql mysql only".into()),
         (Role::Bell, Dialect::Postgres) => {
             print!("{POSTGRES_BELL}");
             return End::Done;
@@ -281,6 +306,7 @@ async fn migrate(config: &Config) -> End {
         let migrated = async { Store::new(Database::of_subscriber(subscriber)?, "").migrate(&INBOX).await };
         tell(format!("subscriber {}", subscriber.name), migrated.await);
     }
+    replication::migrate(config, &mut failures).await;
     if failures.is_empty() { End::Done } else { End::Failed(failures.join("\n")) }
 }
 
@@ -299,45 +325,88 @@ async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::
 }
 
 async fn relay(config: &Config, file: &Path, until_idle: bool) -> End {
-    if config.outbox.is_empty() {
-        return End::Wrong("there is nothing to relay: the configuration has no section [[outbox]]".into());
+    if config.outbox.is_empty() && config.replication.is_empty() {
+        return End::Wrong(
+            "there is nothing to relay: the configuration has no section [[outbox]] or [[replication]]".into(),
+        );
     }
-    let relay = match Relay::from_config(config) {
-        Ok(relay) => relay,
-        Err(error) => return End::Wrong(error.to_string()),
+    // Without an outbox there need not be a broker either.
+    let relay = match config.outbox.is_empty() {
+        true => Ok(None),
+        false => Relay::from_config(config).map(Some),
+    };
+    let (relay, replications) = match (relay, replication::from_config(config)) {
+        (Ok(relay), Ok(replications)) => (relay, replications),
+        (Err(error), _) | (_, Err(error)) => return End::Wrong(error.to_string()),
     };
     for outbox in &config.outbox {
         let (from, to) = (&outbox.database, &config.broker.url);
         tracing::info!(outbox = outbox.name, "relaying {from} to {to}, exchange {}", config.broker.exchange);
     }
+    for replication in &config.replication {
+        let (from, to) = (&replication.source, &replication.target);
+        tracing::info!(replication = replication.name, "replicating {from} to {to}");
+    }
     let shutdown = CancellationToken::new();
     if let Err(error) = end_on_signals(shutdown.clone()) {
         return End::Failed(format!("listening for signals: {error}"));
     }
-    let watched = match config.admin.token {
-        Some(_) => Watched::start(config.subscriber.clone(), shutdown.clone()),
-        // Nobody would read it.
-        None => Watched::default(),
+    let shown = Shown {
+        outboxes: relay.as_ref().map(Relay::statuses).unwrap_or_default(),
+        subscribers: match config.admin.token {
+            Some(_) => Watched::start(config.subscriber.clone(), shutdown.clone()),
+            // Nobody would read it.
+            None => Watched::default(),
+        },
+        replications: replications.iter().map(Replication::status).collect(),
     };
-    let token = match crate::admin::serve(&config.admin, relay.statuses(), watched, shutdown.clone()).await {
+    let token = match crate::admin::serve(&config.admin, shown, shutdown.clone()).await {
         Ok(token) => token,
         Err(error) => return End::Wrong(error.to_string()),
     };
-    if let Err(error) = reload::on_signal(config.clone(), file.to_owned(), relay.resettings(), token) {
+    let resettings = relay.as_ref().map(Relay::resettings);
+    if let Err(error) = reload::on_signal(config.clone(), file.to_owned(), resettings, token) {
         return End::Failed(format!("listening for signals: {error}"));
     }
-    if !until_idle {
-        return match relay.run(shutdown).await {
-            Ok(()) => End::Done,
-            Err(error) => End::Failed(error.to_string()),
-        };
+    if until_idle {
+        return run_until_idle(relay, replications, &shutdown).await;
     }
-    match relay.run_until_idle(shutdown.clone()).await {
-        Ok(_) if shutdown.is_cancelled() => End::Failed("ended by a signal before all was delivered".into()),
-        Ok(left) if left.is_empty() => End::Done,
-        Ok(left) => End::Failed(name_left(&left)),
+    let relaying = async {
+        let Some(relay) = relay else { return Ok(()) };
+        let ran = relay.run(shutdown.clone()).await;
+        if ran.is_err() {
+            shutdown.cancel();
+        }
+        ran
+    };
+    let (ran, ()) = tokio::join!(relaying, run_all(replications, shutdown.clone()));
+    match ran {
+        Ok(()) => End::Done,
         Err(error) => End::Failed(error.to_string()),
     }
+}
+
+async fn run_until_idle<B: Broker>(
+    relay: Option<Relay<B>>,
+    replications: Vec<Replication>,
+    shutdown: &CancellationToken,
+) -> End {
+    let relaying = async {
+        match relay {
+            Some(relay) => relay.run_until_idle(shutdown.clone()).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let (relayed, mut left) = tokio::join!(relaying, replication::until_idle(replications, shutdown));
+    match relayed {
+        Ok(parked) if parked.is_empty() => {}
+        Ok(parked) => left.insert(0, name_left(&parked)),
+        Err(error) => left.insert(0, error.to_string()),
+    }
+    if left.is_empty() && shutdown.is_cancelled() {
+        return End::Failed("ended by a signal before all was delivered".into());
+    }
+    if left.is_empty() { End::Done } else { End::Failed(left.join("\n")) }
 }
 
 fn name_left(left: &[Left]) -> String {
@@ -384,8 +453,11 @@ fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Pauses an outbox for a reason, or resumes it.
+/// Pauses an outbox or a replication for a reason, or resumes it.
 async fn pause(config: &Config, name: &str, reason: Option<&str>) -> End {
+    if let Some(replication) = replication::named(config, name) {
+        return replication::pause(replication, reason).await;
+    }
     let outbox = match crate::dead::outboxes(config, Some(name)) {
         Ok(outboxes) => outboxes[0],
         Err(error) => return End::Wrong(error.to_string()),
@@ -416,19 +488,27 @@ fn actor() -> String {
 }
 
 async fn status(config: &Config, json: bool) -> End {
-    let reports = report::all(config).await;
+    let outboxes = report::all(config).await;
     let subscribers = subscribers::all(&config.subscriber).await;
+    let replications = crate::replication::report::all(config).await;
     if json {
-        // One list: an entry has `outbox` or `subscriber`.
-        let all =
-            reports.iter().map(serde_json::to_value).chain(subscribers.iter().map(serde_json::to_value));
-        print_json(&all.filter_map(Result::ok).collect::<Vec<_>>());
+        // One list: an entry has `outbox`, `subscriber` or `replication`.
+        let outboxes = outboxes.iter().map(serde_json::to_value);
+        let subscribers = subscribers.iter().map(serde_json::to_value);
+        let replications = replications.iter().map(serde_json::to_value);
+        let all: Result<Vec<_>, _> = outboxes.chain(subscribers).chain(replications).collect();
+        match all {
+            Ok(all) => print_json(&all),
+            Err(error) => return End::Failed(format!("printing JSON: {error}")),
+        }
     } else {
-        reports.iter().for_each(|report| println!("{report}"));
+        outboxes.iter().for_each(|report| println!("{report}"));
         subscribers.iter().for_each(|report| println!("{report}"));
+        replications.iter().for_each(|report| println!("{report}"));
     }
-    let is_healthy = reports.iter().all(report::Report::is_healthy)
-        && subscribers.iter().all(SubscriberReport::is_healthy);
+    let is_healthy = outboxes.iter().all(report::Report::is_healthy)
+        && subscribers.iter().all(SubscriberReport::is_healthy)
+        && replications.iter().all(crate::replication::report::Report::is_healthy);
     if is_healthy { End::Done } else { End::Failed(String::new()) }
 }
 

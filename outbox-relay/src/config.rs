@@ -15,10 +15,12 @@ use crate::outbox::store::{Database, Kind};
 
 mod keys;
 mod load;
+mod replication;
 mod tls;
 mod value;
 
 pub use self::load::{Environment, from_file, from_text};
+pub use self::replication::{ReplicationConfig, ReplicationTableConfig};
 pub(crate) use self::tls::TlsFiles;
 pub use self::value::{ByteSize, Interval, Secret};
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub outbox: Vec<OutboxConfig>,
     /// Subscribers whose databases people look into, and act in, from here.
     pub subscriber: Vec<SubscriberConfig>,
+    /// The tables to keep copies of.
+    pub replication: Vec<ReplicationConfig>,
 }
 
 /// Health, metrics and status over HTTP, served when there is a token.
@@ -402,15 +406,20 @@ impl BrokerConfig {
 impl Config {
     /// Everything that is wrong, each problem with its key. Empty is right.
     pub fn validate(&self) -> Vec<String> {
-        let mut found = self.broker.problems();
+        // Copies of tables need no broker.
+        let has_broker =
+            !self.outbox.is_empty() || !self.broker.url.is_empty() || self.replication.is_empty();
+        let mut found = if has_broker { self.broker.problems() } else { Vec::new() };
         if self.admin.listen.parse::<std::net::SocketAddr>().is_err() {
             found.push(format!(
                 "admin.listen: {:?} is no address with a port, as 127.0.0.1:9090",
                 self.admin.listen
             ));
         }
-        if self.outbox.is_empty() && self.subscriber.is_empty() {
-            found.push("outbox: there is none; add a section [[outbox]] with name and database".into());
+        if self.outbox.is_empty() && self.subscriber.is_empty() && self.replication.is_empty() {
+            let text =
+                "outbox: there is none; add a section [[outbox]] with name and database, or [[replication]]";
+            found.push(text.into());
         }
         for (number, subscriber) in self.subscriber.iter().enumerate() {
             let problems = subscriber.problems().into_iter();
@@ -434,7 +443,29 @@ impl Config {
                 }
             }
         }
+        self.replication_problems(&mut found);
         found
+    }
+
+    fn replication_problems(&self, found: &mut Vec<String>) {
+        for (number, replication) in self.replication.iter().enumerate() {
+            let at = format!("replication[{number}]");
+            found.extend(replication.problems().into_iter().map(|problem| format!("{at}.{problem}")));
+            let name = &replication.name;
+            let outboxes = self.outbox.iter().map(|outbox| &outbox.name).enumerate();
+            let earlier = self.replication[..number].iter().map(|earlier| &earlier.name).enumerate();
+            let taken =
+                outboxes.map(|other| ("outbox", other)).chain(earlier.map(|other| ("replication", other)));
+            for (kind, (other, _)) in taken.filter(|(_, (_, taken))| !name.is_empty() && *taken == name) {
+                // `pause NAME` could mean either.
+                found.push(format!("{at}.name: {name:?} is {kind}[{other}]'s too"));
+            }
+            for (other, earlier) in self.replication[..number].iter().enumerate() {
+                if let Some(table) = replication.shared_table(earlier) {
+                    found.push(format!("{at}.table: {table:?} is written by replication[{other}] too"));
+                }
+            }
+        }
     }
 }
 
@@ -448,9 +479,24 @@ mod tests {
             ("OUTBOX_ADMIN_TOKEN", "t"),
             ("PRODUCT_DATABASE", "sqlite:///tmp/product.db"),
             ("BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"),
+            ("REPLICATION_SOURCE", "mysql://repl:secret@127.0.0.1:3306"),
+            ("ORDER_DATABASE", "mysql://repl:secret@127.0.0.1:3307/order_db"),
         ]);
         let config = from_text(EXAMPLE, &environment).unwrap();
         assert_eq!(config.outbox.len(), 1);
+        assert!(config.replication.is_empty(), "it is shown, not set up");
+        #[cfg(feature = "binlog")]
+        {
+            let without = |marks: &[&str]| -> String {
+                let lines =
+                    EXAMPLE.lines().map(|l| marks.iter().find_map(|mark| l.strip_prefix(mark)).unwrap_or(l));
+                lines.collect::<Vec<_>>().join("\n")
+            };
+            let config = from_text(&without(&["#+ "]), &environment).unwrap();
+            assert_eq!(config.replication[0].table[0].target_name(), "product_copy");
+            let spelled_out = from_text(&without(&["#+ ", "#+= "]), &environment).unwrap();
+            assert_eq!(format!("{config:?}"), format!("{spelled_out:?}"));
+        }
         let uncommented: String =
             EXAMPLE.lines().map(|l| l.strip_prefix("#= ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
         let spelled_out = from_text(&uncommented, &environment).unwrap();
@@ -521,6 +567,7 @@ mod tests {
             broker: BrokerConfig { url: Secret::new("amqp://u:hunter2@host/v"), ..BrokerConfig::default() },
             outbox: vec![OutboxConfig::new("a", "mysql://relay:hunter2@host/db?x=hunter2")],
             subscriber: vec![SubscriberConfig::new("b", "postgres://b:hunter2@host/db?x=hunter2")],
+            ..Config::default()
         };
         let shown = format!("{config:?}");
         assert!(!shown.contains("hunter2"), "{shown}");

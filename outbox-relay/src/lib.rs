@@ -37,6 +37,8 @@ pub mod pipe;
 pub mod publish;
 mod relay;
 pub mod reload;
+#[cfg(feature = "binlog")]
+pub mod replication;
 pub mod report;
 pub mod resync;
 pub mod retry;

@@ -7,21 +7,27 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+#[cfg(feature = "binlog")]
+mod replications;
+
 use crate::bell::BellState;
-use crate::status::{Snapshot, State, Status};
+use crate::status::{Shown, Snapshot, State, Status};
 use crate::subscribers::SubscriberReport;
 
 /// All metrics in the text form of OpenMetrics.
 ///
 /// # Errors
 /// Never in practice: writing to a text does not fail.
-pub fn text(statuses: &[Status], subscribers: &[SubscriberReport]) -> Result<String, std::fmt::Error> {
+pub fn text(shown: &Shown) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("outbox_relay");
-    let snapshots = statuses.iter().map(Status::snapshot).collect();
+    let snapshots = shown.outboxes.iter().map(Status::snapshot).collect();
     registry.register_collector(Box::new(Pipes { snapshots }));
+    let subscribers = shown.subscribers.reports();
     if !subscribers.is_empty() {
-        registry.register_collector(Box::new(Subscribers(subscribers.to_vec())));
+        registry.register_collector(Box::new(Subscribers(subscribers)));
     }
+    #[cfg(feature = "binlog")]
+    registry.register_collector(Box::new(replications::Replications::of(&shown.replications)));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -160,6 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::subscribers::Watched;
 
     #[test]
     fn metrics_have_help_units_and_labels() {
@@ -168,7 +175,8 @@ mod tests {
         status.observe_latency(Duration::from_millis(4));
         let subscriber =
             SubscriberReport { subscriber: "order".into(), dead: 2, ..SubscriberReport::default() };
-        let text = text(&[status, Status::new("order")], &[subscriber]).unwrap();
+        let shown = Shown { subscribers: Watched::of(vec![subscriber]), ..vec![status, Status::new("order")].into() };
+        let text = text(&shown).unwrap();
         for line in [
             "# HELP outbox_relay_published Messages that the broker confirmed",
             "outbox_relay_published_total{outbox=\"product\"} 3",

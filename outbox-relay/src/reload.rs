@@ -45,6 +45,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     needs_restart(old.admin.listen == new.admin.listen, "admin.listen");
     // Without a token nothing is served, and that is decided at the start.
     needs_restart(old.admin.token.is_some() == new.admin.token.is_some(), "admin.token");
+    needs_restart(old.replication == new.replication, "replication");
     let find = |config: &Config, name: &str| config.outbox.iter().find(|outbox| outbox.name == name).cloned();
     for outbox in &old.outbox {
         needs_restart(find(new, &outbox.name).is_some(), &format!("outbox {:?} is gone", outbox.name));

@@ -18,6 +18,24 @@ pub use latency::{Latency, LatencyCounts};
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Shared>);
 
+/// Everything that a process shows of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// Its outboxes.
+    pub outboxes: Vec<Status>,
+    /// The subscribers whose databases it looks into.
+    pub subscribers: crate::subscribers::Watched,
+    /// Its replications.
+    #[cfg(feature = "binlog")]
+    pub replications: Vec<crate::replication::status::Status>,
+}
+
+impl From<Vec<Status>> for Shown {
+    fn from(outboxes: Vec<Status>) -> Self {
+        Self { outboxes, ..Self::default() }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     name: String,

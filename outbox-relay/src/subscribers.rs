@@ -175,6 +175,12 @@ pub async fn all(subscribers: &[SubscriberConfig]) -> Vec<SubscriberReport> {
 pub struct Watched(Arc<Mutex<Vec<SubscriberReport>>>);
 
 impl Watched {
+    /// These, seen once.
+    #[cfg(test)]
+    pub(crate) fn of(reports: Vec<SubscriberReport>) -> Self {
+        Self(Arc::new(Mutex::new(reports)))
+    }
+
     /// What was seen last, in the order of the configuration; one that was not looked at yet is missing.
     pub fn reports(&self) -> Vec<SubscriberReport> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

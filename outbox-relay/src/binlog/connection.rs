@@ -27,6 +27,9 @@ const NONCE_BYTES: usize = 20;
 /// The error that a source gives for all that is wrong with a reader's request.
 const ER_FATAL_READING_BINLOG: u16 = 1236;
 
+/// How the error begins that says that what would be read next was deleted.
+const PURGED: &str = "the source no longer has the binary log that comes next";
+
 const COM_QUERY: u8 = 0x03;
 const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_REPLICA: u8 = 0x15;
@@ -316,6 +319,11 @@ impl Connection {
     }
 }
 
+/// Whether an error says that the source has deleted what would be read next.
+pub(crate) fn is_purged(error: &Error) -> bool {
+    error.to_string().contains(PURGED)
+}
+
 /// What a server's error means for a reader.
 fn refusal(code: u16, message: &str) -> Error {
     let text = format!("{message} ({code})");
@@ -325,9 +333,9 @@ fn refusal(code: u16, message: &str) -> Error {
             let remedy = "another reader or replica uses this server id: give each its own `server_id`";
             Error::new(ErrorKind::Invalid, format!("{remedy}: {text}"))
         } else if lower.contains("purged") || lower.contains("could not find first log") {
-            let remedy = "the source no longer has the binary log that comes next: the copies have to be built \
-                          anew; a longer `binlog_expire_logs_seconds` prevents it";
-            Error::new(ErrorKind::Invalid, format!("{remedy}: {text}"))
+            let remedy =
+                "the copies have to be built anew; a longer `binlog_expire_logs_seconds` prevents it";
+            Error::new(ErrorKind::Invalid, format!("{PURGED}: {remedy}: {text}"))
         } else {
             Error::new(ErrorKind::Invalid, text)
         };

@@ -2,15 +2,15 @@
 //! whole transaction that was given out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Source;
-use super::connection::{Connection, Identity};
-use super::position::Position;
+use super::connection::{Connection, Identity, is_purged};
+use super::position::{Gtids, Position};
 use super::server::Server;
 use super::tables::Tables;
 use super::txn::{Assembler, Limits, Outcome};
@@ -23,6 +23,11 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(120);
 /// A process that was killed is known to the source until it next sends it something: a heartbeat's time or two.
 const TAKEN_WAIT: Duration = Duration::from_secs(4);
 const TAKEN_STEP: Duration = Duration::from_millis(500);
+/// How long a transaction that was read may be missing from what the source has executed: it is sent before it counts,
+/// and a replica that took over may still be applying it.
+const MISSING_WAIT: Duration = Duration::from_secs(15);
+/// Heartbeats without the transaction that has to come: the source does not have it.
+const QUIET_MAX: u32 = 3;
 /// Server ids that are taken at random; below are those that people give.
 const RANDOM_SERVER_IDS: std::ops::RangeInclusive<u32> = 1 << 30..=u32::MAX - 1;
 
@@ -36,18 +41,39 @@ pub enum Step {
     Quiet,
 }
 
+/// The last transaction that was read: when a source is connected to again, it is read once more and compared, since a
+/// restored or reset server uses the same positions for other transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The server that it was read from, see [`Server::identity`].
+    pub source: String,
+    /// The position before it.
+    pub before: Position,
+    /// [`Txn::committed_at_us`].
+    pub committed_at_us: i64,
+    /// [`Txn::checksum`].
+    pub checksum: u32,
+}
+
 /// The transactions of a source, in its order.
 pub struct Stream {
     source: Source,
     tables: Arc<Tables>,
     identity: Identity,
     position: Position,
+    /// The server that the file of `position` is of.
+    server_name: Option<String>,
+    proof: Option<Proof>,
+    is_proven: bool,
+    missing_since: Option<Instant>,
     connected: Option<Connected>,
     waits: outbox_core::Waits,
     skipped_events: u64,
 }
 
 struct Connected {
+    /// Heartbeats so far while the last transaction is read again.
+    proving: Option<u32>,
     connection: Connection,
     server: Option<Server>,
     assembler: Assembler,
@@ -97,6 +123,10 @@ pub fn follow(source: Source, tables: Tables, from: Position) -> Stream {
         tables: Arc::new(tables),
         identity,
         position: from,
+        server_name: None,
+        proof: None,
+        is_proven: true,
+        missing_since: None,
         connected: None,
         waits: RetryPolicy::default().waits(),
         skipped_events: 0,
@@ -113,21 +143,64 @@ impl Stream {
     /// again from the same position.
     pub async fn next(&mut self) -> Result<Step> {
         loop {
-            match self.step().await {
-                Ok(Some(step)) => return Ok(step),
-                Ok(None) => {}
+            match self.try_next().await {
                 Err(error) if error.is_outage() => {
-                    self.connected = None;
                     let wait = self.waits.next_wait();
                     warn!(source = %self.source.url, %error, ?wait, "lost the source; reading goes on by itself");
                     tokio::time::sleep(wait).await;
                 }
+                other => return other,
+            }
+        }
+    }
+
+    /// The next transaction or heartbeat, for a caller who waits himself: a lost connection is an `Outage`, and the
+    /// next call connects again.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next), and `Outage`.
+    pub async fn try_next(&mut self) -> Result<Step> {
+        loop {
+            match self.step().await {
+                Ok(Some(step)) => return Ok(step),
+                Ok(None) => {}
                 Err(error) => {
-                    self.connected = None;
-                    return Err(error.context(&self.source.url));
+                    let was_proving = self.connected.take().is_none_or(|c| c.proving.is_some());
+                    if was_proving && self.proof.is_some() && is_purged(&error) {
+                        // What comes after it may still be there.
+                        self.proof = None;
+                        self.is_proven = false;
+                        continue;
+                    }
+                    let error = if error.is_outage() { error } else { error.context(&self.source.url) };
+                    return Err(error);
                 }
             }
         }
+    }
+
+    /// Has the source proved to be the one that this was read from, before anything newer is given out.
+    pub fn prove(mut self, proof: Proof) -> Self {
+        self.server_name = Some(proof.source.clone());
+        self.proof = Some(proof);
+        self
+    }
+
+    /// What the source will be known by when it is connected to again; `None` before the first transaction.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+
+    /// Whether the last transaction that was read before could be compared: false when the source has purged it.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    /// The server that is, or was, read from; `None` before the first connection.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     /// Where reading would go on: after the last transaction that was given out; by file after what a quiet source
@@ -176,17 +249,37 @@ impl Stream {
         self.skipped_events = self.skipped_events.max(connected.assembler.skipped_events());
         match outcome {
             Outcome::Nothing => Ok(None),
+            Outcome::Quiet if connected.proving.is_some_and(|quiet| quiet >= QUIET_MAX) => Err(foreign()),
             Outcome::Quiet => {
                 self.waits.reset();
+                if let Some(quiet) = &mut connected.proving {
+                    // MySQL says so too while it looks for a GTID, which it has: it was asked.
+                    *quiet += u32::from(!matches!(self.position.gtids, Some(Gtids::MySql(_))));
+                    return Ok(None);
+                }
                 // By GTID a reader knows its place in the file only from what comes; a quiet source says it too.
                 if let Some(file) = connected.assembler.whole_file() {
                     self.position.file = Some(file.clone());
                 }
                 Ok(Some(Step::Quiet))
             }
+            Outcome::Txn(txn) if connected.proving.take().is_some() => {
+                let Some(proof) = &self.proof else { return Ok(None) };
+                let is_it = proof.committed_at_us == txn.committed_at_us
+                    && proof.checksum == txn.checksum
+                    && self.position.gtids == txn.position.gtids;
+                if is_it { Ok(None) } else { Err(foreign()) }
+            }
             Outcome::Txn(txn) => {
                 self.waits.reset();
-                self.position = txn.position.clone();
+                let before = std::mem::replace(&mut self.position, txn.position.clone());
+                let source = self.proof.take().map(|proof| proof.source);
+                self.proof = Some(Proof {
+                    source: source.or_else(|| self.server_name.clone()).unwrap_or_default(),
+                    before,
+                    committed_at_us: txn.committed_at_us,
+                    checksum: txn.checksum,
+                });
                 Ok(Some(Step::Txn(*txn)))
             }
             asked @ (Outcome::Describe { .. } | Outcome::Charset(_)) => {
@@ -213,22 +306,57 @@ impl Stream {
             tokio::time::sleep(TAKEN_STEP).await;
             waited += TAKEN_STEP;
         }
+        self.recognise(&mut server).await?;
         let charsets = server.charsets().await?;
         let mut connection = Connection::open(&self.source).await?;
-        let start = self.position.replay_from.as_deref().unwrap_or(&self.position);
+        let from = self.proof.as_ref().map_or(&self.position, |proof| &proof.before);
+        let start = from.replay_from.as_deref().unwrap_or(from);
         connection.request(start, &self.identity, self.source.heartbeat).await?;
         info!(source = %self.source.url, position = %self.position, "reading the binary log");
         let limits =
             Limits { memory_bytes_max: self.source.memory_bytes_max, folder: self.source.folder.clone() };
-        let assembler = Assembler::new(
-            self.position.clone(),
-            Arc::clone(&self.tables),
-            charsets,
-            limits,
-            connection.is_mariadb(),
-        );
-        Ok(Connected { connection, server: Some(server), assembler, pending: None })
+        let assembler =
+            Assembler::new(from.clone(), Arc::clone(&self.tables), charsets, limits, connection.is_mariadb());
+        let proving = self.proof.as_ref().map(|_| 0);
+        Ok(Connected { proving, connection, server: Some(server), assembler, pending: None })
     }
+
+    /// Whether the server that answers can be the one that was read from, or one that took over from it.
+    async fn recognise(&mut self, server: &mut Server) -> Result<()> {
+        let name = server.identity().await?;
+        if self.server_name.as_ref().is_some_and(|known| *known != name) {
+            if self.position.gtids.is_none() {
+                let text = "another server answers than the one that was read from, and without GTIDs its files say \
+                            nothing of the other's";
+                return Err(Error::new(ErrorKind::Invalid, text));
+            }
+            info!(source = %self.source.url, server = name, "another server answers; reading goes on by GTID");
+            self.position.forget_file();
+            // Its log may put the same transaction into other events.
+            self.proof = None;
+        }
+        self.server_name = Some(name);
+        let Some(Gtids::MySql(read)) = &self.position.gtids else { return Ok(()) };
+        if server.executed().await?.is_none_or(|executed| executed.includes(read)) {
+            self.missing_since = None;
+            return Ok(());
+        }
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        let (kind, text) = if since.elapsed() < MISSING_WAIT {
+            (ErrorKind::Outage, "the source has not executed yet all that was read from it")
+        } else {
+            let text = "the source lacks transactions that were read from it: it was reset, restored or lost them in a \
+                        failover";
+            (ErrorKind::Invalid, text)
+        };
+        Err(Error::new(kind, text))
+    }
+}
+
+/// The error for a source with another history.
+fn foreign() -> Error {
+    let text = "the source has not the transaction that was read last: it was reset or restored, or is another server";
+    Error::new(ErrorKind::Invalid, text)
 }
 
 fn ended() -> Error {

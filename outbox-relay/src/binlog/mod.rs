@@ -37,7 +37,7 @@ use std::time::Duration;
 use outbox_core::{Error, ErrorKind, Result};
 use url::Url;
 
-pub use follow::{Step, Stream, follow};
+pub use follow::{Proof, Step, Stream, follow};
 pub use server::Server;
 pub use tables::Tables;
 

@@ -78,6 +78,16 @@ impl Position {
     }
 }
 
+impl Position {
+    /// Leaves only what holds on another server of the same replication group.
+    pub(crate) fn forget_file(&mut self) {
+        self.file = None;
+        if let Some(replay_from) = &mut self.replay_from {
+            replay_from.forget_file();
+        }
+    }
+}
+
 impl Gtids {
     /// Adds one transaction.
     ///

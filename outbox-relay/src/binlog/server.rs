@@ -9,7 +9,7 @@ use outbox_core::{Error, ErrorKind, Result};
 use super::Source;
 use super::connection::Identity;
 use super::decode::{Charsets, CodeTable, THREE_BYTES};
-use super::position::{Gtids, Position};
+use super::position::{Gtids, MySqlGtids, Position};
 use crate::change::AddressType;
 
 /// The server's error for a statement that it does not know.
@@ -54,6 +54,34 @@ impl Server {
         &mut self.connection
     }
 
+    /// A name that no other server of a replication group has: MySQL's `server_uuid`, MariaDB's `server_id`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn identity(&mut self) -> Result<String> {
+        if self.is_mariadb {
+            let id: Option<u32> = self.query_first("SELECT @@global.server_id").await?;
+            return Ok(format!("mariadb:{}", id.unwrap_or_default()));
+        }
+        let uuid: Option<String> = self.query_first("SELECT @@global.server_uuid").await?;
+        Ok(format!("mysql:{}", uuid.unwrap_or_default()))
+    }
+
+    /// MySQL's transactions that are executed; `None` without GTIDs and on MariaDB.
+    pub(crate) async fn executed(&mut self) -> Result<Option<MySqlGtids>> {
+        if self.is_mariadb {
+            return Ok(None);
+        }
+        let asked = self.query_first("SELECT @@global.gtid_mode, @@global.gtid_executed").await?;
+        match asked {
+            Some((mode, executed)) if mode == "ON" => {
+                let executed: String = executed;
+                Ok(Some(executed.parse()?))
+            }
+            None | Some::<(String, String)>(_) => Ok(None),
+        }
+    }
+
     /// A low mark: only transactions are in it that every SELECT after this call sees.
     ///
     /// MySQL counts a transaction as executed after it is visible; MariaDB says where a snapshot stands, while its
@@ -63,17 +91,12 @@ impl Server {
     /// `Invalid` when the source has no GTIDs or no binary log; else as [`connect`](Self::connect).
     pub async fn low_mark(&mut self) -> Result<Position> {
         if !self.is_mariadb {
-            let asked = self.query_first("SELECT @@global.gtid_mode, @@global.gtid_executed").await?;
-            return match asked {
-                Some((mode, executed)) if mode == "ON" => {
-                    let executed: String = executed;
-                    Ok(Position::at_gtids(Gtids::MySql(executed.parse()?)))
-                }
-                None | Some::<(String, String)>(_) => Err(Error::new(
-                    ErrorKind::Invalid,
-                    "the source has no GTIDs; on it set gtid_mode = ON and enforce_gtid_consistency = ON",
-                )),
-            };
+            let executed = self.executed().await?.ok_or_else(|| {
+                let text =
+                    "the source has no GTIDs; on it set gtid_mode = ON and enforce_gtid_consistency = ON";
+                Error::new(ErrorKind::Invalid, text)
+            })?;
+            return Ok(Position::at_gtids(Gtids::MySql(executed)));
         }
         let started = self.connection.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await;
         started.map_err(|error| failed("a snapshot", error))?;

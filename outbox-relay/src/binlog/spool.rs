@@ -101,7 +101,7 @@ impl Spool {
         Ok(self.entries.iter().flat_map(|entry| match self.rows(entry) {
             Ok((rows, blame)) => {
                 let rows = rows.map(move |row| row.map_err(|error| blame.error(error)));
-                Box::new(rows) as Box<dyn Iterator<Item = _>>
+                Box::new(rows) as Box<dyn Iterator<Item = _> + Send>
             }
             Err(error) => Box::new(std::iter::once(Err(error))),
         }))

@@ -12,14 +12,14 @@ use crate::relay::Resettings;
 pub(super) fn on_signal(
     mut config: Config,
     file: PathBuf,
-    relay: Resettings,
+    relay: Option<Resettings>,
     token: Option<watch::Sender<Secret>>,
 ) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload(&mut config, &file, &relay, token.as_ref());
+            reload(&mut config, &file, relay.as_ref(), token.as_ref());
         }
     });
     Ok(())
@@ -29,7 +29,7 @@ pub(super) fn on_signal(
 pub(super) fn on_signal(
     _: Config,
     _: PathBuf,
-    _: Resettings,
+    _: Option<Resettings>,
     _: Option<watch::Sender<Secret>>,
 ) -> std::io::Result<()> {
     Ok(())
@@ -39,7 +39,7 @@ pub(super) fn on_signal(
 fn reload(
     config: &mut Config,
     file: &std::path::Path,
-    relay: &Resettings,
+    relay: Option<&Resettings>,
     token: Option<&watch::Sender<Secret>>,
 ) {
     use crate::config::{self, Environment};
@@ -53,7 +53,9 @@ fn reload(
     let changes = crate::reload::compare(config, &new);
     for outbox in &changes.outboxes {
         tracing::info!(outbox = outbox.name, "reload: the pipe starts again with its new settings");
-        relay.reset(outbox.clone());
+        if let Some(relay) = relay {
+            relay.reset(outbox.clone());
+        }
     }
     if let (Some(new), Some(token)) = (&changes.token, token) {
         tracing::info!("reload: admin.token is another one");

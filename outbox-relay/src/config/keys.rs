@@ -12,6 +12,10 @@ pub(super) enum Value {
     /// An integer, or text with a unit.
     Bytes,
     OneOf(&'static [&'static str]),
+    /// A list of texts; in the environment one text, with commas between.
+    Texts,
+    /// A list of tables with the keys of this section.
+    Sections(&'static str),
 }
 
 /// A key: its section, its name, its value.
@@ -20,10 +24,7 @@ pub(super) type Key = (&'static str, &'static str, Value);
 /// Sections that are single tables.
 pub(super) const TABLES: &[&str] = &["admin", "broker"];
 /// Sections that come any number of times.
-pub(super) const LISTS: &[&str] = &["outbox", "subscriber"];
-/// Sections that the design has and this version does not.
-pub(super) const LATER: &[(&str, &str)] =
-    &[("replication", "replication is not built yet; take the section out")];
+pub(super) const LISTS: &[&str] = &["outbox", "subscriber", "replication"];
 
 pub(super) const KEYS: &[Key] = &[
     ("admin", "listen", Value::Text),
@@ -59,6 +60,28 @@ pub(super) const KEYS: &[Key] = &[
     ("subscriber", "ca", Value::Text),
     ("subscriber", "client_certificate", Value::Text),
     ("subscriber", "client_key", Value::Text),
+    ("replication", "name", Value::Text),
+    ("replication", "source", Value::Secret),
+    ("replication", "source_tls", Value::Bool),
+    ("replication", "source_ca", Value::Text),
+    ("replication", "source_client_certificate", Value::Text),
+    ("replication", "source_client_key", Value::Text),
+    ("replication", "target", Value::Secret),
+    ("replication", "target_tls", Value::Bool),
+    ("replication", "target_ca", Value::Text),
+    ("replication", "target_client_certificate", Value::Text),
+    ("replication", "target_client_key", Value::Text),
+    ("replication", "server_id", Value::Integer),
+    ("replication", "hash_key", Value::Secret),
+    ("replication", "memory_bytes", Value::Bytes),
+    ("replication", "chunk_bytes", Value::Bytes),
+    ("replication", "table", Value::Sections("replication.table")),
+    ("replication.table", "source", Value::Text),
+    ("replication.table", "target", Value::Text),
+    ("replication.table", "columns", Value::Texts),
+    ("replication.table", "where", Value::Text),
+    ("replication.table", "key", Value::Texts),
+    ("replication.table", "create", Value::Bool),
 ];
 
 /// The value of a key of a section.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::{Table, Value as Toml};
 
-use super::keys::{self, LATER, LISTS, TABLES, Value};
+use super::keys::{self, LISTS, TABLES, Value};
 use super::value::{ByteSize, Interval};
 use super::{Config, Problems};
 
@@ -101,6 +101,16 @@ fn overlay(table: &mut Table, environment: &Environment, problems: &mut Vec<Stri
                     .and_then(|index| element(list, index))
                     .is_some_and(|item| place(item, key, value))
             }
+            [section, index, inner, number, key] if LISTS.contains(&section) => {
+                let list = table.entry(section).or_insert_with(|| Toml::Array(Vec::new()));
+                let item = index.parse().ok().and_then(|index| element(list, index));
+                let inner = item
+                    .and_then(Toml::as_table_mut)
+                    .map(|table| table.entry(inner).or_insert_with(|| Toml::Array(Vec::new())));
+                inner
+                    .and_then(|list| element(list, number.parse().ok()?))
+                    .is_some_and(|item| place(item, key, value))
+            }
             _ => false,
         };
         if !is_placed {
@@ -130,7 +140,6 @@ fn check_sections(table: &mut Table, environment: &Environment, problems: &mut V
     let sections: Vec<String> = table.keys().cloned().collect();
     for section in sections {
         let name = section.as_str();
-        let later = LATER.iter().find(|(known, _)| *known == name);
         let is_right = match table.get_mut(name) {
             Some(Toml::Table(inside)) if TABLES.contains(&name) => {
                 check_keys(name, name, inside, environment, problems);
@@ -150,14 +159,13 @@ fn check_sections(table: &mut Table, environment: &Environment, problems: &mut V
             continue;
         }
         table.remove(name);
-        problems.push(match later {
-            Some((_, why)) => format!("{name}: {why}"),
-            None if TABLES.contains(&name) => format!("{name}: write it as a section [{name}]"),
-            None if LISTS.contains(&name) => format!("{name}: write it as a section [[{name}]]"),
-            None => {
-                let known = TABLES.iter().chain(LISTS).copied();
-                format!("{name}: unknown section; {}", keys::meant(name, known))
-            }
+        problems.push(if TABLES.contains(&name) {
+            format!("{name}: write it as a section [{name}]")
+        } else if LISTS.contains(&name) {
+            format!("{name}: write it as a section [[{name}]]")
+        } else {
+            let known = TABLES.iter().chain(LISTS).copied();
+            format!("{name}: unknown section; {}", keys::meant(name, known))
         });
     }
 }
@@ -172,6 +180,16 @@ fn check_keys(
     let names: Vec<String> = table.keys().cloned().collect();
     for name in names {
         let checked = match (keys::find(section, &name), table.remove(&name)) {
+            (Some(Value::Sections(inner)), Some(Toml::Array(mut list)))
+                if list.iter().all(Toml::is_table) =>
+            {
+                for (number, item) in list.iter_mut().enumerate() {
+                    if let Toml::Table(inside) = item {
+                        check_keys(inner, &format!("{path}.{name}[{number}]"), inside, environment, problems);
+                    }
+                }
+                Ok(Toml::Array(list))
+            }
             (Some(kind), Some(value)) => check_value(kind, value, environment),
             _ => Err(format!("unknown key; {}", keys::meant(&name, keys::names(section)))),
         };
@@ -220,6 +238,13 @@ fn check_value(kind: Value, value: Toml, environment: &Environment) -> Result<To
                 Err(format!("{text:?} is not one of {}", choices.join(", ")))
             }
         }
+        (Value::Texts, Toml::String(text)) => {
+            Ok(text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>().into())
+        }
+        (Value::Texts, Toml::Array(list)) if list.iter().all(Toml::is_str) => {
+            let texts = list.iter().filter_map(Toml::as_str).map(|text| expand(text, environment));
+            Ok(texts.collect::<Result<Vec<_>, _>>()?.into())
+        }
         (Value::Interval, Toml::Integer(number)) => {
             Err(format!("{number} has no unit; write it as \"250ms\" or \"10s\""))
         }
@@ -232,6 +257,8 @@ fn wanted(kind: Value) -> &'static str {
         Value::Bool => "boolean (true or false)",
         Value::Integer => "whole number",
         Value::Bytes => "size (a number of bytes, or \"8 MiB\")",
+        Value::Texts => "list of texts",
+        Value::Sections(_) => "list of sections [[…]]",
         _ => "text in quotes",
     }
 }
@@ -323,8 +350,9 @@ mod tests {
         assert_eq!(config.outbox[0].batch_rows, 7);
         assert_eq!(config.outbox[1].name, "order");
         for (section, name, _) in keys::KEYS {
-            let index = if LISTS.contains(section) { "0__" } else { "" };
-            let variable = format!("OUTBOX_{section}__{index}{name}").to_ascii_uppercase();
+            let index = if LISTS.contains(section) || section.contains('.') { "0__" } else { "" };
+            let path = section.replace('.', "__0__");
+            let variable = format!("OUTBOX_{path}__{index}{name}").to_ascii_uppercase();
             let found = problems(SMALL, &Environment::of([(variable.as_str(), "${missing}")]));
             assert!(
                 found.contains(&format!("{name}: the environment variable missing is not set")),
@@ -357,9 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_is_refused_in_clear_words() {
-        let found = problems(&format!("{SMALL}\n[[replication]]\nname = \"order\""), &Environment::default());
-        assert!(found.contains("replication is not built yet"), "{found}");
+    fn a_mode_that_nothing_rings_for_is_refused_in_clear_words() {
         let found = problems(&format!("{SMALL}\nmode = \"tail\""), &Environment::default());
         assert!(found.contains("outbox[0].mode: \"tail\" needs a server"), "{found}");
     }

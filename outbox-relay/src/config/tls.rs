@@ -1,8 +1,8 @@
-//! The keys for TLS, of the broker and of an outbox's database: what is wrong with them, and whom they trust.
+//! The keys for TLS, of the broker, of an outbox's database and of both sides of a replication: what is wrong with them, and whom they trust.
 
 use std::path::PathBuf;
 
-use super::{Auth, BrokerConfig, OutboxConfig, SubscriberConfig};
+use super::{Auth, BrokerConfig, OutboxConfig, ReplicationConfig, SubscriberConfig};
 
 /// CA, client certificate, its key.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,36 @@ impl SubscriberConfig {
     /// What is wrong with its keys for TLS.
     pub(super) fn tls_problems(&self) -> Vec<String> {
         problems(self.tls, "tls = true", self.files())
+    }
+}
+
+impl ReplicationConfig {
+    fn source_files(&self) -> TlsFiles<'_> {
+        TlsFiles([&self.source_ca, &self.source_client_certificate, &self.source_client_key])
+    }
+
+    fn target_files(&self) -> TlsFiles<'_> {
+        TlsFiles([&self.target_ca, &self.target_client_certificate, &self.target_client_key])
+    }
+
+    /// What is wrong with its keys for TLS.
+    pub(super) fn tls_problems(&self) -> Vec<String> {
+        let source = problems(self.source_tls, "source_tls = true", self.source_files());
+        let target = problems(self.target_tls, "target_tls = true", self.target_files());
+        let named = |side: &'static str| move |problem: String| format!("{side}_{problem}");
+        source.into_iter().map(named("source")).chain(target.into_iter().map(named("target"))).collect()
+    }
+
+    /// Whom it trusts as the source, and as whom it shows itself there; nobody without `source_tls`.
+    #[cfg(all(feature = "binlog", feature = "tls"))]
+    pub(crate) fn source_trust(&self) -> Option<outbox_core::tls::Tls> {
+        self.source_tls.then(|| self.source_files().trust())
+    }
+
+    /// The same of the target.
+    #[cfg(all(feature = "binlog", feature = "tls"))]
+    pub(crate) fn target_trust(&self) -> Option<outbox_core::tls::Tls> {
+        self.target_tls.then(|| self.target_files().trust())
     }
 }
 

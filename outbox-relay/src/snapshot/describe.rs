@@ -1,5 +1,6 @@
 //! A table as the source's `information_schema` has it today; the same as the binary log says of its newest rows.
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
 
@@ -28,11 +29,15 @@ type Answer =
 /// `Outage` when the server cannot be reached, `Database` when it refuses, `Invalid` when a column has a type that
 /// is not known here.
 pub async fn describe(server: &mut Server, database: &str, name: &str) -> Result<Option<Table>> {
+    describe_by(server.connection(), database, name).await
+}
+
+/// The same by any connection.
+pub(crate) async fn describe_by(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Table>> {
     let failed = |error: mysql_async::Error| {
         let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
         Error::new(kind, format!("describing {database}.{name}: {error}"))
     };
-    let connection = server.connection();
     let columns: Vec<Answer> = connection
         .exec(
             "SELECT COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, \

@@ -4,6 +4,7 @@ use mysql_async::Value as Answer;
 use outbox_core::{Error, ErrorKind, Result};
 
 use crate::change::{ColumnType, Date, DateTime, Row, Table, Value};
+use crate::replication::sql::quoted;
 
 const DAY_US: i64 = 24 * HOUR_US;
 const HOUR_US: i64 = 3600 * SECOND_US;
@@ -12,8 +13,7 @@ const SECOND_US: i64 = 1_000_000;
 /// The columns of a table for a SELECT, in its order, for [`row`]. It has to run as a prepared statement, in a
 /// session as [`Server::connect`](crate::binlog::Server::connect) makes it.
 pub fn select_list(table: &Table) -> String {
-    let quoted: Vec<_> =
-        table.columns.iter().map(|column| format!("`{}`", column.name.replace('`', "``"))).collect();
+    let quoted: Vec<_> = table.columns.iter().map(|column| quoted(&column.name)).collect();
     quoted.join(", ")
 }
 
@@ -86,7 +86,7 @@ fn value(kind: &ColumnType, answer: Answer) -> Option<Value> {
 }
 
 /// Days from 1970-01-01, which is 719,528 days after the year 0's first.
-fn days(year: u16, month: u8, day: u8) -> i64 {
+pub(crate) fn days(year: u16, month: u8, day: u8) -> i64 {
     // Counted from March, so that the leap day is the year's last.
     let (year, month) =
         if month > 2 { (i64::from(year), month - 3) } else { (i64::from(year) - 1, month + 9) };

@@ -26,8 +26,8 @@ mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
-#[cfg(all(feature = "tls", any(feature = "mysql", feature = "postgres")))]
-mod tls;
+#[cfg(all(feature = "tls", any(feature = "binlog", feature = "mysql", feature = "postgres")))]
+pub(crate) mod tls;
 
 use self::connect::Connection;
 #[cfg(feature = "rabbitmq")]

@@ -38,6 +38,15 @@ async fn read<T: Send + 'static>(
 /// A connection to MySQL or MariaDB, which is set up as diesel-async does it.
 #[cfg(feature = "mysql")]
 pub(super) async fn mysql(url: &str, tls: &Tls) -> Result<diesel_async::AsyncMysqlConnection> {
+    let opts = mysql_async::Opts::from_url(url).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+    let opts = mysql_async::OptsBuilder::from_opts(opts).stmt_cache_size(0).client_found_rows(true);
+    let connection = mysql_bare(opts, tls).await?;
+    diesel_async::AsyncMysqlConnection::try_from(connection).await.map_err(super::connect::refused)
+}
+
+/// A connection to MySQL or MariaDB as the driver makes it.
+#[cfg(any(feature = "binlog", feature = "mysql"))]
+pub(crate) async fn mysql_bare(opts: mysql_async::OptsBuilder, tls: &Tls) -> Result<mysql_async::Conn> {
     use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
     // mysql_async takes the provider of the process; where the process has set one, that one stays.
@@ -55,10 +64,9 @@ pub(super) async fn mysql(url: &str, tls: &Tls) -> Result<diesel_async::AsyncMys
         let identity = ClientIdentity::new(certificate.to_owned().into(), key.to_owned().into());
         ssl = ssl.with_client_identity(Some(identity));
     }
-    let opts = Opts::from_url(url).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+    let opts = Opts::from(opts);
     let host = opts.ip_or_hostname().to_owned();
-    let opts = OptsBuilder::from_opts(opts).ssl_opts(ssl).stmt_cache_size(0).client_found_rows(true);
-    let connection = Conn::new(opts).await.map_err(|error| {
+    Conn::new(OptsBuilder::from_opts(opts).ssl_opts(ssl)).await.map_err(|error| {
         failure(&error, tls, &host).unwrap_or_else(|| match error {
             mysql_async::Error::Server(said) => said_by_server(said.message),
             mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => without(),
@@ -69,8 +77,7 @@ pub(super) async fn mysql(url: &str, tls: &Tls) -> Result<diesel_async::AsyncMys
             ),
             other => Error::new(ErrorKind::Outage, other.to_string()),
         })
-    })?;
-    diesel_async::AsyncMysqlConnection::try_from(connection).await.map_err(super::connect::refused)
+    })
 }
 
 /// A connection to PostgreSQL.

@@ -1,0 +1,63 @@
+//! The task that writes to the target: one order at a time, so that the next group is gathered meanwhile.
+
+use outbox_core::Result;
+use tokio::sync::mpsc;
+
+use super::compact::Group;
+use super::state::{Checkpoint, CopyState, PauseState};
+use super::target::{Applied, Target};
+
+/// What the target is asked for.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time")]
+pub(super) enum Order {
+    Apply(Group, Checkpoint),
+    /// What others have written to the tables of state; with a checkpoint that is renewed if it is old.
+    Look(Option<Checkpoint>),
+}
+
+/// What has come of an order.
+#[derive(Debug)]
+pub(super) enum Report {
+    Applied(Applied),
+    Looked(Look),
+}
+
+/// What stands in the tables of state.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) pause: Option<PauseState>,
+    pub(super) copies: Vec<CopyState>,
+    /// How many rows of which copies.
+    pub(super) set_aside: Vec<(String, u64)>,
+}
+
+/// Does what it is asked for, until nobody asks any more or something fails.
+pub(super) async fn serve(
+    mut target: Target,
+    mut orders: mpsc::Receiver<Order>,
+    reports: mpsc::Sender<Result<Report>>,
+) {
+    while let Some(order) = orders.recv().await {
+        let report = obey(&mut target, order).await;
+        let is_end = report.is_err();
+        if reports.send(report).await.is_err() || is_end {
+            return;
+        }
+    }
+}
+
+async fn obey(target: &mut Target, order: Order) -> Result<Report> {
+    match order {
+        Order::Apply(group, checkpoint) => target.apply(group, &checkpoint).await.map(Report::Applied),
+        Order::Look(checkpoint) => {
+            if let Some(checkpoint) = checkpoint {
+                target.idle(&checkpoint).await?;
+            }
+            let pause = target.state().pause_state().await?;
+            let copies = target.copies().await?;
+            let set_aside = target.state().set_aside().await?;
+            Ok(Report::Looked(Look { pause, copies, set_aside }))
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What `information_schema` says of a table, for plans: keys, collations, defaults.
+
+use std::sync::Arc;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use outbox_core::{Error, ErrorKind, Result};
+
+use crate::change::Table;
+use crate::snapshot;
+
+/// A table as `information_schema` has it today, with more than its rows' values need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFacts {
+    /// Its columns and its primary key.
+    pub table: Arc<Table>,
+    /// What else there is of each column, in the same order.
+    pub columns: Vec<ColumnFacts>,
+    /// All unique keys, the primary key first where there is one.
+    pub unique_keys: Vec<UniqueKey>,
+    /// The tables of the same database that its foreign keys point to.
+    pub references: Vec<String>,
+    /// Whether the server is MariaDB.
+    pub is_mariadb: bool,
+}
+
+/// What is not in [`Column`](crate::change::Column).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnFacts {
+    /// The type in SQL: `decimal(10,2) unsigned`.
+    pub column_type: String,
+    /// The collation of text.
+    pub collation: Option<String>,
+    /// Whether the server computes it.
+    pub is_generated: bool,
+    /// Whether an INSERT may leave it out.
+    pub has_default: bool,
+}
+
+/// A unique key of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueKey {
+    /// Its name.
+    pub name: String,
+    /// Its parts, in order.
+    pub parts: Vec<KeyPart>,
+}
+
+/// A part of a [`UniqueKey`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPart {
+    /// The ordinal of a column.
+    Column(usize),
+    /// The first characters or bytes of the column of this ordinal.
+    Prefix(usize),
+    /// An expression over these columns, as far as its text names them.
+    Expression(Vec<usize>),
+}
+
+type Answer = (String, String, Option<String>, Option<String>, Option<String>, String, String);
+
+impl TableFacts {
+    /// The table of this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`describe`](crate::snapshot::describe).
+    pub async fn describe(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Self>> {
+        let Some(table) = snapshot::describe_by(connection, database, name).await? else { return Ok(None) };
+        let failed = |error: mysql_async::Error| {
+            let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
+            Error::new(kind, format!("describing {database}.{name}: {error}"))
+        };
+        let of_table = (database, name);
+        let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(failed)?;
+        let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
+        let sql = "SELECT COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, GENERATION_EXPRESSION, COLUMN_DEFAULT, \
+                   IS_NULLABLE, EXTRA FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? \
+                   ORDER BY ORDINAL_POSITION";
+        let answers: Vec<Answer> = connection.exec(sql, of_table).await.map_err(failed)?;
+        // MySQL alone has keys over expressions; MariaDB has them over generated columns, as MySQL too.
+        let expression = if is_mariadb { "NULL" } else { "EXPRESSION" };
+        let sql = format!(
+            "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART, {expression} FROM information_schema.STATISTICS \
+             WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 \
+             ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
+        );
+        let parts: Vec<(String, Option<String>, Option<u64>, Option<String>)> =
+            connection.exec(sql, of_table).await.map_err(failed)?;
+        let sql = "SELECT DISTINCT REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
+                   WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND REFERENCED_TABLE_SCHEMA = TABLE_SCHEMA";
+        let references: Vec<String> = connection.exec(sql, of_table).await.map_err(failed)?;
+        let generated = |name: &str| {
+            let answer = answers.iter().find(|answer| answer.0 == name)?;
+            answer.3.as_deref().filter(|expression| !expression.is_empty())
+        };
+        let mut unique_keys: Vec<UniqueKey> = Vec::new();
+        for (key, column, prefix, expression) in parts {
+            let part = match (column, expression) {
+                (Some(column), _) => match (table.ordinal(&column), generated(&column)) {
+                    (Some(_), Some(expression)) => KeyPart::Expression(named(&table, expression)),
+                    (Some(ordinal), None) if prefix.is_some() => KeyPart::Prefix(ordinal),
+                    (Some(ordinal), None) => KeyPart::Column(ordinal),
+                    (None, _) => continue,
+                },
+                (None, Some(expression)) => KeyPart::Expression(named(&table, &expression)),
+                (None, None) => continue,
+            };
+            match unique_keys.last_mut().filter(|last| last.name == key) {
+                Some(last) => last.parts.push(part),
+                None => unique_keys.push(UniqueKey { name: key, parts: vec![part] }),
+            }
+        }
+        let columns =
+            answers.into_iter().map(|(_, column_type, collation, generation, default, nullable, extra)| {
+                ColumnFacts {
+                    column_type,
+                    collation,
+                    is_generated: generation.is_some_and(|expression| !expression.is_empty()),
+                    has_default: nullable == "YES" || default.is_some() || extra.contains("auto_increment"),
+                }
+            });
+        let columns = columns.collect();
+        Ok(Some(Self { table: Arc::new(table), columns, unique_keys, references, is_mariadb }))
+    }
+}
+
+/// The columns that an expression names; the servers put names in backticks.
+fn named(table: &Table, expression: &str) -> Vec<usize> {
+    let is_named = |name: &str| expression.contains(&super::sql::quoted(name));
+    (0..table.columns.len()).filter(|ordinal| is_named(&table.columns[*ordinal].name)).collect()
+}

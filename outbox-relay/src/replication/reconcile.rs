@@ -1,0 +1,139 @@
+//! The end of a window: the target's rows in its range become those that were read, but for what the stream has
+//! touched meanwhile, which is newer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mysql_async::prelude::Queryable as _;
+
+use super::compact::{ClosedWindow, Entry};
+use super::plan::{CopyPlan, Key, Projected};
+use super::session::failed;
+use super::sql::{self, literal, quoted};
+use super::write::{Trouble, Writer, key_names, key_sql};
+use crate::snapshot;
+
+/// Rows of the target that are looked at together.
+const PAGE_ROWS: usize = 2000;
+
+impl Writer<'_> {
+    pub(super) async fn reconcile(&mut self, at: usize, window: &ClosedWindow) -> Result<(), Trouble> {
+        let plan = Arc::clone(&self.plans[at]);
+        let mut fresh: HashMap<Key, Entry> = HashMap::new();
+        for row in &window.rows {
+            let key = plan.key(row);
+            if !window.touched.contains(&key) {
+                fresh.insert(key, Entry { before: None, after: Some(row.clone()), was_gone: false });
+            }
+        }
+        let is_all = window.after.is_none() && window.through.is_none();
+        // Where the target sorts otherwise, a range of keys would be other rows there.
+        if plan.has_source_order || is_all {
+            let mut after = window.after.clone();
+            loop {
+                let page = self.page(at, &plan, after.as_ref(), window.through.as_ref()).await?;
+                let is_last = page.len() < PAGE_ROWS;
+                after = page.last().map(|row| plan.key(row));
+                let mut gone: HashMap<Key, Entry> = HashMap::new();
+                for row in page {
+                    let key = plan.key(&row);
+                    match fresh.get_mut(&key) {
+                        Some(entry) if entry.after.as_ref() == Some(&row) => {
+                            fresh.remove(&key);
+                        }
+                        Some(entry) => entry.before = Some(row),
+                        None if window.touched.contains(&key) => {}
+                        None => {
+                            gone.insert(key, Entry { before: Some(row), after: None, was_gone: true });
+                        }
+                    }
+                }
+                self.write_one(at, gone).await?;
+                if is_last {
+                    break;
+                }
+            }
+        }
+        self.write_one(at, fresh).await?;
+        let Some(progress) = &window.progress else { return Ok(()) };
+        let mut update = format!("update outbox_copy set rows_copied = rows_copied + {}", progress.rows);
+        if let Some(key) = &progress.after_key {
+            update.push_str(", after_key = ");
+            sql::text(&mut update, &sql::to_json(&key.0));
+        }
+        if progress.is_last {
+            update.push_str(", state = 'ready', reason = null, ready_at = utc_timestamp(6)");
+        }
+        let update = format!("{update} where {} and state <> 'held'", self.of_copy(at));
+        self.state(&update).await.map(drop)
+    }
+
+    async fn write_one(&mut self, at: usize, rows: HashMap<Key, Entry>) -> Result<(), Trouble> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut of: Vec<_> = self.plans.iter().map(|_| HashMap::new()).collect();
+        of[at] = rows;
+        self.write(&of).await
+    }
+
+    /// The target's next rows of a range, in its order, locked.
+    async fn page(
+        &mut self,
+        at: usize,
+        plan: &CopyPlan,
+        after: Option<&Key>,
+        through: Option<&Key>,
+    ) -> Result<Vec<Projected>, Trouble> {
+        let order: Vec<_> =
+            plan.image.primary_key.iter().map(|at| quoted(&plan.image.columns[*at].name)).collect();
+        let sql = format!(
+            "select {} from {} where {} order by {} limit {PAGE_ROWS} for update",
+            snapshot::select_list(&plan.image),
+            quoted(&plan.image.name),
+            range(plan, after, through),
+            order.join(", ")
+        );
+        // By the binary protocol: the other one rounds.
+        let answers: Vec<mysql_async::Row> = match self.connection.exec(sql, ()).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let why = failed(&format!("reading table {}", plan.image.name), &error);
+                let trouble =
+                    if why.is_outage() { Trouble::Wait(why) } else { Trouble::Copy(at, why.to_string()) };
+                return Err(trouble);
+            }
+        };
+        let rows =
+            answers.into_iter().map(|answer| snapshot::row(&plan.image, answer).map(|row| Projected(row.0)));
+        rows.collect::<outbox_core::Result<_>>().map_err(|error| Trouble::Copy(at, error.to_string()))
+    }
+}
+
+/// The keys of the copy after one and up to another.
+fn range(plan: &CopyPlan, after: Option<&Key>, through: Option<&Key>) -> String {
+    let mut conditions = Vec::new();
+    for (name, value) in plan.key_constants() {
+        let mut sql = format!("{} = ", quoted(name));
+        if let Some(column) = plan.image.columns.iter().find(|column| column.name == name) {
+            literal(&mut sql, value, &column.kind);
+        }
+        conditions.push(sql);
+    }
+    let is_single = plan.image.primary_key.len() == 1;
+    for (key, comparison) in [(after, ">"), (through, "<=")] {
+        let Some(key) = key else { continue };
+        conditions.push(format!("{} {comparison} {}", key_names(plan), key_sql(plan, key, is_single)));
+        if is_single {
+            continue;
+        }
+        // Servers find a range of an index by its first column, not by a row of them.
+        let column = &plan.image.columns[plan.image.primary_key[0]];
+        let mut sql = format!("{} {}= ", quoted(&column.name), &comparison[..1]);
+        if let Some(first) = key.0.first() {
+            literal(&mut sql, first, &column.kind);
+            conditions.push(sql);
+        }
+    }
+    if conditions.is_empty() { "true".to_owned() } else { conditions.join(" and ") }
+}
