@@ -158,7 +158,7 @@ pub const OUTBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/outbox"),
     postgres: || embedded!("migrations/postgres/outbox"),
     sqlite: || embedded!("migrations/sqlite/outbox"),
-    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause"),
+    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause", "0000-outbox-0006_unclean"),
 };
 
 /// `inbox`, `inbox_held`, `copy_deleted` and `copy_source`, for the database of a subscriber.
@@ -212,7 +212,7 @@ impl Migrated for diesel::sqlite::Sqlite {
 ///
 /// let mut connection = diesel::SqliteConnection::establish(":memory:")?;
 /// let versions = migrate::run(&mut connection, &migrate::OUTBOX)?;
-/// assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004"]);
+/// assert_eq!(versions, ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004", "0000outbox0006"]);
 /// assert!(migrate::run(&mut connection, &migrate::OUTBOX)?.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```

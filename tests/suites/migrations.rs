@@ -17,7 +17,8 @@ use crate::harness::{Server, TestDatabase, until};
 
 type Backend = <super::Connection as diesel::Connection>::Backend;
 
-const OUTBOX_VERSIONS: [&str; 4] = ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004"];
+const OUTBOX_VERSIONS: [&str; 5] =
+    ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004", "0000outbox0006"];
 
 #[test]
 fn up_twice_down_and_up() {

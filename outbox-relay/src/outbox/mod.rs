@@ -50,7 +50,7 @@ use self::lease::Leases;
 #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
 use self::store::Kind;
 use self::store::{Database, Failure, Store};
-use self::work::{Limits, Outcome, Read, Work};
+use self::work::{Careful, Limits, Outcome, Read, Work};
 
 /// The longest error text kept with a key.
 pub const ERROR_CHARS_MAX: usize = 1000;
@@ -80,6 +80,8 @@ pub struct OutboxSource {
     delivering_ids: Vec<i64>,
     /// Keys that failed since `ahead` was asked for.
     failed: HashSet<String>,
+    /// The row whose try was written down because it may be the end of this relay.
+    started: Option<i64>,
     /// Confirmed and refused, not yet written.
     work: Work,
     /// Filled while somebody is told of rows.
@@ -132,6 +134,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result
         delivering: BTreeMap::new(),
         delivering_ids: Vec::new(),
         failed: HashSet::new(),
+        started: None,
         work: Work::default(),
         #[cfg(all(feature = "mysql", feature = "binlog"))]
         seen: None,
@@ -252,6 +255,11 @@ impl OutboxSource {
         if let Some(seen) = &self.seen {
             seen.note(read.items.iter().map(Item::id));
         }
+        self.started = read.started.or(self.started);
+        if let Some(parked) = &read.parked {
+            warn!(outbox = &*self.name, "parked: {parked}");
+            self.status.set_error(parked.clone());
+        }
         self.limits.learn(&read);
         self.ahead = if is_stale { Read::default() } else { read };
         let failed = std::mem::take(&mut self.failed);
@@ -264,8 +272,19 @@ impl OutboxSource {
         let Some(store) = self.store.take() else { return };
         let work = std::mem::take(&mut self.work);
         self.task_buckets = work.buckets();
-        let asked = work::Asked { held, except: self.delivering_ids.clone(), limits: self.limits };
+        let limits = self.limits.halved(self.leases.caution());
+        let careful = self.is_careful().then_some(Careful {
+            attempts_max: self.retry.max_attempts,
+            started: self.started,
+        });
+        let asked = work::Asked { held, except: self.delivering_ids.clone(), limits, careful };
         self.task = Some(tokio::spawn(work::run(store, work, asked, self.origin.clone())));
+    }
+
+    /// Whether single rows are read, each after the one before is settled.
+    fn is_careful(&self) -> bool {
+        let caution = self.leases.caution();
+        caution > 0 && self.limits.halved(caution).is_single()
     }
 
     /// Hands out what was read, without what may not be published any more.
@@ -335,7 +354,11 @@ impl Source for OutboxSource {
                 Err(trouble) => (BTreeMap::new(), Some(trouble)),
             };
             if !self.work.is_empty() || !held.is_empty() {
-                self.start(held);
+                self.start(held.clone());
+                self.join().await?;
+            }
+            while self.ahead.parked.is_some() && !held.is_empty() {
+                self.start(held.clone());
                 self.join().await?;
             }
             if let Some(trouble) = trouble {
@@ -345,7 +368,8 @@ impl Source for OutboxSource {
         let is_more = self.ahead.more;
         let items = self.hand_out();
         if !items.is_empty() && (is_more || !self.work.is_empty()) {
-            let held = if is_more { self.leases.readable().unwrap_or_default() } else { BTreeMap::new() };
+            let is_ahead = is_more && !self.is_careful();
+            let held = if is_ahead { self.leases.readable().unwrap_or_default() } else { BTreeMap::new() };
             self.start(held);
         }
         self.tell_in_flight();
@@ -358,6 +382,7 @@ impl Source for OutboxSource {
     }
 
     async fn settle(&mut self, items: Vec<Item>, verdicts: Vec<Verdict>) -> Result<()> {
+        self.leases.survived();
         for (item, verdict) in items.iter().zip(verdicts) {
             match verdict {
                 Verdict::Done => self.work.confirm(item),

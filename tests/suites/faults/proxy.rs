@@ -42,8 +42,15 @@ struct Shared {
     opened: AtomicU64,
     /// Bytes to the server until all is cut; negative for never.
     fuse: AtomicI64,
-    /// What, once it has passed to the server, freezes its connection.
-    trap: watch::Sender<Option<&'static [u8]>>,
+    trap: watch::Sender<Option<Trap>>,
+}
+
+/// What, on its way to the server, freezes its connection.
+#[derive(Debug, Clone, Copy)]
+struct Trap {
+    text: &'static [u8],
+    /// Whether it arrives, and answers may come back.
+    passes: bool,
 }
 
 /// A listener of the test's own in front of a server.
@@ -98,16 +105,20 @@ impl Proxy {
 
     /// Leaves every connection half-open for good; new ones pass.
     pub(crate) fn freeze(&self) {
-        let opened = self.shared.opened.load(Ordering::SeqCst);
-        self.shared.rules.send_modify(|rules| rules.frozen_below = opened);
+        self.shared.freeze();
     }
 
     /// Freezes the next connection on which `text` goes to the server, once it has.
     pub(crate) fn freeze_behind(&self, text: &'static str) {
-        self.shared.trap.send_replace(Some(text.as_bytes()));
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), passes: true }));
     }
 
-    /// Whether what [`Self::freeze_behind`] waits for has passed.
+    /// Freezes every connection both ways once `text` is on its way to the server, which never gets it.
+    pub(crate) fn freeze_before(&self, text: &'static str) {
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), passes: false }));
+    }
+
+    /// Whether what [`Self::freeze_behind`] or [`Self::freeze_before`] waits for has come.
     pub(crate) fn has_frozen(&self) -> bool {
         self.shared.trap.borrow().is_none()
     }
@@ -134,6 +145,21 @@ impl Shared {
     fn cut(&self) {
         let opened = self.opened.load(Ordering::SeqCst);
         self.rules.send_modify(|rules| rules.cut_below = opened);
+    }
+
+    fn freeze(&self) {
+        let opened = self.opened.load(Ordering::SeqCst);
+        self.rules.send_modify(|rules| rules.frozen_below = opened);
+    }
+
+    /// Whether the trap springs, if it is of this kind.
+    fn springs(&self, piece: &[u8], passes: bool) -> bool {
+        self.trap.send_if_modified(|trap| {
+            let is_in = |trap: &Trap| {
+                trap.passes == passes && piece.windows(trap.text.len()).any(|part| part == trap.text)
+            };
+            trap.take_if(|trap| is_in(trap)).is_some()
+        })
     }
 
     /// How much of `bytes` may pass before the fuse blows.
@@ -190,6 +216,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        if way == Way::ToServer && shared.springs(piece, false) {
+            shared.freeze();
+            continue;
+        }
         let is_last = way == Way::ToServer && {
             let rest = shared.burn(piece.len());
             piece = &piece[..rest.unwrap_or(piece.len())];
@@ -201,15 +231,6 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if is_last {
             shared.cut();
         }
-        if way == Way::ToServer {
-            shared.trap.send_if_modified(|trap| {
-                let is_in = trap.is_some_and(|text| piece.windows(text.len()).any(|part| part == text));
-                if is_in {
-                    *trap = None;
-                    frozen = true;
-                }
-                is_in
-            });
-        }
+        frozen |= way == Way::ToServer && shared.springs(piece, true);
     }
 }
