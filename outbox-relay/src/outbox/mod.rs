@@ -52,6 +52,9 @@ use self::store::Kind;
 use self::store::{Database, Failure, Store};
 use self::work::{Careful, Limits, Outcome, Read, Work};
 
+/// How often a batch is halved at most for a broker that is slow: it still fills the line.
+const SHRUNK_MAX: u32 = 5;
+
 /// The longest error text kept with a key.
 pub const ERROR_CHARS_MAX: usize = 1000;
 
@@ -82,6 +85,8 @@ pub struct OutboxSource {
     failed: HashSet<String>,
     /// The row whose try was written down because it may be the end of this relay.
     started: Option<i64>,
+    /// How often what is read at once is halved, since batches got no answer in time.
+    shrunk: u32,
     /// Confirmed and refused, not yet written.
     work: Work,
     /// Filled while somebody is told of rows.
@@ -135,6 +140,7 @@ pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result
         delivering_ids: Vec::new(),
         failed: HashSet::new(),
         started: None,
+        shrunk: 0,
         work: Work::default(),
         #[cfg(all(feature = "mysql", feature = "binlog"))]
         seen: None,
@@ -272,7 +278,7 @@ impl OutboxSource {
         let Some(store) = self.store.take() else { return };
         let work = std::mem::take(&mut self.work);
         self.task_buckets = work.buckets();
-        let limits = self.limits.halved(self.leases.caution());
+        let limits = self.limits.halved(self.leases.caution() + self.shrunk);
         let careful = self.is_careful().then_some(Careful {
             attempts_max: self.retry.max_attempts,
             started: self.started,
@@ -383,6 +389,7 @@ impl Source for OutboxSource {
 
     async fn settle(&mut self, items: Vec<Item>, verdicts: Vec<Verdict>) -> Result<()> {
         self.leases.survived();
+        self.shrunk = self.shrunk.saturating_sub(1);
         for (item, verdict) in items.iter().zip(verdicts) {
             match verdict {
                 Verdict::Done => self.work.confirm(item),
@@ -404,6 +411,8 @@ impl Source for OutboxSource {
     }
 
     fn abandon(&mut self, _: Vec<Item>) {
+        // A slow broker may never confirm as much as before within a lease.
+        self.shrunk = (self.shrunk + 1).min(SHRUNK_MAX);
         self.delivering.clear();
         self.delivering_ids.clear();
         // Both were read to follow what was not delivered.
