@@ -21,6 +21,8 @@ mod brokers;
 mod clocks;
 #[path = "deadly.rs"]
 mod deadly;
+#[path = "failover.rs"]
+mod failover;
 #[path = "kills.rs"]
 mod kills;
 #[path = "leases.rs"]

@@ -38,6 +38,8 @@ struct Rules {
 
 #[derive(Debug)]
 struct Shared {
+    /// Where new connections lead.
+    server: watch::Sender<SocketAddr>,
     rules: watch::Sender<Rules>,
     opened: AtomicU64,
     /// Bytes to the server until all is cut; negative for never.
@@ -63,12 +65,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// In front of the server of `url`; the URL that leads through it comes along.
     pub(crate) async fn before(url: &str) -> (Self, String) {
+        let server = address(url);
         let mut url = url::Url::parse(url).unwrap();
-        let server: SocketAddr =
-            format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
+            server: watch::channel(server).0,
             rules: watch::channel(Rules::default()).0,
             opened: AtomicU64::new(0),
             fuse: AtomicI64::new(-1),
@@ -78,12 +80,17 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = passing.opened.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(connect(client, server, number, Arc::clone(&passing)));
+                tokio::spawn(connect(client, number, Arc::clone(&passing)));
             }
         })
         .abort_handle();
         url.set_port(Some(port)).unwrap();
         (Self { shared, accepting }, url.to_string())
+    }
+
+    /// New connections lead to the server of this URL.
+    pub(crate) fn redirect(&self, url: &str) {
+        self.shared.server.send_replace(address(url));
     }
 
     /// Resets every connection; new ones pass.
@@ -172,7 +179,13 @@ impl Shared {
     }
 }
 
-async fn connect(client: TcpStream, server: SocketAddr, number: u64, shared: Arc<Shared>) {
+fn address(url: &str) -> SocketAddr {
+    let url = url::Url::parse(url).unwrap();
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap()
+}
+
+async fn connect(client: TcpStream, number: u64, shared: Arc<Shared>) {
+    let server = *shared.server.borrow();
     let Ok(server) = TcpStream::connect(server).await else { return };
     for socket in [&client, &server] {
         // So that the end is a reset, as a firewall or a crash makes it.
