@@ -160,7 +160,7 @@ pub const OUTBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/outbox"),
     postgres: || embedded!("migrations/postgres/outbox"),
     sqlite: || embedded!("migrations/sqlite/outbox"),
-    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause", "0000-outbox-0005_resync"),
+    scripts: scripts!("outbox": "0000-outbox-0001_outbox", "0000-outbox-0002_strict", "0000-outbox-0003_audit", "0000-outbox-0004_pause", "0000-outbox-0005_resync", "0000-outbox-0006_unclean"),
 };
 
 /// `inbox` and `inbox_…`, `copy_deleted`, `copy_source`, `copy_begun` and `copy_late`, for the database of a

@@ -201,7 +201,7 @@ pub struct OutboxConfig {
     pub client_key: Option<PathBuf>,
     /// How it is followed. Default `poll`; `tail` needs PostgreSQL, MySQL or MariaDB.
     pub mode: Mode,
-    /// How long a lease lasts without renewal, 1s to 10m. Default 10s.
+    /// How long a lease lasts without renewal, 200ms to 10m. Default 10s; under 2s a busy machine loses some.
     pub lease: Interval,
     /// Rows of one read, 1 to 10 000. Default 1000.
     pub batch_rows: u32,
@@ -331,8 +331,8 @@ impl OutboxConfig {
         check(name_is_right, "name: is needed, 1 to 100 of [a-z0-9_-]; it travels with every message");
         let lease = self.lease.get();
         check(
-            (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&lease),
-            "lease: 1s to 10m; shorter is lost by a slow statement, longer delays a takeover",
+            (Duration::from_millis(200)..=Duration::from_secs(600)).contains(&lease),
+            "lease: 200ms to 10m; shorter is lost by a slow statement, longer delays a takeover",
         );
         check((1..=10_000).contains(&self.batch_rows), "batch_rows: 1 to 10000");
         check(

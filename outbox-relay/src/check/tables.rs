@@ -8,7 +8,7 @@ use crate::outbox;
 use crate::outbox::store::{Kind, Question, Store};
 use crate::retry::{self, Side};
 
-/// What fails while a migration is pending that the relay itself can do without.
+/// What fails while a migration is pending.
 const NEEDED_FOR: &[(&str, &str)] = &[
     (
         "0000outbox0002",
@@ -17,6 +17,7 @@ const NEEDED_FOR: &[(&str, &str)] = &[
     ("0000outbox0003", "`dead replay` and `dead discard` fail without table outbox_audit"),
     ("0000outbox0004", "`pause` and `resume` fail without table outbox_pause"),
     ("0000outbox0005", "`resync` and `generation` fail without table outbox_resync"),
+    ("0000outbox0006", "this version of the relay does not start without column unclean of outbox_lease"),
 ];
 
 pub(super) async fn check(store: &mut Store, about: &mut About) {

@@ -32,11 +32,7 @@ pub struct Item {
 impl Item {
     /// The item of a row whose headers and payload are there.
     pub(super) fn of(origin: &Origin, epoch: i64, bucket: u16, head: Head) -> Self {
-        let key = format!(
-            "{}\0{}",
-            String::from_utf8_lossy(&head.aggregate_type),
-            String::from_utf8_lossy(&head.aggregate_id)
-        );
+        let key = key(&head.aggregate_type, &head.aggregate_id);
         // Attempts belong to the message that was refused; a later one of the key starts afresh.
         let is_same = head.head_id == Some(head.id);
         let attempts = head.attempts.filter(|_| is_same).unwrap_or_default();
@@ -79,7 +75,7 @@ impl Item {
 
     /// The key for people.
     pub(super) fn label(&self) -> String {
-        self.key.replacen('\0', " ", 1)
+        label_of(&self.key)
     }
 
     /// When the row was inserted, by the database's clock, in microseconds since 1970.
@@ -104,6 +100,20 @@ impl Item {
     pub fn take_frame(&mut self) -> Result<Frame, String> {
         self.frame.take().unwrap_or_else(|| Err("the message was taken out before".into()))
     }
+}
+
+/// A row's key.
+fn key(aggregate_type: &[u8], aggregate_id: &[u8]) -> String {
+    format!("{}\0{}", String::from_utf8_lossy(aggregate_type), String::from_utf8_lossy(aggregate_id))
+}
+
+/// A row's key for people.
+pub(super) fn label(aggregate_type: &[u8], aggregate_id: &[u8]) -> String {
+    label_of(&key(aggregate_type, aggregate_id))
+}
+
+fn label_of(key: &str) -> String {
+    key.replacen('\0', " ", 1)
 }
 
 fn frame(origin: &Origin, bucket: u16, head: Head) -> Result<Frame, String> {

@@ -38,6 +38,12 @@
 //! clock that is set back by more than a lease makes two owners until the next renewal: messages repeat, and
 //! the epoch keeps the settling apart.
 //!
+//! **Caution.** A relay that ends without giving its buckets back may have been ended by one of their messages. Each
+//! takeover of such a bucket is counted in its lease, and halves how many rows are read at once, down to one: then
+//! the start of each try is written down before it, as an attempt, so that the message that ends its relay is parked
+//! in the end. A batch that got its answer doubles the rows again; once they are as many as ever, the count is cleared.
+//! A bucket that is given back keeps its count, or relays that come and go would never get to the bottom of it.
+//!
 //! **Fair share.** With n relays alive each may hold ⌊64 ∕ n⌋ buckets, and the first (64 mod n) of them, by
 //! name, one more. A relay that holds more releases the rest; one that holds less takes what is free. Nobody
 //! takes from the living.
@@ -77,6 +83,8 @@ struct Now {
     in_flight: BTreeSet<u16>,
     valid_until: Option<Instant>,
     trouble: Option<String>,
+    /// How often what is read at once is halved.
+    caution: u32,
     /// Who has paused the outbox.
     pause: Option<String>,
 }
@@ -156,6 +164,35 @@ impl Leases {
     /// Asks the keeper to look at once: a settling statement found a lease gone.
     pub(crate) fn look_again(&self) {
         self.wake.notify_one();
+    }
+
+    /// How often what is read at once has to be halved.
+    pub(crate) fn caution(&self) -> u32 {
+        self.now().caution
+    }
+
+    /// A batch got its answer, and this relay lives.
+    pub(crate) fn survived(&self) {
+        let mut now = self.now();
+        if now.caution > 0 {
+            now.caution -= 1;
+            let is_over = now.caution == 0;
+            drop(now);
+            if is_over {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Takes unclean takeovers of what was not held before into account; to be called before
+    /// [`set_held`](Self::set_held). Whether all of them can be forgotten.
+    fn be_careful(&self, found: &super::store::Leases) -> bool {
+        let mut now = self.now();
+        let is_new = |bucket: &u16| now.held.get(bucket) != found.held.get(bucket);
+        let new = found.unclean.iter().filter(|(bucket, _)| is_new(bucket)).map(|(_, count)| *count).max();
+        // Halved more often it would not be less.
+        now.caution = now.caution.max(new.unwrap_or_default()).min(u32::BITS - 1);
+        now.caution == 0 && !found.unclean.is_empty()
     }
 
     /// Takes over what the database says.
@@ -309,6 +346,9 @@ impl Keeper {
             rows_at_most: backlog.rows_max().unsigned_abs(),
             oldest_seconds: backlog.oldest_ms.unwrap_or_default().max(0) as f64 / 1000.0,
         });
+        if self.leases.be_careful(&found) {
+            self.store.forgive().await?;
+        }
         let count = found.held.len();
         let lost = self.leases.set_held(found.held, before);
         if !lost.is_empty() {
@@ -408,6 +448,27 @@ mod tests {
         leases.set_in_flight(BTreeSet::new());
         assert_eq!(leases.take_releasable(), [3]);
         assert_eq!(leases.held(), [2].into());
+    }
+
+    #[tokio::test]
+    async fn takeovers_make_careful_until_batches_get_their_answers() {
+        let leases = Leases::new(Duration::from_secs(10));
+        let found = |epoch, unclean| {
+            let (held, unclean) = ([(0, epoch), (1, 1)].into(), unclean);
+            crate::outbox::store::Leases { held, unclean, ..Default::default() }
+        };
+        let look = |found: crate::outbox::store::Leases| {
+            let can_forget = leases.be_careful(&found);
+            leases.set_held(found.held, Instant::now());
+            (leases.caution(), can_forget)
+        };
+        assert_eq!(look(found(1, [(0, 2)].into())), (2, false));
+        leases.survived();
+        assert_eq!(look(found(1, [(0, 2)].into())), (1, false), "counted once");
+        leases.survived();
+        assert_eq!(look(found(1, [(0, 2)].into())), (0, true));
+        assert_eq!(look(found(1, [].into())), (0, false));
+        assert_eq!(look(found(2, [(0, 700)].into())), (31, false), "taken over again");
     }
 
     #[tokio::test]

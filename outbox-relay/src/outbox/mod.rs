@@ -50,7 +50,10 @@ use self::lease::Leases;
 #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
 use self::store::Kind;
 use self::store::{Database, Failure, Store};
-use self::work::{Limits, Outcome, Read, Work};
+use self::work::{Careful, Limits, Outcome, Read, Work};
+
+/// How often a batch is halved at most for a broker that is slow: it still fills the line.
+const SHRUNK_MAX: u32 = 5;
 
 /// The longest error text kept with a key.
 pub const ERROR_CHARS_MAX: usize = 1000;
@@ -80,6 +83,10 @@ pub struct OutboxSource {
     delivering_ids: Vec<i64>,
     /// Keys that failed since `ahead` was asked for.
     failed: HashSet<String>,
+    /// The row whose try was written down because it may be the end of this relay.
+    started: Option<i64>,
+    /// How often what is read at once is halved, since batches got no answer in time.
+    shrunk: u32,
     /// Confirmed and refused, not yet written.
     work: Work,
     /// Filled while somebody is told of rows.
@@ -132,6 +139,8 @@ pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result
         delivering: BTreeMap::new(),
         delivering_ids: Vec::new(),
         failed: HashSet::new(),
+        started: None,
+        shrunk: 0,
         work: Work::default(),
         #[cfg(all(feature = "mysql", feature = "binlog"))]
         seen: None,
@@ -252,6 +261,11 @@ impl OutboxSource {
         if let Some(seen) = &self.seen {
             seen.note(read.items.iter().map(Item::id));
         }
+        self.started = read.started.or(self.started);
+        if let Some(parked) = &read.parked {
+            warn!(outbox = &*self.name, "parked: {parked}");
+            self.status.set_error(parked.clone());
+        }
         self.limits.learn(&read);
         self.ahead = if is_stale { Read::default() } else { read };
         let failed = std::mem::take(&mut self.failed);
@@ -264,8 +278,19 @@ impl OutboxSource {
         let Some(store) = self.store.take() else { return };
         let work = std::mem::take(&mut self.work);
         self.task_buckets = work.buckets();
-        let asked = work::Asked { held, except: self.delivering_ids.clone(), limits: self.limits };
+        let limits = self.limits.halved(self.leases.caution() + self.shrunk);
+        let careful = self.is_careful().then_some(Careful {
+            attempts_max: self.retry.max_attempts,
+            started: self.started,
+        });
+        let asked = work::Asked { held, except: self.delivering_ids.clone(), limits, careful };
         self.task = Some(tokio::spawn(work::run(store, work, asked, self.origin.clone())));
+    }
+
+    /// Whether single rows are read, each after the one before is settled.
+    fn is_careful(&self) -> bool {
+        let caution = self.leases.caution();
+        caution > 0 && self.limits.halved(caution).is_single()
     }
 
     /// Hands out what was read, without what may not be published any more.
@@ -335,7 +360,11 @@ impl Source for OutboxSource {
                 Err(trouble) => (BTreeMap::new(), Some(trouble)),
             };
             if !self.work.is_empty() || !held.is_empty() {
-                self.start(held);
+                self.start(held.clone());
+                self.join().await?;
+            }
+            while self.ahead.parked.is_some() && !held.is_empty() {
+                self.start(held.clone());
                 self.join().await?;
             }
             if let Some(trouble) = trouble {
@@ -345,7 +374,8 @@ impl Source for OutboxSource {
         let is_more = self.ahead.more;
         let items = self.hand_out();
         if !items.is_empty() && (is_more || !self.work.is_empty()) {
-            let held = if is_more { self.leases.readable().unwrap_or_default() } else { BTreeMap::new() };
+            let is_ahead = is_more && !self.is_careful();
+            let held = if is_ahead { self.leases.readable().unwrap_or_default() } else { BTreeMap::new() };
             self.start(held);
         }
         self.tell_in_flight();
@@ -358,6 +388,8 @@ impl Source for OutboxSource {
     }
 
     async fn settle(&mut self, items: Vec<Item>, verdicts: Vec<Verdict>) -> Result<()> {
+        self.leases.survived();
+        self.shrunk = self.shrunk.saturating_sub(1);
         for (item, verdict) in items.iter().zip(verdicts) {
             match verdict {
                 Verdict::Done => self.work.confirm(item),
@@ -379,6 +411,8 @@ impl Source for OutboxSource {
     }
 
     fn abandon(&mut self, _: Vec<Item>) {
+        // A slow broker may never confirm as much as before within a lease.
+        self.shrunk = (self.shrunk + 1).min(SHRUNK_MAX);
         self.delivering.clear();
         self.delivering_ids.clear();
         // Both were read to follow what was not delivered.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outbox_core::Result;
 
-use super::item::{Item, Origin};
+use super::item::{Item, Origin, label};
 use super::store::{Ask, Failure, Head, Store};
 
 /// What was decided about rows and is not written yet.
@@ -96,6 +96,16 @@ impl Limits {
         Self { rows, bytes, key_rows, key_rows_min: key_rows }
     }
 
+    /// The same with the rows halved so often; one is left.
+    pub(super) fn halved(self, times: u32) -> Self {
+        Self { rows: self.rows.checked_shr(times).unwrap_or_default().max(1), ..self }
+    }
+
+    /// Whether a read is of one row.
+    pub(super) fn is_single(&self) -> bool {
+        self.rows == 1
+    }
+
     /// A key with more rows than it may have leaves room for others; as long as there are none it gets more, since
     /// looking for them goes through all of its rows.
     pub(super) fn learn(&mut self, read: &Read) {
@@ -115,6 +125,17 @@ pub(super) struct Asked {
     /// Ids that are on their way.
     pub(super) except: Vec<i64>,
     pub(super) limits: Limits,
+    /// Set when a single row is read because its try may be the end of this relay.
+    pub(super) careful: Option<Careful>,
+}
+
+/// How the start of a try is written down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Careful {
+    /// So many tries are made.
+    pub(super) attempts_max: u32,
+    /// The row whose try this relay has written down already.
+    pub(super) started: Option<i64>,
 }
 
 /// What was read.
@@ -125,6 +146,10 @@ pub(super) struct Read {
     pub(super) more: bool,
     /// Keys had more rows than they may have, and no other key had any.
     is_alone: bool,
+    /// The row whose try was written down.
+    pub(super) started: Option<i64>,
+    /// What was parked instead of being tried once more.
+    pub(super) parked: Option<String>,
 }
 
 /// What a task came to.
@@ -154,6 +179,19 @@ async fn read(store: &mut Store, asked: &Asked, origin: &Origin) -> Result<Read>
     let Limits { rows, bytes, key_rows, .. } = asked.limits;
     let ask = Ask { held: &held, except: &asked.except, besides: &[], rows };
     let mut heads = store.heads(&ask).await?;
+    let (mut started, mut parked) = (None, None);
+    if let (Some(careful), [head]) = (asked.careful, &mut heads[..]) {
+        started = Some(head.id);
+        if careful.started != started {
+            parked = start_try(store, asked, careful, head).await?;
+        } else if head.head_id == started {
+            // The try that was written down got no answer, and this relay lives: it counts for nothing.
+            head.attempts = head.attempts.map(|attempts| attempts.saturating_sub(1).max(0));
+        }
+        if parked.is_some() {
+            return Ok(Read { more: true, parked, ..Read::default() });
+        }
+    }
     let is_full = heads.len() as u64 >= u64::from(rows);
     let longer = shorten(&mut heads, key_rows);
     let room = rows.saturating_sub(u32::try_from(heads.len()).unwrap_or(rows));
@@ -180,7 +218,42 @@ async fn read(store: &mut Store, asked: &Asked, origin: &Origin) -> Result<Read>
             Some(Item::of(origin, epoch, bucket, head))
         })
         .collect();
-    Ok(Read { items, more, is_alone })
+    Ok(Read { items, more, is_alone, started, parked })
+}
+
+/// Writes the start of a row's try down, as an attempt that is taken back when the row is confirmed. The row is parked
+/// instead if it has had all its tries; why, for people.
+async fn start_try(
+    store: &mut Store,
+    asked: &Asked,
+    careful: Careful,
+    head: &mut Head,
+) -> Result<Option<String>> {
+    let before = head.attempts.filter(|_| head.head_id == Some(head.id)).unwrap_or_default();
+    let is_last = u32::try_from(before).unwrap_or_default() >= careful.attempts_max;
+    let error = if is_last {
+        format!("its relay ended while it was published, or it was refused: {before} times")
+    } else {
+        "its relay ended while it was published".to_owned()
+    };
+    let Some((bucket, epoch)) = u16::try_from(head.bucket).ok().and_then(|b| Some((b, *asked.held.get(&b)?)))
+    else {
+        return Ok(None);
+    };
+    let attempts = if is_last { before } else { before.saturating_add(1) };
+    let failure = Failure {
+        id: head.id,
+        bucket,
+        epoch,
+        attempts,
+        parked: is_last,
+        wait_ms: 0,
+        error: error.clone(),
+    };
+    store.fail(&[failure]).await?;
+    // A refusal is counted on what was there before, and a confirmation takes the key's row away.
+    (head.attempts, head.head_id) = (Some(before), Some(head.id));
+    Ok(is_last.then(|| format!("{} (row {}): {error}", label(&head.aggregate_type, &head.aggregate_id), head.id)))
 }
 
 /// Leaves so many rows of each key, the first ones; the first id of each key that had more.

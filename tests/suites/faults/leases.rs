@@ -12,6 +12,7 @@ use super::database::connect;
 use super::stage::{Stage, count, number};
 use crate::harness::until;
 use crate::proxy::{Proxy, Way};
+use crate::relay::RelayProcess;
 use crate::report::{random, size};
 
 /// Buckets that this process holds, by the database.
@@ -93,6 +94,46 @@ async fn a_relay_that_has_lost_its_lease_settles_nothing() {
     drop(sleeper);
     of_heir.hole(&[Way::ToServer, Way::ToRelay], false);
     stage.finish(1).await;
+}
+
+/// Each is kept from renewing in time again and again, so that the other takes what it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_that_fight_over_short_leases_lose_and_reorder_nothing() {
+    let mut stage = Stage::new("relay: two fight over leases of 200 ms").await;
+    stage.write_slowly(Duration::from_millis(60));
+    let mut config = stage.relay();
+    config.lease = "200ms";
+    let mut fighters = Vec::new();
+    for _ in 0..2 {
+        let (proxy, through) = Proxy::before(&stage.source.url).await;
+        config.database = through;
+        fighters.push((proxy, config.start()));
+    }
+    let mut connection = connect(&stage.source);
+    let taken = |connection: &mut Connection| {
+        number(connection, &format!("select cast(sum(epoch) as {INTEGER}) as n from outbox_lease"))
+    };
+    let fights = size(6, 100);
+    for fight in 0..fights {
+        let before = taken(&mut connection);
+        let (proxy, _) = &fighters[fight % 2];
+        // Nothing that it asks for is answered while this lasts.
+        proxy.hole(&[Way::ToRelay], true);
+        until("buckets were taken", || {
+            let after = taken(&mut connection);
+            async move { after > before }
+        })
+        .await;
+        proxy.hole(&[Way::ToRelay], false);
+    }
+    let is_alive = |relay: &mut RelayProcess| relay.ended().is_none();
+    assert!(fighters.iter_mut().all(|(_, relay)| is_alive(relay)), "a relay has ended");
+    // A machine that is busy may need longer than such a lease for any statement.
+    drop(fighters);
+    config = stage.relay();
+    config.lease = "10s";
+    let _relay = config.start();
+    stage.finish(fights).await;
 }
 
 #[derive(QueryableByName)]

@@ -19,6 +19,10 @@ mod agreement;
 mod brokers;
 #[path = "clocks.rs"]
 mod clocks;
+#[path = "deadly.rs"]
+mod deadly;
+#[path = "failover.rs"]
+mod failover;
 #[path = "kills.rs"]
 mod kills;
 #[path = "leases.rs"]

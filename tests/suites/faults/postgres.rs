@@ -19,6 +19,8 @@ mod agreement;
 mod brokers;
 #[path = "clocks.rs"]
 mod clocks;
+#[path = "deadly.rs"]
+mod deadly;
 #[path = "kills.rs"]
 mod kills;
 #[path = "leases.rs"]

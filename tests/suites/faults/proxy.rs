@@ -38,12 +38,21 @@ struct Rules {
 
 #[derive(Debug)]
 struct Shared {
+    /// Where new connections lead.
+    server: watch::Sender<SocketAddr>,
     rules: watch::Sender<Rules>,
     opened: AtomicU64,
     /// Bytes to the server until all is cut; negative for never.
     fuse: AtomicI64,
-    /// What, once it has passed to the server, freezes its connection.
-    trap: watch::Sender<Option<&'static [u8]>>,
+    trap: watch::Sender<Option<Trap>>,
+}
+
+/// What, on its way to the server, freezes its connection.
+#[derive(Debug, Clone, Copy)]
+struct Trap {
+    text: &'static [u8],
+    /// Whether it arrives, and answers may come back.
+    passes: bool,
 }
 
 /// A listener of the test's own in front of a server.
@@ -56,12 +65,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// In front of the server of `url`; the URL that leads through it comes along.
     pub(crate) async fn before(url: &str) -> (Self, String) {
+        let server = address(url);
         let mut url = url::Url::parse(url).unwrap();
-        let server: SocketAddr =
-            format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
+            server: watch::channel(server).0,
             rules: watch::channel(Rules::default()).0,
             opened: AtomicU64::new(0),
             fuse: AtomicI64::new(-1),
@@ -71,12 +80,17 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = passing.opened.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(connect(client, server, number, Arc::clone(&passing)));
+                tokio::spawn(connect(client, number, Arc::clone(&passing)));
             }
         })
         .abort_handle();
         url.set_port(Some(port)).unwrap();
         (Self { shared, accepting }, url.to_string())
+    }
+
+    /// New connections lead to the server of this URL.
+    pub(crate) fn redirect(&self, url: &str) {
+        self.shared.server.send_replace(address(url));
     }
 
     /// Resets every connection; new ones pass.
@@ -98,16 +112,20 @@ impl Proxy {
 
     /// Leaves every connection half-open for good; new ones pass.
     pub(crate) fn freeze(&self) {
-        let opened = self.shared.opened.load(Ordering::SeqCst);
-        self.shared.rules.send_modify(|rules| rules.frozen_below = opened);
+        self.shared.freeze();
     }
 
     /// Freezes the next connection on which `text` goes to the server, once it has.
     pub(crate) fn freeze_behind(&self, text: &'static str) {
-        self.shared.trap.send_replace(Some(text.as_bytes()));
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), passes: true }));
     }
 
-    /// Whether what [`Self::freeze_behind`] waits for has passed.
+    /// Freezes every connection both ways once `text` is on its way to the server, which never gets it.
+    pub(crate) fn freeze_before(&self, text: &'static str) {
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), passes: false }));
+    }
+
+    /// Whether what [`Self::freeze_behind`] or [`Self::freeze_before`] waits for has come.
     pub(crate) fn has_frozen(&self) -> bool {
         self.shared.trap.borrow().is_none()
     }
@@ -136,6 +154,21 @@ impl Shared {
         self.rules.send_modify(|rules| rules.cut_below = opened);
     }
 
+    fn freeze(&self) {
+        let opened = self.opened.load(Ordering::SeqCst);
+        self.rules.send_modify(|rules| rules.frozen_below = opened);
+    }
+
+    /// Whether the trap springs, if it is of this kind.
+    fn springs(&self, piece: &[u8], passes: bool) -> bool {
+        self.trap.send_if_modified(|trap| {
+            let is_in = |trap: &Trap| {
+                trap.passes == passes && piece.windows(trap.text.len()).any(|part| part == trap.text)
+            };
+            trap.take_if(|trap| is_in(trap)).is_some()
+        })
+    }
+
     /// How much of `bytes` may pass before the fuse blows.
     fn burn(&self, bytes: usize) -> Option<usize> {
         let bytes = bytes as i64;
@@ -146,7 +179,13 @@ impl Shared {
     }
 }
 
-async fn connect(client: TcpStream, server: SocketAddr, number: u64, shared: Arc<Shared>) {
+fn address(url: &str) -> SocketAddr {
+    let url = url::Url::parse(url).unwrap();
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap()
+}
+
+async fn connect(client: TcpStream, number: u64, shared: Arc<Shared>) {
+    let server = *shared.server.borrow();
     let Ok(server) = TcpStream::connect(server).await else { return };
     for socket in [&client, &server] {
         // So that the end is a reset, as a firewall or a crash makes it.
@@ -190,6 +229,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        if way == Way::ToServer && shared.springs(piece, false) {
+            shared.freeze();
+            continue;
+        }
         let is_last = way == Way::ToServer && {
             let rest = shared.burn(piece.len());
             piece = &piece[..rest.unwrap_or(piece.len())];
@@ -201,15 +244,6 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if is_last {
             shared.cut();
         }
-        if way == Way::ToServer {
-            shared.trap.send_if_modified(|trap| {
-                let is_in = trap.is_some_and(|text| piece.windows(text.len()).any(|part| part == text));
-                if is_in {
-                    *trap = None;
-                    frozen = true;
-                }
-                is_in
-            });
-        }
+        frozen |= way == Way::ToServer && shared.springs(piece, true);
     }
 }

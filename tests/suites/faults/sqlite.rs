@@ -15,5 +15,10 @@ mod stage;
 
 #[path = "agreement.rs"]
 mod agreement;
+#[path = "deadly.rs"]
+mod deadly;
 #[path = "kills.rs"]
 mod kills;
+#[path = "wire.rs"]
+#[allow(dead_code, reason = "not every family runs on every database")]
+mod wire;

@@ -10,6 +10,8 @@ pub(crate) const TABLES: &str = crate::items::MYSQL;
 #[path = "../database.rs"]
 #[allow(dead_code, reason = "shared with the suites; these need a part of it")]
 mod database;
+#[path = "isolation.rs"]
+mod isolation;
 #[path = "tail.rs"]
 mod tail;
 #[path = "semi_sync.rs"]

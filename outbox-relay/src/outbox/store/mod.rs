@@ -259,6 +259,15 @@ impl Store {
         on!(self, "taking leases in outbox_lease", acquire(&owner, millis(ttl), count))
     }
 
+    /// Forgets how often the leases of this owner were taken over from relays that had not given them back.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn forgive(&mut self) -> Result<usize> {
+        let owner = self.owner.clone();
+        on!(self, "clearing unclean takeovers in outbox_lease", forgive(&owner))
+    }
+
     /// What this owner holds, how many relays live, and how many keys wait or are parked.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ pub(super) const PROBES: &[Probe] = &[
 pub(super) async fn meta(c: &mut AsyncMysqlConnection) -> QueryResult<Meta> {
     Statement::fixed(
         "select generation, buckets, bucket_hash,
-           (select count(*) from outbox_lease where bucket between 0 and 63) as leases
+           (select count(unclean) from outbox_lease where bucket between 0 and 63) as leases
          from outbox_meta where id = 1",
     )
     .get_result(c)
@@ -275,12 +275,14 @@ pub(super) async fn acquire(
     // The order of the assignments matters here: the server runs them from left to right.
     Statement::fixed(format!(
         "update outbox_lease
-         set epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
+         set unclean = case when owner is null or owner = ? then unclean else least(unclean + 1, 1000) end,
+           epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
            lease_ms = ?
          where owner is null or expires_at < utc_timestamp(6)
            or expires_at > utc_timestamp(6) + interval lease_ms * 2000 microsecond
          order by bucket limit {count}",
     ))
+    .text(owner)
     .text(owner)
     .int(ttl_ms)
     .int(ttl_ms)
@@ -290,7 +292,7 @@ pub(super) async fn acquire(
 
 pub(super) async fn leases(c: &mut AsyncMysqlConnection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
     Statement::fixed(
-        "select l.bucket, l.epoch, n.live, n.rank_, n.waiting, n.parked
+        "select l.bucket, l.epoch, l.unclean, n.live, n.rank_, n.waiting, n.parked
          from (select
              (select count(*) from outbox_relay
               where expires_at >= utc_timestamp(6)
@@ -321,6 +323,13 @@ pub(super) async fn release(
     .text(owner)
     .execute(c)
     .await
+}
+
+pub(super) async fn forgive(c: &mut AsyncMysqlConnection, owner: &str) -> QueryResult<usize> {
+    Statement::fixed("update outbox_lease set unclean = 0 where owner = ? and unclean > 0")
+        .text(owner)
+        .execute(c)
+        .await
 }
 
 #[derive(QueryableByName)]

@@ -64,7 +64,7 @@ pub(super) const PROBES: &[Probe] = &[
 pub(super) async fn meta(c: &mut AsyncPgConnection) -> QueryResult<Meta> {
     Statement::fixed(
         "select generation, buckets, bucket_hash,
-           (select count(*) from outbox_lease where bucket between 0 and 63) as leases
+           (select count(unclean) from outbox_lease where bucket between 0 and 63) as leases
          from outbox_meta where id = 1",
     )
     .get_result(c)
@@ -243,7 +243,8 @@ pub(super) async fn acquire(
 ) -> QueryResult<usize> {
     Statement::fixed(format!(
         "update outbox_lease
-         set epoch = epoch + 1, owner = ?, expires_at = clock_timestamp() + ? * interval '1 millisecond',
+         set unclean = case when owner is null or owner = ? then unclean else least(unclean + 1, 1000) end,
+           epoch = epoch + 1, owner = ?, expires_at = clock_timestamp() + ? * interval '1 millisecond',
            lease_ms = ?
          where bucket in (
            select bucket from outbox_lease
@@ -251,6 +252,7 @@ pub(super) async fn acquire(
              or expires_at > clock_timestamp() + 2 * lease_ms * interval '1 millisecond'
            order by bucket limit {count} for update skip locked)",
     ))
+    .text(owner)
     .text(owner)
     .int(ttl_ms)
     .int(ttl_ms)
@@ -260,7 +262,7 @@ pub(super) async fn acquire(
 
 pub(super) async fn leases(c: &mut AsyncPgConnection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
     Statement::fixed(
-        "select l.bucket, l.epoch, n.live, n.rank_, n.waiting, n.parked
+        "select l.bucket, l.epoch, l.unclean, n.live, n.rank_, n.waiting, n.parked
          from (select
              (select count(*) from outbox_relay
               where expires_at >= clock_timestamp()
@@ -287,6 +289,13 @@ pub(super) async fn release(c: &mut AsyncPgConnection, owner: &str, buckets: &[u
     .text(owner)
     .execute(c)
     .await
+}
+
+pub(super) async fn forgive(c: &mut AsyncPgConnection, owner: &str) -> QueryResult<usize> {
+    Statement::fixed("update outbox_lease set unclean = 0 where owner = ? and unclean > 0")
+        .text(owner)
+        .execute(c)
+        .await
 }
 
 #[derive(QueryableByName)]

@@ -123,6 +123,9 @@ pub struct LeaseRow {
     /// Its epoch.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub epoch: Option<i64>,
+    /// How often in a row it was taken over from a relay that had not given it back.
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    pub unclean: Option<i16>,
     /// Relays alive.
     #[diesel(sql_type = BigInt)]
     pub live: i64,
@@ -142,6 +145,8 @@ pub struct LeaseRow {
 pub struct Leases {
     /// Bucket to epoch.
     pub held: BTreeMap<u16, i64>,
+    /// How often in a row held buckets were taken over from relays that had not given them back, if at all.
+    pub unclean: BTreeMap<u16, u32>,
     /// Relays alive, this one included once it has a heartbeat.
     pub live: u64,
     /// Relays alive whose name sorts before this one's: 0 for the first.
@@ -162,6 +167,9 @@ impl Leases {
             leases.parked = row.parked.unsigned_abs();
             if let (Some(bucket), Some(epoch)) = (row.bucket.and_then(|b| u16::try_from(b).ok()), row.epoch) {
                 leases.held.insert(bucket, epoch);
+                if let Some(unclean) = row.unclean.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) {
+                    leases.unclean.insert(bucket, unclean);
+                }
             }
         }
         leases

@@ -51,7 +51,7 @@ macro_rules! now {
 pub(super) async fn meta(c: &mut Connection) -> QueryResult<Meta> {
     Statement::fixed(
         "select generation, buckets, bucket_hash,
-           (select count(*) from outbox_lease where bucket between 0 and 63) as leases
+           (select count(unclean) from outbox_lease where bucket between 0 and 63) as leases
          from outbox_meta where id = 1",
     )
     .get_result(c)
@@ -215,13 +215,16 @@ pub(super) async fn renew(c: &mut Connection, owner: &str, ttl_ms: i64) -> Query
 
 pub(super) async fn acquire(c: &mut Connection, owner: &str, ttl_ms: i64, count: u16) -> QueryResult<usize> {
     Statement::fixed(format!(
-        "update outbox_lease set epoch = epoch + 1, owner = ?, expires_at = {now} + ?, lease_ms = ?
+        "update outbox_lease
+         set unclean = case when owner is null or owner = ? then unclean else min(unclean + 1, 1000) end,
+           epoch = epoch + 1, owner = ?, expires_at = {now} + ?, lease_ms = ?
          where bucket in (
            select bucket from outbox_lease
            where owner is null or expires_at < {now} or expires_at > {now} + 2 * lease_ms
            order by bucket limit {count})",
         now = now!(),
     ))
+    .text(owner)
     .text(owner)
     .int(ttl_ms)
     .int(ttl_ms)
@@ -231,7 +234,7 @@ pub(super) async fn acquire(c: &mut Connection, owner: &str, ttl_ms: i64, count:
 
 pub(super) async fn leases(c: &mut Connection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
     Statement::fixed(format!(
-        "select l.bucket, l.epoch, n.live, n.rank_, n.waiting, n.parked
+        "select l.bucket, l.epoch, l.unclean, n.live, n.rank_, n.waiting, n.parked
          from (select
              (select count(*) from outbox_relay
               where expires_at >= {now} and expires_at <= {now} + 2 * lease_ms) as live,
@@ -256,6 +259,13 @@ pub(super) async fn release(c: &mut Connection, owner: &str, buckets: &[u16]) ->
     .text(owner)
     .execute(c)
     .await
+}
+
+pub(super) async fn forgive(c: &mut Connection, owner: &str) -> QueryResult<usize> {
+    Statement::fixed("update outbox_lease set unclean = 0 where owner = ? and unclean > 0")
+        .text(owner)
+        .execute(c)
+        .await
 }
 
 #[derive(QueryableByName)]

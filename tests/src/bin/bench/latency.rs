@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use diesel::Connection as _;
 use outbox_core::broker::rabbitmq::RabbitMq;
 use outbox_core::broker::{Broker, Confirm, Publisher, Queue as Wanted};
-use outbox_core::{Frame, Message, OutboxConnection as _};
+use outbox_core::{Frame, Message};
 use outbox_relay::config::Mode;
 use outbox_relay::{BellState, CancellationToken, OutboxConfig, Relay, State, Unrouted};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
-use crate::drain::{POSTGRES, Server};
+use crate::drain::Server;
 use crate::process::Queue;
 use crate::table::{Measure, median};
 use crate::{Failure, database};
@@ -61,14 +60,14 @@ impl Publisher for TimedPublisher {
 }
 
 /// Tail against poll, at default settings: the median, in milliseconds.
-pub(crate) async fn measure(samples: usize, runs: usize) -> Result<Measure, Failure> {
+pub(crate) async fn measure(server: &Server, samples: usize, runs: usize) -> Result<Measure, Failure> {
     let (mut tail, mut poll) = (vec![], vec![]);
     for run in 0..runs {
-        poll.push(median_ms(Mode::Poll, samples, run as u64).await?);
-        tail.push(median_ms(Mode::Tail, samples, run as u64).await?);
+        poll.push(median_ms(server, Mode::Poll, samples, run as u64).await?);
+        tail.push(median_ms(server, Mode::Tail, samples, run as u64).await?);
     }
     Ok(Measure {
-        measure: "latency p50, tail".into(),
+        measure: format!("latency p50, tail, {}", server.name),
         against: "poll".into(),
         unit: "ms",
         ours: tail,
@@ -76,11 +75,12 @@ pub(crate) async fn measure(samples: usize, runs: usize) -> Result<Measure, Fail
     })
 }
 
-async fn median_ms(mode: Mode, samples: usize, seed: u64) -> Result<f64, Failure> {
-    let (admin, amqp) = (POSTGRES.admin()?, Server::amqp()?);
+async fn median_ms(server: &Server, mode: Mode, samples: usize, seed: u64) -> Result<f64, Failure> {
+    let (admin, amqp) = (server.admin()?, Server::amqp()?);
     let name = format!("bench_latency_{}", std::process::id());
-    let url = POSTGRES.create(&admin, &name)?;
-    if mode == Mode::Tail {
+    let url = server.create(&admin, &name)?;
+    let is_postgres = url.starts_with("postgres");
+    if mode == Mode::Tail && is_postgres {
         database::ring(&url)?;
     }
     let queue = Queue::declare(&amqp).await?;
@@ -102,7 +102,13 @@ async fn median_ms(mode: Mode, samples: usize, seed: u64) -> Result<f64, Failure
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let written = url.clone();
-    let writing = tokio::task::spawn_blocking(move || trickle(&written, samples, seed));
+    let writing = tokio::task::spawn_blocking(move || {
+        if is_postgres {
+            trickle::<diesel::PgConnection>(&written, samples, seed)
+        } else {
+            trickle::<diesel::MysqlConnection>(&written, samples, seed)
+        }
+    });
     let mut arrived = HashMap::new();
     while arrived.len() < samples {
         let (id, time) = confirmations.recv().await.ok_or("the relay ended")?;
@@ -112,7 +118,7 @@ async fn median_ms(mode: Mode, samples: usize, seed: u64) -> Result<f64, Failure
     shutdown.cancel();
     running.await??;
     queue.delete().await?;
-    POSTGRES.drop(&admin, &name)?;
+    server.drop(&admin, &name)?;
     let waits: Vec<f64> = committed
         .iter()
         .filter_map(|(id, time)| {
@@ -123,8 +129,12 @@ async fn median_ms(mode: Mode, samples: usize, seed: u64) -> Result<f64, Failure
 }
 
 /// One message a transaction, after random pauses; when each COMMIT was answered.
-fn trickle(url: &str, samples: usize, seed: u64) -> Result<Vec<(String, Instant)>, Failure> {
-    let mut connection = diesel::PgConnection::establish(url)?;
+fn trickle<C: outbox_core::OutboxConnection>(
+    url: &str,
+    samples: usize,
+    seed: u64,
+) -> Result<Vec<(String, Instant)>, Failure> {
+    let mut connection = C::establish(url)?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut committed = Vec::with_capacity(samples);
     for number in 0..samples {

@@ -92,9 +92,12 @@ async fn run(options: &Options) -> Result<(), Failure> {
             println!("{}", if options.json { measure.json() } else { measure.row() });
         }
     }
-    if wanted("latency") {
-        let measure = latency::measure(if options.quick { 40 } else { 200 }, size.runs).await?;
-        println!("{}", if options.json { measure.json() } else { measure.row() });
+    for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("latency {}", server.name)) {
+            let samples = if options.quick { 40 } else { 200 };
+            let measure = latency::measure(&server, samples, size.runs).await?;
+            println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
     }
     if wanted("idle") {
         for measure in idle::measure(if options.quick { 8 } else { 30 }, size.runs).await? {

@@ -1,0 +1,1 @@
+ALTER TABLE outbox_lease DROP COLUMN unclean;
