@@ -17,6 +17,8 @@ mod bell;
 mod broker;
 #[cfg(all(feature = "mysql", feature = "binlog"))]
 mod log;
+#[cfg(feature = "binlog")]
+mod replication;
 mod rights;
 mod settings;
 mod subscriber;
@@ -104,7 +106,13 @@ pub async fn all(config: &Config) -> Vec<Finding> {
         findings.extend(subscriber::check(subscriber).await);
     }
     #[cfg(feature = "rabbitmq")]
-    findings.extend(broker::check(config).await);
+    if !config.outbox.is_empty() {
+        findings.extend(broker::check(config).await);
+    }
+    #[cfg(feature = "binlog")]
+    for replication in &config.replication {
+        findings.extend(replication::check(replication).await);
+    }
     findings
 }
 

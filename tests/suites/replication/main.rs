@@ -1,4 +1,4 @@
-//! Reading the binary logs of MariaDB and MySQL. `cargo lab test` starts the servers.
+//! Reading the binary logs of MariaDB and MySQL, and keeping copies of tables by them. `cargo lab test` starts the servers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
@@ -7,6 +7,8 @@
 mod mariadb;
 #[cfg(feature = "servers")]
 mod mysql;
+#[cfg(feature = "servers")]
+mod pair;
 #[cfg(feature = "servers")]
 mod proxy;
 #[cfg(feature = "servers")]

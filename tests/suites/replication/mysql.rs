@@ -4,6 +4,12 @@ pub(crate) const VARIABLE: &str = outbox_tests::lab_client::MYSQL_URL;
 pub(crate) const KIND: &str = "mysql";
 pub(crate) const IS_MARIADB: bool = false;
 
+#[path = "copying.rs"]
+mod copying;
+#[path = "copying_faults.rs"]
+mod copying_faults;
+#[path = "copying_schema.rs"]
+mod copying_schema;
 #[path = "reading.rs"]
 mod reading;
 #[path = "reading_mysql.rs"]
