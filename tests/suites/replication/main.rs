@@ -1,8 +1,12 @@
-//! Reading the binary logs of MariaDB and MySQL. `cargo lab test` starts the servers.
+//! Reading the binary logs of MariaDB and MySQL, and applying them to copies. `cargo lab test` starts the servers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
+#[cfg(feature = "servers")]
+mod across;
+#[cfg(feature = "servers")]
+mod copies;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
