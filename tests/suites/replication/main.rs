@@ -4,6 +4,10 @@
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
+mod across;
+#[cfg(feature = "servers")]
+mod copies;
+#[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
 mod mysql;
