@@ -103,11 +103,11 @@ pub(crate) fn event(input: &DeriveInput, error: &syn::Error) -> TokenStream {
 
 pub(crate) fn replica(input: &DeriveInput, error: &syn::Error) -> TokenStream {
     let krate = ast::krate(&container(input, Derive::Replica));
-    let query_result = quote!(#krate::__private::diesel::QueryResult);
-    let version = quote!(#krate::Version);
+    let fragment = quote!(#krate::__private::Fragment);
+    let names = quote!(::std::vec::Vec<&'static ::core::primitive::str>);
     let ident = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let on_generics = with_parameter(input, quote!(__C: ::core::marker::Sized));
+    let on_generics = with_parameter(input, quote!(__DB: #krate::__private::diesel::backend::Backend));
     let (on_generics, _, _) = on_generics.split_for_impl();
     with_stub(
         error,
@@ -117,17 +117,12 @@ pub(crate) fn replica(input: &DeriveInput, error: &syn::Error) -> TokenStream {
                 const COPY: &'static ::core::primitive::str = "";
                 fn from_image(_: &#krate::Image) -> #krate::Result<Self> { ::core::unreachable!() }
             }
-            impl #on_generics #krate::ReplicaOn<__C> for #ident #type_generics #where_clause {
-                fn update_older(&self, _: &mut __C, _: #version, _: ::core::primitive::u16) -> #query_result<::core::primitive::usize> {
-                    ::core::unreachable!()
-                }
-                fn exists(&self, _: &mut __C) -> #query_result<::core::primitive::bool> { ::core::unreachable!() }
-                fn insert(&self, _: &mut __C, _: #version, _: ::core::primitive::u16) -> #query_result<()> {
-                    ::core::unreachable!()
-                }
-                fn delete_older(&self, _: &mut __C, _: #version) -> #query_result<::core::primitive::usize> {
-                    ::core::unreachable!()
-                }
+            impl #on_generics #krate::__private::ReplicaSql<__DB> for #ident #type_generics #where_clause {
+                fn table() -> #fragment<'static, __DB> { ::core::unreachable!() }
+                fn columns() -> #names { ::core::unreachable!() }
+                fn values(&self) -> ::std::vec::Vec<#fragment<'_, __DB>> { ::core::unreachable!() }
+                fn key_columns() -> #names { ::core::unreachable!() }
+                fn key_values(&self) -> ::std::vec::Vec<#fragment<'_, __DB>> { ::core::unreachable!() }
             }
         },
     )

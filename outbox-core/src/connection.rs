@@ -5,13 +5,14 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::QueryResult;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::inbox::HeldMessage;
-use crate::message::{Message, MessageId, Version};
+use crate::message::Message;
+use crate::statement::StatementConnection;
 use crate::transaction::{OutboxTx, append_failed};
 
 pub(crate) mod backlog;
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
 pub(crate) mod columns;
+pub(crate) mod inbox;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "async-mysql", feature = "async-postgres"))]
 pub(crate) mod lock;
 #[cfg(feature = "mysql")]
@@ -25,11 +26,15 @@ mod sqlite;
 #[cfg(feature = "mysql")]
 pub(crate) mod written_out;
 
+use inbox::InboxConnection;
+
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
 /// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
 ///
 /// Sealed: the hidden methods may change.
-pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManager> + 'static {
+pub trait OutboxConnection:
+    Connection<TransactionManager = AnsiTransactionManager> + StatementConnection + InboxConnection + 'static
+{
     /// Whether a deadlock rolls the whole transaction back, its savepoints included.
     #[doc(hidden)]
     const DEADLOCK_ENDS_ALL: bool = false;
@@ -172,27 +177,6 @@ pub trait OutboxConnection: Connection<TransactionManager = AnsiTransactionManag
     #[doc(hidden)]
     fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()>;
 
-    /// False when the consumer has applied the message before.
-    #[doc(hidden)]
-    fn record_applied(&mut self, consumer: &str, id: MessageId) -> QueryResult<bool>;
-
-    #[doc(hidden)]
-    fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()>;
-
-    /// The version at which a key of a copy was deleted.
-    #[doc(hidden)]
-    fn deleted_version(&mut self, copy: &str, key: &str) -> QueryResult<Option<Version>>;
-
-    #[doc(hidden)]
-    fn remember_deleted(&mut self, copy: &str, key: &str, bucket: u16, version: Version) -> QueryResult<()>;
-
-    #[doc(hidden)]
-    fn forget_deleted(&mut self, copy: &str, key: &str) -> QueryResult<()>;
-
-    /// Claims the copy for a source, unless another has it; returns the source that has it.
-    #[doc(hidden)]
-    fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String>;
-
     /// The outbox as this connection sees it, in the order of ids.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
@@ -239,18 +223,6 @@ pub(crate) fn no_open_transaction() -> Error {
     )
 }
 
-/// The texts of the consumer-side statements of one database, in the order of their binds.
-#[doc(hidden)]
-pub(crate) struct ConsumerSql {
-    pub(crate) record_applied: &'static str,
-    pub(crate) hold_message: &'static str,
-    pub(crate) deleted_version: &'static str,
-    pub(crate) remember_deleted: &'static str,
-    pub(crate) forget_deleted: &'static str,
-    pub(crate) claim_copy: &'static str,
-    pub(crate) copy_source: &'static str,
-}
-
 /// The lowest and the highest id of the outbox, and the age of the row with the lowest.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, diesel::QueryableByName)]
@@ -269,21 +241,8 @@ pub(crate) struct NumberRow {
     pub(crate) number: i64,
 }
 
-#[derive(diesel::QueryableByName)]
-pub(crate) struct VersionRow {
-    #[diesel(sql_type = diesel::sql_types::BigInt)]
-    pub(crate) generation: i64,
-    #[diesel(sql_type = diesel::sql_types::BigInt)]
-    pub(crate) id: i64,
-}
-
-#[derive(diesel::QueryableByName)]
-pub(crate) struct SourceRow {
-    #[diesel(sql_type = diesel::sql_types::Text)]
-    pub(crate) source: String,
-}
-
-/// As [`consumer_methods`], for a writer's look at the backlog.
+/// The methods of a writer's look at the backlog. A macro, because Diesel's bounds for a generic connection would
+/// outgrow the bodies.
 macro_rules! backlog_methods {
     ($sql:expr) => {
         fn outbox_ends(&mut self) -> QueryResult<super::Ends> {
@@ -333,78 +292,7 @@ macro_rules! append_methods {
 }
 pub(crate) use append_methods;
 
-/// The methods whose Rust is equal on all databases and whose SQL is not. A macro, because Diesel's bounds
-/// for a generic connection would outgrow the bodies.
-macro_rules! consumer_methods {
-    ($sql:expr) => {
-        fn record_applied(&mut self, consumer: &str, id: MessageId) -> QueryResult<bool> {
-            let inserted = diesel::RunQueryDsl::execute(
-                diesel::sql_query($sql.record_applied)
-                    .bind::<Text, _>(consumer)
-                    .bind::<Binary, _>(id.as_bytes().as_slice()),
-                self,
-            )?;
-            Ok(inserted > 0)
-        }
-
-        fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()> {
-            diesel::RunQueryDsl::execute(
-                diesel::sql_query($sql.hold_message)
-                    .bind::<Text, _>(held.consumer)
-                    .bind::<Text, _>(held.message_id)
-                    .bind::<SmallInt, _>(held.bucket)
-                    .bind::<Text, _>(held.kind)
-                    .bind::<Text, _>(held.key)
-                    .bind::<Text, _>(held.state.name())
-                    .bind::<Integer, _>(held.attempts)
-                    .bind::<Text, _>(held.error)
-                    .bind::<Text, _>(held.routing_key)
-                    .bind::<Binary, _>(held.headers)
-                    .bind::<Binary, _>(held.payload),
-                self,
-            )
-            .map(|_| ())
-        }
-
-        fn deleted_version(&mut self, copy: &str, key: &str) -> QueryResult<Option<Version>> {
-            let query = diesel::sql_query($sql.deleted_version).bind::<Text, _>(copy).bind::<Text, _>(key);
-            let rows: Vec<VersionRow> = diesel::RunQueryDsl::load(query, self)?;
-            Ok(rows.first().map(|row| Version { generation: row.generation, id: row.id }))
-        }
-
-        fn remember_deleted(
-            &mut self,
-            copy: &str,
-            key: &str,
-            bucket: u16,
-            version: Version,
-        ) -> QueryResult<()> {
-            let query = diesel::sql_query($sql.remember_deleted)
-                .bind::<Text, _>(copy)
-                .bind::<Text, _>(key)
-                .bind::<SmallInt, _>(bucket as i16)
-                .bind::<BigInt, _>(version.generation)
-                .bind::<BigInt, _>(version.id);
-            diesel::RunQueryDsl::execute(query, self).map(|_| ())
-        }
-
-        fn forget_deleted(&mut self, copy: &str, key: &str) -> QueryResult<()> {
-            let query = diesel::sql_query($sql.forget_deleted).bind::<Text, _>(copy).bind::<Text, _>(key);
-            diesel::RunQueryDsl::execute(query, self).map(|_| ())
-        }
-
-        fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String> {
-            let claim = diesel::sql_query($sql.claim_copy).bind::<Text, _>(copy).bind::<Text, _>(source);
-            diesel::RunQueryDsl::execute(claim, self)?;
-            let query = diesel::sql_query($sql.copy_source).bind::<Text, _>(copy);
-            let row: SourceRow = diesel::RunQueryDsl::get_result(query, self)?;
-            Ok(row.source)
-        }
-    };
-}
-pub(crate) use consumer_methods;
-
-/// As [`consumer_methods`], for the test kit; with the expression for `created_at` in microseconds.
+/// As [`backlog_methods`], for the test kit; with the expression for `created_at` in microseconds.
 macro_rules! testing_methods {
     ($created_at_us:literal) => {
         #[cfg(feature = "testing")]
@@ -432,8 +320,8 @@ macro_rules! testing_methods {
 
         #[cfg(feature = "testing")]
         fn held_messages(&mut self) -> QueryResult<Vec<crate::testing::HeldRow>> {
-            let query = "select consumer, message_id, kind, aggregate_id, attempts, error from inbox_held \
-                 order by held_at, message_id";
+            let query = "select consumer, message_id, kind, aggregate_id, state, attempts, error from inbox_held \
+                 order by sequence";
             diesel::RunQueryDsl::load(diesel::sql_query(query), self)
         }
     };

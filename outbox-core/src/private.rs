@@ -10,7 +10,9 @@ pub use serde_json;
 
 pub use ::core;
 
-pub use crate::copy::{DeleteMark, Mark, Marks, mark, marks};
+pub use crate::copy::{
+    DeleteMark, Marks, ReplicaSql, column_name, column_value, marks, table_name, version_columns,
+};
 pub use crate::entity::join_key;
 use crate::entity::{FieldWriter, Image};
 pub use crate::event::held_fields;

@@ -24,6 +24,64 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// Messages that a consumer has applied.
+    inbox (consumer, message_id) {
+        /// The subscriber's name.
+        consumer -> Text,
+        /// UUIDv7, 16 bytes.
+        message_id -> Binary,
+    }
+}
+
+diesel::table! {
+    /// Messages that a consumer has set aside; a part of the columns.
+    inbox_held (consumer, message_id) {
+        /// The subscriber's name.
+        consumer -> Text,
+        /// As it arrived.
+        message_id -> Text,
+        /// First word of the kind.
+        aggregate_type -> Text,
+        /// The key.
+        aggregate_id -> Text,
+        /// What waits behind it.
+        holds -> Text,
+    }
+}
+
+diesel::table! {
+    /// Who has paused a consumer.
+    inbox_pause (consumer) {
+        /// The subscriber's name.
+        consumer -> Text,
+    }
+}
+
+diesel::table! {
+    /// Versions at which keys of copies were deleted.
+    copy_deleted (copy, aggregate_id) {
+        /// The copy's table.
+        copy -> Text,
+        /// The key.
+        aggregate_id -> Text,
+        /// With the id the version.
+        generation -> BigInt,
+        /// With the generation the version.
+        id -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// The outbox that a copy follows.
+    copy_source (copy) {
+        /// The copy's table.
+        copy -> Text,
+        /// The outbox's name.
+        source -> Text,
+    }
+}
+
 /// A message as it is inserted.
 #[derive(Debug, diesel::Insertable)]
 // So that many rows are one statement on SQLite too.

@@ -35,6 +35,11 @@ pub trait Server: Backend + Default + 'static {
     fn returning<'a>(selection: Fragment<'a, Self>) -> Fragment<'a, Self>;
 
     fn flag(value: Option<Self::RawValue<'_>>) -> deserialize::Result<bool>;
+
+    fn number(value: Option<Self::RawValue<'_>>) -> deserialize::Result<i64>;
+
+    /// The type of what `number` reads.
+    fn number_type(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata;
 }
 
 macro_rules! server {
@@ -49,6 +54,14 @@ macro_rules! server {
 
             fn flag(value: Option<Self::RawValue<'_>>) -> deserialize::Result<bool> {
                 deserialize::FromSql::<diesel::sql_types::Bool, Self>::from_nullable_sql(value)
+            }
+
+            fn number(value: Option<Self::RawValue<'_>>) -> deserialize::Result<i64> {
+                deserialize::FromSql::<diesel::sql_types::BigInt, Self>::from_nullable_sql(value)
+            }
+
+            fn number_type(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata {
+                <Self as diesel::sql_types::HasSqlType<diesel::sql_types::BigInt>>::metadata(lookup)
             }
         }
 
@@ -127,6 +140,7 @@ enum Part<'a, DB: Backend> {
     Sql(&'static str),
     Identifier(&'static str),
     Number(usize),
+    Text(String),
     Fragment(Fragment<'a, DB>),
 }
 
@@ -156,7 +170,13 @@ impl<'a, DB: Backend> Statement<'a, DB> {
         self
     }
 
-    fn identifier(mut self, name: &'static str) -> Self {
+    /// Text that was put together.
+    pub(crate) fn text(mut self, sql: String) -> Self {
+        self.parts.push(Part::Text(sql));
+        self
+    }
+
+    pub(crate) fn identifier(mut self, name: &'static str) -> Self {
         self.parts.push(Part::Identifier(name));
         self
     }
@@ -182,6 +202,7 @@ impl<DB: Backend> QueryFragment<DB> for Statement<'_, DB> {
                 Part::Sql(sql) => out.push_sql(sql),
                 Part::Identifier(name) => out.push_identifier(name)?,
                 Part::Number(number) => out.push_sql(&number.to_string()),
+                Part::Text(text) => out.push_sql(text),
                 Part::Fragment(fragment) => fragment.walk_ast(out.reborrow())?,
             }
         }

@@ -4,10 +4,9 @@
 //! message goes in first: where two processes hold the same message, the second waits on that row and
 //! then finds it applied.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 use serde::de::DeserializeOwned;
@@ -15,20 +14,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Queue};
 use crate::connection::OutboxConnection;
-use crate::copy::{self, ReplicaOn};
+use crate::copy::ReplicaOn;
 use crate::entity::Operation;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::message::{BUCKETS, Recorded};
+use crate::message::BUCKETS;
 use crate::retry::RetryPolicy;
 use crate::transaction::OutboxTx;
 
-mod apply;
+mod batch;
 #[cfg(feature = "testing")]
 mod drain;
+mod effect;
+mod held;
+mod incoming;
 mod pump;
+mod stats;
+mod worker;
 
-use apply::Worker;
+pub use effect::FailurePolicy;
+use effect::{Effect, Effects};
+pub use incoming::Incoming;
+pub use stats::SubscriberStats;
+use worker::{Retries, Worker};
+
+/// The waits between the attempts at a failing message.
+const RETRY_AFTER: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
 
 /// Consumes the messages of other services into this service's database, each with one effect.
 ///
@@ -56,11 +68,12 @@ pub struct Subscriber<B, C: R2D2Connection + 'static> {
     name: String,
     broker: B,
     pool: Pool<ConnectionManager<C>>,
-    effects: BTreeMap<String, Effect<C>>,
+    effects: Effects<C>,
+    policies: Vec<(String, FailurePolicy)>,
     overlaps: Vec<String>,
     queues: u16,
     batch: u16,
-    retry: RetryPolicy,
+    retries: Retries,
     stats: SubscriberStats,
 }
 
@@ -68,17 +81,9 @@ impl<B, C: R2D2Connection + 'static> fmt::Debug for Subscriber<B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
             .field("name", &self.name)
-            .field("kinds", &self.effects.keys())
+            .field("kinds", &self.effects.kinds().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
-}
-
-type Run<C> = dyn Fn(&mut OutboxTx<'_, C>, &Recorded) -> Result<()> + Send + Sync;
-
-/// What a kind of message does; a copy has a name, a handler has none.
-struct Effect<C> {
-    copy: Option<&'static str>,
-    run: Arc<Run<C>>,
 }
 
 impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
@@ -89,24 +94,27 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
             name: name.into(),
             broker,
             pool,
-            effects: BTreeMap::new(),
+            effects: Effects::default(),
+            policies: Vec::new(),
             overlaps: Vec::new(),
             queues: 1,
             batch: 100,
-            retry: RetryPolicy::default(),
+            retries: Retries { policy: RetryPolicy::default(), later: RETRY_AFTER.to_vec() },
             stats: SubscriberStats::default(),
         }
     }
 
     /// Keeps a copy of an aggregate: follows its `created`, `updated`, `deleted` (by the names in
     /// [`Replica::EVENTS`](crate::Replica::EVENTS)) and `current` messages and takes a change only if it is
-    /// newer than what the copy shows.
+    /// newer than what the copy shows. Of several messages of a key in one batch the last one is written.
+    ///
+    /// Fields that the copy does not name are ignored; a message that lacks a field of the copy's is set aside.
+    /// A second copy of the same aggregate needs a second `Subscriber`.
     #[must_use]
     pub fn copy<R: ReplicaOn<C> + 'static>(mut self) -> Self {
         for operation in Operation::ALL {
-            let run = |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| copy_change::<R, C>(tx, recorded);
-            let effect = Effect { copy: Some(R::COPY), run: Arc::new(run) };
-            self.add(format!("{}.{}", R::AGGREGATE, R::EVENTS.of(operation)), effect);
+            let kind = format!("{}.{}", R::AGGREGATE, R::EVENTS.of(operation));
+            self.add(kind, Effect::copy::<R>());
         }
         self
     }
@@ -115,18 +123,39 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     /// that records the message as applied. What the handler itself records is published from this
     /// service's own outbox.
     ///
-    /// An error rolls the message's writes back. It is tried again after short waits, then set aside in
-    /// `inbox_held` with the error; an [outage](ErrorKind::Outage) is waited out and not counted.
+    /// An error rolls the message's writes back. It is tried again [later](Self::retry_after), while later messages
+    /// of its key wait, and in the end set aside in `inbox_held` with the error; [`on_failure`](Self::on_failure)
+    /// has other ways. An error of kind [`Invalid`](crate::ErrorKind::Invalid) is not tried again; an
+    /// [outage](crate::ErrorKind::Outage) is waited out and not counted.
     #[must_use]
     pub fn on<E: DeserializeOwned>(
-        mut self,
+        self,
         kind: impl Into<String>,
         handler: impl Fn(&mut OutboxTx<'_, C>, E) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let run = move |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| {
-            handler(tx, serde_json::from_slice(recorded.message.payload())?)
-        };
-        self.add(kind.into(), Effect { copy: None, run: Arc::new(run) });
+        self.on_with(kind, move |tx, event, _| handler(tx, event))
+    }
+
+    /// As [`on`](Self::on), with what is known of the message beside its payload: headers, attempt, version, an
+    /// idempotency key.
+    #[must_use]
+    pub fn on_with<E: DeserializeOwned>(
+        self,
+        kind: impl Into<String>,
+        handler: impl Fn(&mut OutboxTx<'_, C>, E, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_raw(kind, move |tx, incoming| handler(tx, incoming.payload()?, incoming))
+    }
+
+    /// As [`on_with`](Self::on_with), with the payload as it came, for one kind or a pattern of kinds:
+    /// `product.*`, `*.created`, `*.*`. A pattern takes no `current` messages, which are for copies.
+    #[must_use]
+    pub fn on_raw(
+        mut self,
+        kind: impl Into<String>,
+        handler: impl Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.add(kind.into(), Effect::handler(handler));
         self
     }
 
@@ -142,9 +171,9 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         let handler = Arc::new(handler);
         for schema in E::EVENTS {
             let handler = Arc::clone(&handler);
-            let run = move |tx: &mut OutboxTx<'_, C>, recorded: &Recorded| {
-                let event: E = serde_json::from_slice(recorded.message.payload())?;
-                if event.event() != recorded.message.event() {
+            let run = move |tx: &mut OutboxTx<'_, C>, incoming: &Incoming<'_>| {
+                let event: E = incoming.payload()?;
+                if event.event() != incoming.message().event() {
                     return Err(Error::invalid(format!(
                         "the payload reads as event {}; tag the enum: #[serde(tag = \"type\")]",
                         event.event()
@@ -152,16 +181,22 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
                 }
                 handler(tx, event)
             };
-            let effect = Effect { copy: None, run: Arc::new(run) };
-            self.add(format!("{}.{}", E::AGGREGATE, schema.event), effect);
+            self.add(format!("{}.{}", E::AGGREGATE, schema.event), Effect::handler(run));
         }
         self
     }
 
     fn add(&mut self, kind: String, effect: Effect<C>) {
-        if self.effects.insert(kind.clone(), effect).is_some() {
+        if !self.effects.add(kind.clone(), effect) {
             self.overlaps.push(kind);
         }
+    }
+
+    /// What a message of this kind, or pattern of kinds, holds up while it fails.
+    #[must_use]
+    pub fn on_failure(mut self, kind: impl Into<String>, policy: FailurePolicy) -> Self {
+        self.policies.push((kind.into(), policy));
+        self
     }
 
     /// Spreads the messages over so many queues, 1 to 64, by bucket, for consumers in parallel; order per
@@ -180,10 +215,18 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         self
     }
 
-    /// How a failing message is tried again before it is set aside, and how long outages are waited out.
+    /// How long outages are waited out, and how many attempts a failing message has: its `max_attempts`.
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
+        self.retries.policy = retry;
+        self
+    }
+
+    /// The waits between the attempts at a failing message, which are spent in `inbox_held` while others flow; the
+    /// last one again where there are more attempts. Default 1 s, 10 s, 1 min, 10 min.
+    #[must_use]
+    pub fn retry_after(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
+        self.retries.later = waits.into_iter().collect();
         self
     }
 
@@ -215,9 +258,19 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         self.validate()?;
         let queues = self.queue_list();
-        let Self { name, broker, pool, effects, batch, retry, stats, .. } = self;
-        let worker = Arc::new(Worker::new(name, pool, effects, retry, stats));
+        let effects = self.effects();
+        let Self { name, broker, pool, batch, retries, stats, .. } = self;
+        let worker = Arc::new(Worker::new(name, pool, effects, retries, stats));
         pump::run(worker, broker, queues, usize::from(batch), shutdown).await
+    }
+
+    /// The consumers, with their policies.
+    fn effects(&self) -> Effects<C> {
+        let mut effects = self.effects.clone();
+        for (kind, policy) in &self.policies {
+            effects.set_policy(kind, *policy);
+        }
+        effects
     }
 
     fn validate(&self) -> Result<()> {
@@ -225,7 +278,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
             && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         let problem = if !name_fits {
             Some(format!("subscriber name {:?}: use 1 to 100 of [A-Za-z0-9_-]", self.name))
-        } else if self.effects.is_empty() {
+        } else if self.effects.kinds().next().is_none() {
             Some(format!("subscriber {} consumes nothing: add .copy::<…>() or .on(…)", self.name))
         } else if !self.overlaps.is_empty() {
             Some(format!(
@@ -233,6 +286,16 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
                 self.name,
                 self.overlaps.join(", ")
             ))
+        } else if let Some((a, b)) = self.effects.overlapping() {
+            Some(format!(
+                "subscriber {}: {a} and {b} want the same messages; the second needs a second Subscriber with its \
+                 own queues",
+                self.name
+            ))
+        } else if let Some((kind, _)) =
+            self.policies.iter().find(|(kind, policy)| !self.effects.clone().set_policy(kind, *policy))
+        {
+            Some(format!("subscriber {}: on_failure names {kind}, which it does not consume", self.name))
         } else if !(1..=BUCKETS).contains(&self.queues) || self.batch == 0 {
             Some(format!("subscriber {}: queues are 1 to {BUCKETS}, a batch is at least 1", self.name))
         } else {
@@ -243,12 +306,12 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
                 )
             })
         };
-        problem.map_or(Ok(()), |text| Err(Error::new(ErrorKind::Invalid, text)))
+        problem.map_or(Ok(()), |text| Err(Error::invalid(text)))
     }
 
     /// Bucket b goes to queue b mod the number of queues.
     fn queue_list(&self) -> Vec<Queue> {
-        let kinds = || self.effects.keys();
+        let kinds = || self.effects.kinds();
         (0..self.queues)
             .map(|number| Queue {
                 name: format!("{}.{number}", self.name),
@@ -267,67 +330,10 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
 fn is_consumable<C>(kind: &str, effect: &Effect<C>) -> bool {
     match kind.split_once('.') {
         Some((aggregate, event)) => {
-            let is_word = |word: &str| !word.is_empty() && !word.contains(['.', '*', '#']);
+            let is_word = |word: &str| word == "*" || (!word.is_empty() && !word.contains(['.', '*', '#']));
             let for_copies_only = event == Operation::Current.name();
-            is_word(aggregate) && is_word(event) && (effect.copy.is_some() || !for_copies_only)
+            is_word(aggregate) && is_word(event) && (effect.copy_name().is_some() || !for_copies_only)
         }
         None => false,
-    }
-}
-
-fn copy_change<R: ReplicaOn<C>, C: OutboxConnection>(
-    tx: &mut OutboxTx<'_, C>,
-    recorded: &Recorded,
-) -> Result<()> {
-    match copy::apply::<R, C>(tx.conn(), recorded)? {
-        copy::Applied::Yes => Ok(()),
-        // The inbox does not know the message, yet the copy has a newer change: normal ways of repeating
-        // bring only known messages, so the source's ids have probably started again.
-        copy::Applied::Stale => Err(Error::new(
-            ErrorKind::Invalid,
-            format!(
-                "stale-unknown: copy {} shows a newer change of key {} than version {}/{} of outbox {}; \
-                 if that outbox was restored from a backup, raise its generation and resync",
-                R::COPY,
-                recorded.message.key(),
-                recorded.version.generation,
-                recorded.version.id,
-                recorded.source
-            ),
-        )),
-    }
-}
-
-/// Counters of a subscriber since it was made; clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct SubscriberStats(Arc<Counters>);
-
-#[derive(Debug, Default)]
-struct Counters {
-    applied: AtomicU64,
-    duplicates: AtomicU64,
-    set_aside: AtomicU64,
-    retries: AtomicU64,
-}
-
-impl SubscriberStats {
-    /// Messages whose effect was committed.
-    pub fn applied(&self) -> u64 {
-        self.0.applied.load(Ordering::Relaxed)
-    }
-
-    /// Deliveries of messages that had been applied before.
-    pub fn duplicates(&self) -> u64 {
-        self.0.duplicates.load(Ordering::Relaxed)
-    }
-
-    /// Messages set aside in `inbox_held`.
-    pub fn set_aside(&self) -> u64 {
-        self.0.set_aside.load(Ordering::Relaxed)
-    }
-
-    /// Attempts after the first one of a failing message; outages are not counted.
-    pub fn retries(&self) -> u64 {
-        self.0.retries.load(Ordering::Relaxed)
     }
 }

@@ -224,6 +224,8 @@ pub struct HeldRow {
     pub(crate) kind: String,
     #[diesel(sql_type = Text)]
     pub(crate) aggregate_id: String,
+    #[diesel(sql_type = Text)]
+    pub(crate) state: String,
     #[diesel(sql_type = Integer)]
     pub(crate) attempts: i32,
     #[diesel(sql_type = Text)]

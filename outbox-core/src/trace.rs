@@ -27,3 +27,27 @@ pub(crate) fn current() -> Headers {
 pub(crate) fn current() -> Headers {
     Headers::default()
 }
+
+/// The span of handling a message: a child of the span that recorded it, where OpenTelemetry is on.
+#[cfg(feature = "opentelemetry")]
+pub(crate) fn handling(kind: &str, headers: &Headers) -> tracing::Span {
+    use opentelemetry::propagation::TextMapPropagator as _;
+    use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+    let span =
+        tracing::info_span!("handle", otel.name = format!("handle {kind}"), otel.kind = "consumer", kind);
+    let carrier: std::collections::HashMap<String, String> =
+        headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let parent = TraceContextPropagator::new().extract(&carrier);
+    let parent = BaggagePropagator::new().extract_with_context(&parent, &carrier);
+    // Refused for a span that is off or has begun: then it is no child.
+    let _ = span.set_parent(parent);
+    span
+}
+
+/// The span of handling a message.
+#[cfg(not(feature = "opentelemetry"))]
+pub(crate) fn handling(kind: &str, _: &Headers) -> tracing::Span {
+    tracing::info_span!("handle", kind)
+}

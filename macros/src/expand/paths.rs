@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Ident, Path, Type};
 
@@ -40,28 +40,6 @@ impl Paths {
         Server::ALL.into_iter().map(on).collect()
     }
 
-    /// The same for each sync connection.
-    pub(super) fn per_connection(&self, code: impl Fn(&TokenStream) -> TokenStream) -> TokenStream {
-        let Self { krate, diesel, .. } = self;
-        let on = |server| {
-            let (connection, wrapper) = match server {
-                Server::Sqlite => (quote!(#diesel::sqlite::SqliteConnection), quote!(__with_sqlite)),
-                Server::Mysql => (quote!(#diesel::mysql::MysqlConnection), quote!(__with_mysql)),
-                Server::Postgres => (quote!(#diesel::pg::PgConnection), quote!(__with_postgres)),
-            };
-            let code = code(&connection);
-            quote!(#krate::#wrapper! { #code })
-        };
-        Server::ALL.into_iter().map(on).collect()
-    }
-
-    /// Runs a statement on the sync connection that every method is given.
-    pub(super) fn run(&self, method: &str, statement: &TokenStream) -> TokenStream {
-        let diesel = &self.diesel;
-        let method = format_ident!("{method}");
-        quote!(#diesel::RunQueryDsl::#method(#statement, __connection))
-    }
-
     /// `table.column = value`.
     pub(super) fn eq(&self, table: &Path, column: &Ident, value: &TokenStream) -> TokenStream {
         let diesel = &self.diesel;
@@ -73,15 +51,6 @@ impl Paths {
         let Self { diesel, .. } = self;
         let Field { ident, column, .. } = field;
         quote_spanned!(at(field.ty.span())=> #diesel::ExpressionMethods::eq(#table::#column, &self.#ident))
-    }
-
-    /// The table's rows of a key.
-    pub(super) fn rows(&self, table: &Path, key: &[Field]) -> TokenStream {
-        let diesel = &self.diesel;
-        key.iter().fold(quote!(#table::table), |rows, field| {
-            let is_equal = self.eq_field(table, field);
-            quote!(#diesel::QueryDsl::filter(#rows, #is_equal))
-        })
     }
 }
 

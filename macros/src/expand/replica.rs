@@ -2,17 +2,13 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::Ident;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Ident, Path};
 
 use super::paths::{Paths, at, in_const};
 use super::told_at;
 use crate::ast::{Field, Followed, Replica};
-
-/// Diesel's tuples end at 32 elements (here: 31 groups of fields and the version): groups of 8 take the
-/// widest tables of Diesel.
-const GROUP: usize = 8;
 
 pub(crate) fn replica(replica: &Replica) -> TokenStream {
     let Replica { krate, ident, table, aggregate, fields, local, events, .. } = replica;
@@ -24,8 +20,8 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
         quote_spanned!(at(ty.span())=> #ident: <#ty as ::core::default::Default>::default())
     });
     let marks = marks(&paths, replica);
-    let statements = Statements::new(&paths, replica);
-    let by_connection = paths.per_connection(|connection| statements.on(&paths, ident, connection));
+    let pieces = Pieces::new(&paths, replica);
+    let by_backend = paths.per_backend(|_, backend| pieces.on(&paths, ident, backend));
     in_const(&quote! {
         #[automatically_derived]
         impl #krate::Replica for #ident {
@@ -41,120 +37,92 @@ pub(crate) fn replica(replica: &Replica) -> TokenStream {
             }
         }
         #marks
-        #by_connection
+        #by_backend
     })
 }
 
-/// The statements of a copy, the same on all databases.
-struct Statements {
-    update_older: TokenStream,
-    exists: TokenStream,
-    insert: TokenStream,
-    delete_older: TokenStream,
+/// What a copy's statements are put together from, the same on all databases.
+struct Pieces {
+    table: TokenStream,
+    columns: Vec<TokenStream>,
+    values: Vec<TokenStream>,
+    key_columns: Vec<TokenStream>,
+    key_values: Vec<TokenStream>,
+    mark: Option<TokenStream>,
 }
 
-impl Statements {
+impl Pieces {
     fn new(paths: &Paths, replica: &Replica) -> Self {
         let Replica { table, key, fields, .. } = replica;
-        let diesel = &paths.diesel;
+        let private = &paths.private;
         // Missing columns are told at the table's name.
         let table_span = at(table.span());
-        let [generation, id, bucket] =
+        let version =
             ["outbox_generation", "outbox_id", "outbox_bucket"].map(|column| Ident::new(column, table_span));
-        let is_older = quote! {
-            #diesel::BoolExpressionMethods::or(
-                #diesel::ExpressionMethods::lt(#table::#generation, __version.generation),
-                #diesel::BoolExpressionMethods::and(
-                    #diesel::ExpressionMethods::eq(#table::#generation, __version.generation),
-                    #diesel::ExpressionMethods::lt(#table::#id, __version.id),
-                ),
-            )
-        };
-        let generation = paths.eq(table, &generation, &quote!(__version.generation));
-        let id = paths.eq(table, &id, &quote!(__version.id));
-        // Below BUCKETS, so it fits.
-        let bucket = paths.eq(table, &bucket, &quote!(__bucket as ::core::primitive::i16));
-
-        let rows = paths.rows(table, key);
-        let is_key = |field: &&Field| key.iter().any(|key| key.ident == field.ident);
+        let name = |Field { column, .. }: &Field| quote!(#private::column_name(#table::#column));
+        let value = |Field { ident, column, ty, .. }: &Field| quote_spanned!(at(ty.span())=> #private::column_value(#table::#column, &self.#ident));
         let columns = || fields.iter().map(|followed| &followed.field);
-        let inserted = groups(paths, table, columns());
-        let updated = groups(paths, table, columns().filter(|field| !is_key(field)));
-        let live = mark(paths, replica, false).into_iter();
-        // MySQL assigns from left to right; the version stays last, so that an assignment may read the old one.
-        let last = quote!((#(#live,)* #generation, #id, #bucket));
-        let set = quote!((#(#updated,)* #last));
-        let values = quote!((#(#inserted,)* #last));
-        let delete_older = match mark(paths, replica, true) {
-            None => quote!(#diesel::delete(#rows).filter(#is_older)),
-            Some(mark) => quote!(#diesel::update(#rows).filter(#is_older).set((#mark, #generation, #id))),
-        };
         Self {
-            update_older: paths.run("execute", &quote!(#diesel::update(#rows).filter(#is_older).set(#set))),
-            exists: paths.run("get_result", &quote!(#diesel::select(#diesel::dsl::exists(#rows)))),
-            insert: paths.run("execute", &quote!(#diesel::insert_into(#table::table).values(#values))),
-            delete_older: paths.run("execute", &delete_older),
+            table: quote! {
+                #private::version_columns(#(#table::#version),*);
+                #private::table_name(#table::table)
+            },
+            columns: columns().map(name).collect(),
+            values: columns().map(value).collect(),
+            key_columns: key.iter().map(name).collect(),
+            key_values: key.iter().map(value).collect(),
+            mark: mark(paths, replica),
         }
     }
 
-    fn on(&self, paths: &Paths, ident: &Ident, connection: &TokenStream) -> TokenStream {
-        let Paths { krate, query_result, .. } = paths;
-        let Self { update_older, exists, insert, delete_older } = self;
+    fn on(&self, paths: &Paths, ident: &Ident, backend: &TokenStream) -> TokenStream {
+        let private = &paths.private;
+        let Self { table, columns, values, key_columns, key_values, mark } = self;
+        let names = quote!(::std::vec::Vec<&'static ::core::primitive::str>);
+        let binds = quote!(::std::vec::Vec<#private::Fragment<'_, #backend>>);
         quote! {
             #[automatically_derived]
-            impl #krate::ReplicaOn<#connection> for #ident {
-                fn update_older(
-                    &self,
-                    __connection: &mut #connection,
-                    __version: #krate::Version,
-                    __bucket: ::core::primitive::u16,
-                ) -> #query_result<::core::primitive::usize> {
-                    #update_older
+            impl #private::ReplicaSql<#backend> for #ident {
+                fn table() -> #private::Fragment<'static, #backend> {
+                    #table
                 }
-                fn exists(
-                    &self,
-                    __connection: &mut #connection,
-                ) -> #query_result<::core::primitive::bool> {
-                    #exists
+                fn columns() -> #names {
+                    ::std::vec![#(#columns),*]
                 }
-                fn insert(
-                    &self,
-                    __connection: &mut #connection,
-                    __version: #krate::Version,
-                    __bucket: ::core::primitive::u16,
-                ) -> #query_result<()> {
-                    #insert?;
-                    ::core::result::Result::Ok(())
+                fn values(&self) -> #binds {
+                    ::std::vec![#(#values),*]
                 }
-                fn delete_older(
-                    &self,
-                    __connection: &mut #connection,
-                    __version: #krate::Version,
-                ) -> #query_result<::core::primitive::usize> {
-                    #delete_older
+                fn key_columns() -> #names {
+                    ::std::vec![#(#key_columns),*]
                 }
+                fn key_values(&self) -> #binds {
+                    ::std::vec![#(#key_values),*]
+                }
+                #mark
             }
         }
     }
 }
 
-/// What marks a row, as a constant: the one place that asks for the column's type, so that a wrong one is
-/// told once.
+/// What marks a deleted row. The column's type is asked for once, in a constant, so that a wrong one is told once.
+fn mark(paths: &Paths, replica: &Replica) -> Option<TokenStream> {
+    let column = replica.soft_delete.as_ref()?;
+    let table = &replica.table;
+    let private = &paths.private;
+    Some(quote! {
+        fn mark() -> ::core::option::Option<(&'static ::core::primitive::str, #private::Marks)> {
+            ::core::option::Option::Some((#private::column_name(#table::#column), __MARKS))
+        }
+    })
+}
+
+/// See [`mark`].
 fn marks(paths: &Paths, replica: &Replica) -> Option<TokenStream> {
     let column = replica.soft_delete.as_ref()?;
     let (private, table) = (told_at(&paths.private, column.span()), told_at(&replica.table, column.span()));
     Some(quote_spanned! {at(column.span())=>
         const __MARKS: #private::Marks = #private::marks(#table::#column);
     })
-}
-
-/// The assignment that marks a row as deleted, or as there.
-fn mark(paths: &Paths, replica: &Replica, is_deleted: bool) -> Option<TokenStream> {
-    let Paths { private, .. } = paths;
-    let Replica { table, .. } = replica;
-    let column = replica.soft_delete.as_ref()?;
-    let value = quote!(#private::mark::<_, #is_deleted>(#table::#column, __MARKS));
-    Some(paths.eq(table, column, &value))
 }
 
 /// A field from the message's image.
@@ -168,10 +136,4 @@ fn read(paths: &Paths, followed: &Followed) -> TokenStream {
             quote_spanned!(at(with.span())=> #ident: #private::field_with::<_, #ty, _>(__image, #name, #with)?)
         }
     }
-}
-
-/// Assignments of the fields, in tuples that Diesel can nest.
-fn groups<'f>(paths: &Paths, table: &Path, fields: impl Iterator<Item = &'f Field>) -> Vec<TokenStream> {
-    let assignments: Vec<_> = fields.map(|field| paths.eq_field(table, field)).collect();
-    assignments.chunks(GROUP).map(|group| quote!((#(#group,)*))).collect()
 }

@@ -5,31 +5,15 @@ use std::num::NonZeroU32;
 use diesel::connection::{Connection as _, InstrumentationEvent, SimpleConnection as _};
 use diesel::pg::PgConnection;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Binary, Integer, SmallInt, Text};
+use diesel::sql_types::{Array, BigInt, Integer};
 
 use super::{
-    ConsumerSql, OutboxConnection, SourceRow, VersionRow, append_methods, backlog, backlog_methods, columns,
-    consumer_methods, is_open, lock, rendered, testing_methods,
+    OutboxConnection, append_methods, backlog, backlog_methods, columns, is_open, lock, rendered,
+    testing_methods,
 };
 use crate::error::Result;
-use crate::inbox::HeldMessage;
-use crate::message::{Message, MessageId, Version};
+use crate::message::Message;
 use crate::transaction::append_failed;
-
-const SQL: ConsumerSql = ConsumerSql {
-    record_applied: "insert into inbox (consumer, message_id) values ($1, $2) on conflict do nothing",
-    hold_message: "insert into inbox_held \
-        (consumer, message_id, bucket, kind, aggregate_id, state, attempts, error, routing_key, headers, payload) \
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-        on conflict (consumer, message_id) do update set state = excluded.state, \
-        attempts = inbox_held.attempts + excluded.attempts, error = excluded.error",
-    deleted_version: "select generation, id from copy_deleted where copy = $1 and aggregate_id = $2",
-    remember_deleted: "insert into copy_deleted (copy, aggregate_id, bucket, generation, id) values ($1, $2, $3, $4, $5) \
-        on conflict (copy, aggregate_id) do update set generation = excluded.generation, id = excluded.id",
-    forget_deleted: "delete from copy_deleted where copy = $1 and aggregate_id = $2",
-    claim_copy: "insert into copy_source (copy, source) values ($1, $2) on conflict do nothing",
-    copy_source: "select source from copy_source where copy = $1",
-};
 
 /// So much is sent as text: more of it takes longer than the round trip that it saves.
 const TOGETHER_ROWS_MAX: usize = 8;
@@ -63,6 +47,5 @@ impl OutboxConnection for PgConnection {
 
     backlog_methods!(backlog::POSTGRES);
     append_methods!(|connection, run| columns::insert_columns!(run).execute(connection));
-    consumer_methods!(SQL);
     testing_methods!("(extract(epoch from created_at) * 1000000)::bigint");
 }

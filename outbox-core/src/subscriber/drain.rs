@@ -1,19 +1,22 @@
 //! A subscriber without its loop: applies what the broker inside the process holds for it, and returns.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::r2d2::R2D2Connection;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::Worker;
-use super::{Effect, Subscriber};
+use super::Subscriber;
+use super::batch::Progress;
+use super::worker::Worker;
 use crate::broker::memory::MemoryBroker;
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::retry::RetryPolicy;
+use crate::inbox::HeldState;
 use crate::testing::HeldRow;
+
+/// A test does not wait for the next attempt.
+const WHENEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
     /// Whether it can run on this broker; its queues are there from now on.
@@ -39,6 +42,7 @@ impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
         let held_before = self.held()?;
         let worker = self.worker();
         let mut count = 0;
+        let in_context = |e: Error| e.context(format!("subscriber {}", self.name));
         for queue in self.queue_list() {
             let consumer = self.broker.open(&queue);
             loop {
@@ -46,30 +50,31 @@ impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
                 let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { break };
                 count += deliveries.len();
                 let mut pending = VecDeque::from(deliveries);
-                worker
-                    .apply(&mut pending, &CancellationToken::new())
-                    .map_err(|e| e.context(format!("subscriber {}", self.name)))?;
+                let shutdown = CancellationToken::new();
+                let mut progress = worker.apply(&mut pending, &shutdown).map_err(in_context)?;
+                worker.serve_held(WHENEVER, &shutdown).map_err(in_context)?;
+                if progress == Progress::Halted {
+                    progress = worker.apply(&mut pending, &shutdown).map_err(in_context)?;
+                }
+                if progress != Progress::Done {
+                    break;
+                }
                 consumer.acknowledge(last);
             }
         }
+        worker.serve_held(WHENEVER, &CancellationToken::new()).map_err(in_context)?;
         let newly_held: Vec<_> = self.held()?.into_iter().filter(|row| !held_before.contains(row)).collect();
         if newly_held.is_empty() { Ok(count) } else { Err(self.set_aside_error(&newly_held)) }
     }
 
-    /// As [`run`](Self::run) has it, except that a test does not wait between attempts.
     fn worker(&self) -> Worker<C> {
-        let effects = self
-            .effects
-            .iter()
-            .map(|(kind, effect)| (kind.clone(), Effect { copy: effect.copy, run: Arc::clone(&effect.run) }));
-        let wait = Duration::from_micros(1);
-        let retry = RetryPolicy { initial: wait, max: wait, ..self.retry.clone() };
-        Worker::new(self.name.clone(), self.pool.clone(), effects.collect(), retry, self.stats.clone())
+        let effects = self.effects();
+        Worker::new(self.name.clone(), self.pool.clone(), effects, self.retries.clone(), self.stats.clone())
     }
 
     fn held(&self) -> Result<Vec<HeldRow>> {
         let mut rows = self.pool.get()?.held_messages()?;
-        rows.retain(|row| row.consumer == self.name);
+        rows.retain(|row| row.consumer == self.name && row.state == HeldState::Dead.name());
         Ok(rows)
     }
 

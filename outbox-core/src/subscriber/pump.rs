@@ -2,18 +2,25 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use diesel::r2d2::R2D2Connection;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::Worker;
+use super::batch::Progress;
+use super::worker::Worker;
 use crate::broker::{Broker, Consumer, Delivery, Queue};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Waits;
 
-/// One task per queue, until shutdown or until one of them cannot start.
+/// How often this process looks what operators and other processes have left for it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A transaction that takes longer makes the next batch smaller; one that takes much less, larger.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// One task per queue and one for what is held, until shutdown or until one of them cannot start.
 pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     worker: Arc<Worker<C>>,
     broker: B,
@@ -26,9 +33,12 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
         let (worker, broker, shutdown) = (Arc::clone(&worker), broker.clone(), shutdown.clone());
         tasks.spawn(async move { consume(&worker, &broker, &queue, batch, &shutdown).await });
     }
+    let serving = shutdown.clone();
+    tasks.spawn(async move { serve(&worker, &serving).await });
     while let Some(ended) = tasks.join_next().await {
-        let result = ended
-            .unwrap_or_else(|e| Err(Error::with_source(ErrorKind::Application, "a queue's task ended", e)));
+        let result = ended.unwrap_or_else(|e| {
+            Err(Error::with_source(ErrorKind::Application, "a subscriber's task ended", e))
+        });
         // The others finish their batch too; their consumers go back to the broker.
         if result.is_err() {
             shutdown.cancel();
@@ -46,7 +56,7 @@ async fn consume<B: Broker, C: OutboxConnection + R2D2Connection>(
     batch: usize,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    let mut waits = worker.retry().waits();
+    let mut waits = worker.retries.policy.waits();
     let mut started = false;
     loop {
         let connected = tokio::select! {
@@ -81,7 +91,7 @@ async fn check_inbox<C: OutboxConnection + R2D2Connection>(
     worker: &Arc<Worker<C>>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    let mut waits = worker.retry().waits();
+    let mut waits = worker.retries.policy.waits();
     loop {
         let checking = Arc::clone(worker);
         match on_blocking_thread(move || checking.check()).await {
@@ -96,6 +106,62 @@ async fn check_inbox<C: OutboxConnection + R2D2Connection>(
     }
 }
 
+/// Serves what is held when it is due, and looks for it now and then.
+async fn serve<C: OutboxConnection + R2D2Connection>(
+    worker: &Arc<Worker<C>>,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    check_inbox(worker, shutdown).await?;
+    let mut waits = worker.retries.policy.waits();
+    loop {
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let (serving, stop) = (Arc::clone(worker), shutdown.clone());
+        let served = on_blocking_thread(move || serving.serve_held(Duration::ZERO, &stop)).await;
+        let pause = match served {
+            Ok(()) => {
+                waits.reset();
+                LOOK_EVERY
+            }
+            Err(error) if error.is_contention() => {
+                tracing::debug!(%error, "what is held is served later");
+                waits.next_wait()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what is held cannot be served now");
+                waits.next_wait()
+            }
+        };
+        sleep_until_due(worker, pause, shutdown).await;
+    }
+}
+
+/// At most this long; less when something is due before.
+async fn sleep_until_due<C: OutboxConnection + R2D2Connection>(
+    worker: &Worker<C>,
+    pause: Duration,
+    shutdown: &CancellationToken,
+) {
+    let end = Instant::now() + pause;
+    loop {
+        let changed = worker.changed.notified();
+        let mut changed = std::pin::pin!(changed);
+        // What changes from now on is not missed.
+        changed.as_mut().enable();
+        let rest = end.saturating_duration_since(Instant::now());
+        let wait = worker.next_due().map_or(rest, |due| due.min(rest));
+        if wait.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            () = changed => {}
+        }
+    }
+}
+
 /// Applies and acknowledges batch after batch; `Ok` at shutdown, `Err` when the broker is at fault.
 async fn pump<K: Consumer, C: OutboxConnection + R2D2Connection>(
     worker: &Arc<Worker<C>>,
@@ -103,26 +169,58 @@ async fn pump<K: Consumer, C: OutboxConnection + R2D2Connection>(
     batch: usize,
     shutdown: &CancellationToken,
 ) -> Result<()> {
+    let mut size = batch;
     loop {
+        if !resumed(worker, shutdown).await {
+            return Ok(());
+        }
         let deliveries = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            deliveries = consumer.next(batch) => deliveries?,
+            deliveries = consumer.next(size) => deliveries?,
         };
         let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { continue };
+        let (count, started) = (deliveries.len(), Instant::now());
         if !apply_all(worker, deliveries.into(), shutdown).await {
             return Ok(());
         }
+        size = next_size(size, count, started.elapsed(), batch);
         consumer.ack_through(last).await?;
     }
 }
 
-/// Applies every delivery; while the database is out, holds them and reads nothing more. False at shutdown.
+/// So that a transaction holds its locks for about half a second at most.
+fn next_size(size: usize, count: usize, took: Duration, max: usize) -> usize {
+    if took > BATCH_TIME_MAX {
+        (count / 2).max(1)
+    } else if took < BATCH_TIME_MAX / 4 && count >= size {
+        (size * 2).min(max)
+    } else {
+        size
+    }
+}
+
+/// Waits while the subscriber is paused; false at shutdown.
+async fn resumed<C: OutboxConnection + R2D2Connection>(
+    worker: &Worker<C>,
+    shutdown: &CancellationToken,
+) -> bool {
+    while worker.is_paused() {
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            () = tokio::time::sleep(LOOK_EVERY / 4) => {}
+        }
+    }
+    true
+}
+
+/// Applies every delivery; while the database is out, or a message holds all up, holds them and reads nothing more.
+/// False at shutdown.
 async fn apply_all<C: OutboxConnection + R2D2Connection>(
     worker: &Arc<Worker<C>>,
     mut pending: VecDeque<Delivery>,
     shutdown: &CancellationToken,
 ) -> bool {
-    let mut waits = worker.retry().waits();
+    let mut waits = worker.retries.policy.waits();
     loop {
         let (applying, stop) = (Arc::clone(worker), shutdown.clone());
         let applied = on_blocking_thread(move || {
@@ -131,8 +229,20 @@ async fn apply_all<C: OutboxConnection + R2D2Connection>(
         })
         .await;
         let error = match applied {
-            Ok((rest, Ok(()))) if rest.is_empty() => return true,
-            Ok((_, Ok(()))) => return false,
+            Ok((_, Ok(Progress::Done))) => return true,
+            Ok((_, Ok(Progress::Stopped))) => return false,
+            Ok((rest, Ok(Progress::Halted))) => {
+                pending = rest;
+                tokio::select! {
+                    () = shutdown.cancelled() => return false,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = worker.changed.notified() => {}
+                }
+                if !resumed(worker, shutdown).await {
+                    return false;
+                }
+                continue;
+            }
             Ok((rest, Err(error))) => {
                 pending = rest;
                 error
@@ -162,5 +272,21 @@ async fn wait(waits: &mut Waits, shutdown: &CancellationToken) -> bool {
     tokio::select! {
         () = shutdown.cancelled() => false,
         () = tokio::time::sleep(waits.next_wait()) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_shrink_when_they_take_long_and_grow_when_they_are_full_and_quick() {
+        let millis = Duration::from_millis;
+        assert_eq!(next_size(100, 100, millis(800), 100), 50);
+        assert_eq!(next_size(100, 1, millis(800), 100), 1);
+        assert_eq!(next_size(1, 1, millis(10), 100), 2);
+        assert_eq!(next_size(80, 80, millis(10), 100), 100);
+        assert_eq!(next_size(80, 3, millis(10), 100), 80);
+        assert_eq!(next_size(80, 80, millis(300), 100), 80);
     }
 }

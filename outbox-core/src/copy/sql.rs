@@ -1,0 +1,212 @@
+//! The statements of a copy: one for all rows of a batch.
+
+use diesel::deserialize;
+use diesel::result::{QueryResult, UnexpectedEndOfRow};
+use diesel::row::{Field, Row};
+
+use super::{ReplicaOn, ReplicaSql};
+use crate::connection::OutboxConnection;
+use crate::message::Version;
+use crate::model::FromRow;
+use crate::statement::{Server, ServerKind, Statement};
+
+/// A row as it is to be, or the last image of one that is gone.
+pub(super) struct Change<'a, R> {
+    pub(super) row: &'a R,
+    pub(super) version: Version,
+    pub(super) bucket: u16,
+}
+
+/// So many values a statement takes on every database.
+const PLACEHOLDERS_MAX: usize = 30_000;
+const ROWS_MAX: usize = 1000;
+
+const GENERATION: &str = "outbox_generation";
+const ID: &str = "outbox_id";
+const BUCKET: &str = "outbox_bucket";
+
+/// How many rows one statement takes.
+pub(super) fn rows_max<R: ReplicaSql<DB>, DB: Server>() -> usize {
+    (PLACEHOLDERS_MAX / R::columns().len().max(1)).clamp(1, ROWS_MAX)
+}
+
+/// Writes rows whose version is newer than what the copy shows; false when one of them was not.
+pub(super) fn upsert<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    changes: &[Change<'_, R>],
+) -> QueryResult<bool> {
+    let statement = kept(insert_newer(changes), changes);
+    if <C::Backend as Server>::KIND != ServerKind::Mysql {
+        return Ok(connection.execute_returning_count(&statement)? == changes.len());
+    }
+    // Which counts a row that stayed as it was like one that was inserted.
+    match changes {
+        [_] => connection.execute_returning_count(&statement).map(drop)?,
+        _ => connection.insert_many(&statement)?,
+    }
+    let written = count::<R, C>(connection, changes, "=")?;
+    Ok(written == changes.len())
+}
+
+/// Deletes or marks rows whose version is older; false when one of them is newer.
+pub(super) fn delete<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    changes: &[Change<'_, R>],
+) -> QueryResult<bool> {
+    connection.execute_returning_count(&kept(delete_older(changes), changes))?;
+    Ok(count::<R, C>(connection, changes, ">")? == 0)
+}
+
+/// How many of the rows stand in this relation to the version of their change.
+fn count<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    changes: &[Change<'_, R>],
+    relation: &'static str,
+) -> QueryResult<usize> {
+    let select = Statement::new("SELECT count(*) FROM ").fragment(R::table()).sql(" WHERE ");
+    let select = any_row(select, changes, relation);
+    let counts: Vec<Count> = connection.load_all(kept(select, changes))?;
+    Ok(counts.first().map_or(0, |count| usize::try_from(count.0).unwrap_or(0)))
+}
+
+/// That of one row is kept prepared.
+fn kept<'a, R, DB: Server>(statement: Statement<'a, DB>, changes: &[Change<'_, R>]) -> Statement<'a, DB> {
+    if changes.len() == 1 { statement } else { statement.not_kept() }
+}
+
+fn insert_newer<'a, R: ReplicaSql<DB>, DB: Server>(changes: &[Change<'a, R>]) -> Statement<'a, DB> {
+    let columns = R::columns();
+    let mut sql = Statement::new("INSERT INTO ").fragment(R::table()).sql(" (");
+    for column in &columns {
+        sql = sql.identifier(column).sql(", ");
+    }
+    if let Some((column, _)) = R::mark() {
+        sql = sql.identifier(column).sql(", ");
+    }
+    sql = sql.identifier(BUCKET).sql(", ").identifier(ID).sql(", ").identifier(GENERATION).sql(") VALUES ");
+    for (place, Change { row, version, bucket }) in changes.iter().enumerate() {
+        sql = sql.sql(if place == 0 { "(" } else { ", (" });
+        for value in row.values() {
+            sql = sql.fragment(value).sql(", ");
+        }
+        if let Some((_, marks)) = R::mark() {
+            sql = sql.sql(marks.live()).sql(", ");
+        }
+        sql = sql.text(format!("{bucket}, {}, {})", version.id, version.generation));
+    }
+    let written = columns.iter().copied().filter(|column| !R::key_columns().contains(column));
+    let written: Vec<_> = written.chain(R::mark().map(|(column, _)| column)).chain([BUCKET]).collect();
+    match DB::KIND {
+        ServerKind::Mysql => on_duplicate_key::<R, DB>(sql, &written),
+        ServerKind::Sqlite | ServerKind::Postgres => on_conflict::<R, DB>(sql, &written),
+    }
+}
+
+fn on_conflict<'a, R: ReplicaSql<DB>, DB: Server>(
+    mut sql: Statement<'a, DB>,
+    written: &[&'static str],
+) -> Statement<'a, DB> {
+    sql = sql.sql(" ON CONFLICT (");
+    for (place, column) in R::key_columns().into_iter().enumerate() {
+        sql = sql.sql(if place == 0 { "" } else { ", " }).identifier(column);
+    }
+    sql = sql.sql(") DO UPDATE SET ");
+    for (place, column) in written.iter().copied().chain([ID, GENERATION]).enumerate() {
+        sql = sql.sql(if place == 0 { "" } else { ", " }).identifier(column);
+        sql = sql.sql(" = excluded.").identifier(column);
+    }
+    sql = column::<R, DB>(sql.sql(" WHERE ("), GENERATION);
+    sql = column::<R, DB>(sql.sql(", "), ID).sql(") < (excluded.").identifier(GENERATION);
+    sql.sql(", excluded.").identifier(ID).sql(")")
+}
+
+/// MySQL and MariaDB assign from left to right, and have no condition for all: the version comes last, its id
+/// first, so that every assignment still sees the old one; after the id, `greatest` tells the generation. A row
+/// that meets this one in another unique key stays as it is.
+fn on_duplicate_key<'a, R: ReplicaSql<DB>, DB: Server>(
+    mut sql: Statement<'a, DB>,
+    written: &[&'static str],
+) -> Statement<'a, DB> {
+    sql = sql.sql(" ON DUPLICATE KEY UPDATE ");
+    for name in written.iter().copied().chain([ID]) {
+        sql = same_key::<R, DB>(column::<R, DB>(sql, name).sql(" = if("));
+        sql = column::<R, DB>(sql.sql(" AND ("), GENERATION);
+        sql = column::<R, DB>(sql.sql(", "), ID).sql(") < (values(").identifier(GENERATION);
+        sql = sql.sql("), values(").identifier(ID).sql(")), values(").identifier(name).sql("), ");
+        sql = column::<R, DB>(sql, name).sql("), ");
+    }
+    sql = same_key::<R, DB>(column::<R, DB>(sql, GENERATION).sql(" = if("));
+    sql = column::<R, DB>(sql.sql(", greatest("), GENERATION).sql(", values(").identifier(GENERATION);
+    column::<R, DB>(sql.sql(")), "), GENERATION).sql(")")
+}
+
+fn same_key<'a, R: ReplicaSql<DB>, DB: Server>(mut sql: Statement<'a, DB>) -> Statement<'a, DB> {
+    for (place, name) in R::key_columns().into_iter().enumerate() {
+        sql = column::<R, DB>(sql.sql(if place == 0 { "" } else { " AND " }), name);
+        sql = sql.sql(" = values(").identifier(name).sql(")");
+    }
+    sql
+}
+
+/// Deletes, or marks and gives their version.
+fn delete_older<'a, R: ReplicaSql<DB>, DB: Server>(changes: &[Change<'a, R>]) -> Statement<'a, DB> {
+    let Some((mark, marks)) = R::mark() else {
+        let delete = Statement::new("DELETE FROM ").fragment(R::table()).sql(" WHERE ");
+        return any_row(delete, changes, "<");
+    };
+    let mut sql = Statement::new("UPDATE ").fragment(R::table()).sql(" SET ");
+    sql = sql.identifier(mark).sql(" = ").sql(marks.deleted());
+    for name in [GENERATION, ID] {
+        sql = sql.sql(", ").identifier(name).sql(" = CASE");
+        for change in changes {
+            let number = if name == ID { change.version.id } else { change.version.generation };
+            sql = is_row(sql.sql(" WHEN "), change).text(format!(" THEN {number}"));
+        }
+        sql = sql.sql(" END");
+    }
+    any_row(sql.sql(" WHERE "), changes, "<")
+}
+
+/// `(key = … AND (generation, id) < (…)) OR …`.
+fn any_row<'a, R: ReplicaSql<DB>, DB: Server>(
+    mut sql: Statement<'a, DB>,
+    changes: &[Change<'a, R>],
+    relation: &'static str,
+) -> Statement<'a, DB> {
+    for (place, change) in changes.iter().enumerate() {
+        sql = is_row(sql.sql(if place == 0 { "(" } else { " OR (" }), change).sql(" AND (");
+        sql = sql.identifier(GENERATION).sql(", ").identifier(ID).sql(") ").sql(relation);
+        sql = sql.text(format!(" ({}, {}))", change.version.generation, change.version.id));
+    }
+    sql
+}
+
+fn is_row<'a, R: ReplicaSql<DB>, DB: Server>(
+    mut sql: Statement<'a, DB>,
+    change: &Change<'a, R>,
+) -> Statement<'a, DB> {
+    for (place, (name, value)) in R::key_columns().into_iter().zip(change.row.key_values()).enumerate() {
+        sql = sql.sql(if place == 0 { "" } else { " AND " }).identifier(name).sql(" = ").fragment(value);
+    }
+    sql
+}
+
+/// A column of the copy's, where two tables are in question.
+fn column<'a, R: ReplicaSql<DB>, DB: Server>(
+    sql: Statement<'a, DB>,
+    name: &'static str,
+) -> Statement<'a, DB> {
+    sql.fragment(R::table()).sql(".").identifier(name)
+}
+
+struct Count(i64);
+
+impl<DB: Server> FromRow<DB> for Count {
+    fn row_metadata(lookup: &mut DB::MetadataLookup, out: &mut Vec<Option<DB::TypeMetadata>>) {
+        out.push(Some(DB::number_type(lookup)));
+    }
+
+    fn from_row<'r>(row: &impl Row<'r, DB>) -> deserialize::Result<Self> {
+        DB::number(row.get(0).ok_or(UnexpectedEndOfRow)?.value()).map(Self)
+    }
+}

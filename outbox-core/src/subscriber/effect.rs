@@ -1,0 +1,222 @@
+//! What a kind of message does, and what its failure holds up.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::incoming::Incoming;
+use crate::connection::OutboxConnection;
+use crate::copy::{self, Applied, ReplicaOn};
+use crate::entity::Operation;
+use crate::error::{Error, Result};
+use crate::inbox::Holds;
+use crate::message::Recorded;
+use crate::transaction::OutboxTx;
+
+/// What a message that cannot be applied holds up, until it can, or until an operator has discarded it.
+///
+/// It is tried again after the waits of [`Subscriber::retry_after`](crate::Subscriber::retry_after) in any case,
+/// and then set aside in `inbox_held`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailurePolicy {
+    /// Later messages of its key with this policy wait in `inbox_held`, in order, and go on after it. What
+    /// handlers do by default.
+    Ordered,
+    /// Nothing: a later state is as good as this one. What copies do by default.
+    LatestWins,
+    /// The subscriber, all its queues and processes.
+    Halt,
+}
+
+impl FailurePolicy {
+    pub(super) fn holds(self) -> Holds {
+        match self {
+            Self::Ordered => Holds::Key,
+            Self::LatestWins => Holds::Nothing,
+            Self::Halt => Holds::All,
+        }
+    }
+}
+
+type Handler<C> = dyn Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync;
+
+/// What one consumer of messages does.
+pub(super) enum Run<C> {
+    Handler(Arc<Handler<C>>),
+    Copy(Arc<dyn CopyEffect<C>>),
+}
+
+pub(super) struct Effect<C> {
+    pub(super) run: Run<C>,
+    pub(super) policy: FailurePolicy,
+}
+
+impl<C> Effect<C> {
+    pub(super) fn handler(
+        run: impl Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { run: Run::Handler(Arc::new(run)), policy: FailurePolicy::Ordered }
+    }
+
+    pub(super) fn copy<R: ReplicaOn<C> + 'static>() -> Self
+    where
+        C: OutboxConnection,
+    {
+        Self { run: Run::Copy(Arc::new(CopyOf::<R>(PhantomData))), policy: FailurePolicy::LatestWins }
+    }
+
+    pub(super) fn copy_name(&self) -> Option<&'static str> {
+        match &self.run {
+            Run::Handler(_) => None,
+            Run::Copy(copy) => Some(copy.name()),
+        }
+    }
+}
+
+// Not derived: `C` itself is never cloned.
+impl<C> Clone for Effect<C> {
+    fn clone(&self) -> Self {
+        let run = match &self.run {
+            Run::Handler(handler) => Run::Handler(Arc::clone(handler)),
+            Run::Copy(copy) => Run::Copy(Arc::clone(copy)),
+        };
+        Self { run, policy: self.policy }
+    }
+}
+
+/// A copy, whatever its row's type.
+pub(super) trait CopyEffect<C>: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// The row in a message.
+    fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any>>;
+
+    /// Applies messages in the order of their arrival, with the rows that were read of them.
+    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, Box<dyn Any>)>) -> Result<Applied>;
+}
+
+struct CopyOf<R>(PhantomData<fn() -> R>);
+
+impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R> {
+    fn name(&self) -> &'static str {
+        R::COPY
+    }
+
+    fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any>> {
+        copy::read::<R>(recorded).map(|row| Box::new(row) as Box<dyn Any>)
+    }
+
+    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, Box<dyn Any>)>) -> Result<Applied> {
+        let rows = changes.into_iter().map(|(recorded, row)| match row.downcast::<R>() {
+            Ok(row) => Ok((recorded, *row)),
+            Err(_) => Err(Error::invalid(format!("a row of another copy than {}", R::COPY))),
+        });
+        copy::apply(connection, &rows.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+/// The consumers of a subscriber, by kind or by a pattern of kinds.
+pub(super) struct Effects<C> {
+    by_kind: BTreeMap<String, Effect<C>>,
+}
+
+impl<C> Default for Effects<C> {
+    fn default() -> Self {
+        Self { by_kind: BTreeMap::new() }
+    }
+}
+
+impl<C> Clone for Effects<C> {
+    fn clone(&self) -> Self {
+        Self { by_kind: self.by_kind.clone() }
+    }
+}
+
+/// What a subscriber does with a kind of message.
+pub(super) enum Found<'a, C> {
+    Effect(&'a Effect<C>),
+    /// A state sent again is nothing to a handler of a pattern.
+    Ignored,
+    Nothing,
+}
+
+impl<C> Effects<C> {
+    /// False when the same kind or pattern was there already.
+    pub(super) fn add(&mut self, kind: String, effect: Effect<C>) -> bool {
+        self.by_kind.insert(kind, effect).is_none()
+    }
+
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &String> {
+        self.by_kind.keys()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Effect<C>)> {
+        self.by_kind.iter()
+    }
+
+    pub(super) fn find(&self, kind: &str) -> Found<'_, C> {
+        if let Some(effect) = self.by_kind.get(kind) {
+            return Found::Effect(effect);
+        }
+        let mut patterns = self.by_kind.iter().filter(|(pattern, _)| pattern.contains('*'));
+        match patterns.find(|(pattern, _)| overlap(pattern, kind)) {
+            Some(_) if kind.ends_with(&format!(".{}", Operation::Current.name())) => Found::Ignored,
+            Some((_, effect)) => Found::Effect(effect),
+            None => Found::Nothing,
+        }
+    }
+
+    /// Two that want one kind of message.
+    pub(super) fn overlapping(&self) -> Option<(&str, &str)> {
+        let patterns = self.by_kind.keys().filter(|kind| kind.contains('*'));
+        patterns
+            .flat_map(|pattern| self.by_kind.keys().map(move |kind| (kind.as_str(), pattern.as_str())))
+            .find(|(kind, pattern)| kind != pattern && overlap(kind, pattern))
+    }
+
+    /// Sets the policy of all that a kind or pattern names; false when that is none.
+    pub(super) fn set_policy(&mut self, pattern: &str, policy: FailurePolicy) -> bool {
+        let named = self.by_kind.iter_mut().filter(|(kind, _)| overlap(pattern, kind));
+        named.map(|(_, effect)| effect.policy = policy).count() > 0
+    }
+
+    /// The names of the copies.
+    pub(super) fn copies(&self) -> Vec<&'static str> {
+        let mut copies: Vec<_> = self.by_kind.values().filter_map(Effect::copy_name).collect();
+        copies.sort_unstable();
+        copies.dedup();
+        copies
+    }
+}
+
+/// Whether a kind can be meant by both; `*` is any word.
+fn overlap(a: &str, b: &str) -> bool {
+    let fits = |(a, b): (&str, &str)| a == b || a == "*" || b == "*";
+    match (a.split_once('.'), b.split_once('.')) {
+        (Some(a), Some(b)) => fits((a.0, b.0)) && fits((a.1, b.1)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_find_kinds_and_each_other() {
+        let mut effects = Effects::<()>::default();
+        for kind in ["product.created", "order.*"] {
+            assert!(effects.add(kind.into(), Effect::handler(|_, _| Ok(()))));
+        }
+        assert!(effects.overlapping().is_none());
+        assert!(matches!(effects.find("order.placed"), Found::Effect(_)));
+        assert!(matches!(effects.find("order.current"), Found::Ignored));
+        assert!(matches!(effects.find("product.deleted"), Found::Nothing));
+        assert!(effects.set_policy("product.*", FailurePolicy::Halt));
+        assert!(!effects.set_policy("item.*", FailurePolicy::Halt));
+        assert!(effects.add("*.created".into(), Effect::handler(|_, _| Ok(()))));
+        let (a, b) = effects.overlapping().unwrap();
+        assert!([a, b].contains(&"*.created"));
+    }
+}

@@ -1,0 +1,154 @@
+//! What is held in `inbox_held`: retries that are due, messages whose turn it is, and what operators ask for.
+//!
+//! Any process of the subscriber may serve any row. A row is locked while it is served, those that somebody else
+//! has are passed over, and of a key only the first is ever due: the transaction that takes it away makes the next
+//! one due. A message that was told to wait just before that transaction committed is found by the sweep.
+
+use std::time::Duration;
+
+use diesel::r2d2::R2D2Connection;
+use tokio_util::sync::CancellationToken;
+
+use super::incoming::Incoming;
+use super::worker::{Effected, Worker, millis, of_message, stale_unknown};
+use crate::connection::OutboxConnection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inbox::{Failure, HeldFrame, HeldState};
+use crate::message::{MessageId, Recorded};
+
+/// So many rows are listed at a time.
+const LIST_MAX: i64 = 100;
+
+/// What became of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// It is gone.
+    Settled,
+    /// It stays, for later or for good.
+    Failed,
+    /// It is somebody else's, or no longer due.
+    PassedOver,
+}
+
+impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+    /// Serves what is due within this time, in the order of arrival, until nothing is or shutdown.
+    ///
+    /// An error means that the database cannot be used now.
+    pub(super) fn serve_held(&self, within: Duration, shutdown: &CancellationToken) -> Result<()> {
+        let mut connection = self.pool.get()?;
+        self.set_paused(connection.is_consumer_paused(&self.name)?);
+        if self.is_sweep_due() {
+            for id in connection.freed_held(&self.name)? {
+                connection.free_held(&self.name, &id)?;
+            }
+        }
+        loop {
+            let mut moved = false;
+            for id in connection.due_held(&self.name, millis(within), LIST_MAX)? {
+                if shutdown.is_cancelled() || self.is_paused() {
+                    return Ok(());
+                }
+                moved |= self.serve_row(&mut connection, &id, within)? != Served::PassedOver;
+            }
+            if !moved {
+                return Ok(());
+            }
+            // Whoever waits behind a halt may go on.
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn serve_row(&self, connection: &mut C, id: &str, within: Duration) -> Result<Served> {
+        let mut locked = None;
+        let result = connection.write_transaction(|connection| {
+            let Some(held) = connection.lock_held(&self.name, id, millis(within))? else {
+                return Ok(Served::PassedOver);
+            };
+            let state = match HeldState::parse(&held.state) {
+                Some(state) if !matches!(state, HeldState::Waiting | HeldState::Dead) => state,
+                _ => return Ok(Served::PassedOver),
+            };
+            locked = Some((state, held.attempts));
+            self.settle(connection, &held, state)?;
+            connection.delete_held(&self.name, id)?;
+            if let Some(next) =
+                connection.first_of_key(&self.name, &held.aggregate_type, &held.aggregate_id)?
+            {
+                connection.free_held(&self.name, &next)?;
+            }
+            Ok(Served::Settled)
+        });
+        match (result, locked) {
+            (Err(error), Some((state, attempts))) if !error.is_outage() => {
+                self.note_failed(connection, id, state, attempts, &error)?;
+                Ok(Served::Failed)
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// The message's effect, in the caller's transaction; nothing for one that was applied before.
+    fn settle(&self, connection: &mut C, held: &HeldFrame, state: HeldState) -> Result<()> {
+        let frame = held.frame();
+        if state == HeldState::Discard {
+            // What has no such id is set aside again when it comes again.
+            if let Ok(id) = MessageId::parse(&frame.message_id) {
+                connection.record_applied(&self.name, id)?;
+            }
+            return Ok(());
+        }
+        let recorded = Recorded::from_frame(&frame)?;
+        let Some(effect) = self.effect(&recorded)? else { return Ok(()) };
+        self.check_source(connection, effect, &recorded).map_err(|e| of_message(e, &recorded))?;
+        if !connection.record_applied(&self.name, recorded.message.id())? {
+            self.stats.count_duplicate();
+            return Ok(());
+        }
+        let attempts = u32::try_from(held.attempts).unwrap_or_default();
+        if attempts > 0 {
+            self.stats.count_retry();
+        }
+        let incoming = Incoming {
+            recorded: &recorded,
+            consumer: &self.name,
+            attempt: attempts.saturating_add(1),
+            redelivered: true,
+        };
+        match (self.apply_one(connection, effect, &incoming)?, effect.copy_name()) {
+            // It has waited here while a later state of its key was applied.
+            (Effected::Stale, Some(copy)) if attempts == 0 => Err(stale_unknown(copy, &recorded)),
+            _ => {
+                self.stats.count_applied();
+                Ok(())
+            }
+        }
+    }
+
+    fn note_failed(
+        &self,
+        connection: &mut C,
+        id: &str,
+        state: HeldState,
+        attempts: i32,
+        error: &Error,
+    ) -> Result<()> {
+        let made = u32::try_from(attempts).unwrap_or_default().saturating_add(1);
+        // What somebody asked for is shown to them again at once.
+        let next_in = match state {
+            HeldState::Retry if error.kind() != ErrorKind::Invalid => self.retries.wait_after(made),
+            _ => None,
+        };
+        connection.fail_held(&self.name, id, state, next_in.map(millis), &Failure::of(error))?;
+        match next_in {
+            Some(wait) => {
+                tracing::warn!(subscriber = self.name, message = id, %error, attempts = made, "message failed again");
+                self.due_in(wait);
+            }
+            None => {
+                self.stats.count_set_aside();
+                tracing::error!(subscriber = self.name, message = id, %error, attempts = made, "message set aside in inbox_held");
+            }
+        }
+        Ok(())
+    }
+}

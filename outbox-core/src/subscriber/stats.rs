@@ -1,0 +1,54 @@
+//! What a subscriber counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of a subscriber since it was made; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriberStats(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    applied: AtomicU64,
+    duplicates: AtomicU64,
+    set_aside: AtomicU64,
+    retries: AtomicU64,
+}
+
+impl SubscriberStats {
+    /// Messages whose effect was committed.
+    pub fn applied(&self) -> u64 {
+        self.0.applied.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries of messages that had been applied, or were held, before.
+    pub fn duplicates(&self) -> u64 {
+        self.0.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// Messages set aside in `inbox_held` until somebody decides, each time that it happened.
+    pub fn set_aside(&self) -> u64 {
+        self.0.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// Attempts after the first one of a failing message; outages are not counted.
+    pub fn retries(&self) -> u64 {
+        self.0.retries.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_applied(&self) {
+        self.0.applied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_duplicate(&self) {
+        self.0.duplicates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_set_aside(&self) {
+        self.0.set_aside.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_retry(&self) {
+        self.0.retries.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,361 @@
+//! What the tasks of a subscriber share: its consumers, its database, and how it sets messages aside. Blocking.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
+use tokio::sync::Notify;
+
+use super::effect::{Effect, Effects, Found, Run};
+use super::incoming::Incoming;
+use super::stats::SubscriberStats;
+use crate::connection::OutboxConnection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inbox::{Failure, HeldMessage, HeldState, Holds, text};
+use crate::message::{Frame, Recorded};
+use crate::retry::RetryPolicy;
+use crate::trace;
+use crate::transaction::OutboxTx;
+
+/// See [`Worker::is_sweep_due`]. What other processes have left behind is found after the longer one.
+const SWEEP_EVERY_MIN: Duration = Duration::from_secs(1);
+const SWEEP_EVERY_MAX: Duration = Duration::from_secs(10);
+
+/// How failing messages are tried again.
+#[derive(Debug, Clone)]
+pub(super) struct Retries {
+    /// The waits of what is not the message's fault, and how many attempts a message has.
+    pub(super) policy: RetryPolicy,
+    /// The waits between the attempts at a message; the last one again where there are more attempts.
+    pub(super) later: Vec<Duration>,
+}
+
+impl Retries {
+    /// The wait after so many attempts; `None` after the last.
+    pub(super) fn wait_after(&self, attempts: u32) -> Option<Duration> {
+        if attempts >= self.policy.max_attempts {
+            return None;
+        }
+        let place = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+        Some(self.later.get(place).or(self.later.last()).copied().unwrap_or_default())
+    }
+}
+
+pub(super) struct Worker<C: R2D2Connection + 'static> {
+    pub(super) name: String,
+    pub(super) pool: Pool<ConnectionManager<C>>,
+    pub(super) effects: Effects<C>,
+    pub(super) retries: Retries,
+    pub(super) stats: SubscriberStats,
+    /// The source that each copy was found to follow.
+    sources: Mutex<HashMap<&'static str, String>>,
+    /// Whether an operator has paused it, as of the last look.
+    paused: AtomicBool,
+    /// Whether a message was told to wait since the last sweep, and when that was.
+    sweep: AtomicBool,
+    swept: Mutex<Option<Instant>>,
+    /// When there is something to do among what is held, as far as this process knows.
+    next_due: Mutex<Option<Instant>>,
+    /// Rings when `next_due` changes, and when a halt may be over.
+    pub(super) changed: Notify,
+}
+
+/// What became of a message's effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effected {
+    Yes,
+    /// The copy has something newer.
+    Stale,
+}
+
+impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+    pub(super) fn new(
+        name: String,
+        pool: Pool<ConnectionManager<C>>,
+        effects: Effects<C>,
+        retries: Retries,
+        stats: SubscriberStats,
+    ) -> Self {
+        Self {
+            name,
+            pool,
+            effects,
+            retries,
+            stats,
+            sources: Mutex::default(),
+            paused: AtomicBool::new(false),
+            sweep: AtomicBool::new(true),
+            swept: Mutex::default(),
+            next_due: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Whether the inbox tables are there; looks whether the subscriber is paused.
+    pub(super) fn check(&self) -> Result<()> {
+        let paused = self.pool.get()?.is_consumer_paused(&self.name).map_err(|e| {
+            Error::from(e).context(format!(
+                "subscriber {}: the inbox tables cannot be read; create or upgrade them with \
+                 outbox_core::migrate::run(&mut connection, &outbox_core::migrate::INBOX)",
+                self.name
+            ))
+        })?;
+        self.set_paused(paused);
+        Ok(())
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        if self.paused.swap(paused, Ordering::Relaxed) != paused {
+            tracing::warn!(subscriber = self.name, paused, "the subscriber was paused or resumed");
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// There is something to do among what is held, after this wait.
+    pub(super) fn due_in(&self, wait: Duration) {
+        let at = Instant::now() + wait;
+        let mut next = self.next_due.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = Some(next.map_or(at, |next| next.min(at)));
+        drop(next);
+        self.changed.notify_waiters();
+    }
+
+    /// How long until `due_in`; forgets it when that is now.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        let mut next = self.next_due.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
+        if wait.is_some_and(|wait| wait.is_zero()) {
+            *next = None;
+        }
+        wait
+    }
+
+    /// Whether to look for messages that wait for nothing. That reads all that wait: not more often than it can
+    /// find something, nor than once in a second.
+    pub(super) fn is_sweep_due(&self) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = swept.map(|swept| swept.elapsed());
+        let is_due = match since {
+            None => true,
+            Some(since) if self.sweep.load(Ordering::Relaxed) => since >= SWEEP_EVERY_MIN,
+            Some(since) => since >= SWEEP_EVERY_MAX,
+        };
+        if is_due {
+            self.sweep.store(false, Ordering::Relaxed);
+            *swept = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// The consumer of a message; `None` for what is to be passed over.
+    pub(super) fn effect(&self, recorded: &Recorded) -> Result<Option<&Effect<C>>> {
+        let kind = recorded.message.kind();
+        match self.effects.find(&kind) {
+            Found::Effect(effect) => Ok(Some(effect)),
+            Found::Ignored => Ok(None),
+            Found::Nothing => {
+                Err(Error::invalid(format!("subscriber {} has no consumer for {kind}", self.name)))
+            }
+        }
+    }
+
+    /// Runs a handler in the caller's transaction, with what it records.
+    pub(super) fn handle(
+        &self,
+        connection: &mut C,
+        run: &(dyn Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync),
+        incoming: &Incoming<'_>,
+    ) -> Result<()> {
+        let message = incoming.message();
+        let mut tx = OutboxTx::new(connection);
+        trace::handling(&message.kind(), message.headers())
+            .in_scope(|| catch_unwind(AssertUnwindSafe(|| run(&mut tx, incoming))))
+            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Application, panic_text(&*panic))))
+            .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))?;
+        tx.flush()
+    }
+
+    /// The effect of one message, in the caller's transaction.
+    pub(super) fn apply_one(
+        &self,
+        connection: &mut C,
+        effect: &Effect<C>,
+        incoming: &Incoming<'_>,
+    ) -> Result<Effected> {
+        match &effect.run {
+            Run::Handler(run) => self.handle(connection, &**run, incoming).map(|()| Effected::Yes),
+            Run::Copy(copy) => {
+                let row = copy.read(incoming.recorded).map_err(|e| of_message(e, incoming.recorded))?;
+                let applied = copy
+                    .apply(connection, vec![(incoming.recorded, row)])
+                    .map_err(|e| of_message(e, incoming.recorded))?;
+                Ok(match applied {
+                    crate::copy::Applied::All => Effected::Yes,
+                    crate::copy::Applied::Stale(_) => Effected::Stale,
+                })
+            }
+        }
+    }
+
+    /// A copy follows one outbox: versions of two cannot be compared.
+    pub(super) fn check_source(
+        &self,
+        connection: &mut C,
+        effect: &Effect<C>,
+        recorded: &Recorded,
+    ) -> Result<()> {
+        let Some(copy) = effect.copy_name() else { return Ok(()) };
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sources.contains_key(copy) {
+            sources.insert(copy, connection.claim_copy(copy, &recorded.source)?);
+        }
+        match sources.get(copy) {
+            Some(source) if *source != recorded.source => Err(Error::invalid(format!(
+                "copy {copy} follows outbox {source}, the message comes from {}",
+                recorded.source
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores a message. Whatever goes wrong here is the database's fault: nothing is acknowledged before it
+    /// stands there.
+    pub(super) fn hold(&self, connection: &mut C, hold: &Hold<'_>) -> Result<()> {
+        let Hold { frame, recorded, state, holds, attempts, failure, next_in } = hold;
+        let headers = frame.headers.to_json();
+        let [id, kind, routing_key] =
+            [&identity(frame), &frame.kind, &frame.routing_key].map(|part| text(part));
+        let held = HeldMessage {
+            consumer: &self.name,
+            message_id: &id,
+            // Buckets are below 64.
+            bucket: recorded.map_or(-1, |recorded| recorded.message.bucket() as i16),
+            kind: &kind,
+            aggregate: recorded.map_or("", |recorded| recorded.message.aggregate()),
+            key: recorded.map_or("", |recorded| recorded.message.key()),
+            state: *state,
+            holds: *holds,
+            attempts: i32::try_from(*attempts).unwrap_or(i32::MAX),
+            next_in_ms: next_in.map(millis),
+            failure: failure.as_ref(),
+            version: recorded
+                .map(|recorded| (recorded.source.as_str(), recorded.version.generation, recorded.version.id)),
+            routing_key: &routing_key,
+            headers: headers.as_bytes(),
+            payload: &frame.body,
+        };
+        connection.hold_message(&held).map_err(|e| {
+            Error::with_source(ErrorKind::Outage, "setting a message aside in inbox_held", Error::from(e))
+        })
+    }
+
+    /// What is told of a message once it is held.
+    pub(super) fn note_held(&self, hold: &Hold<'_>) {
+        let error = hold.failure.as_ref().map_or("", |failure| failure.error.as_str());
+        let (kind, message) = (&hold.frame.kind, &hold.frame.message_id);
+        match hold.state {
+            HeldState::Dead => {
+                self.stats.count_set_aside();
+                tracing::error!(
+                    subscriber = self.name,
+                    kind,
+                    message,
+                    error,
+                    "message set aside in inbox_held"
+                );
+            }
+            HeldState::Retry => {
+                tracing::warn!(
+                    subscriber = self.name,
+                    kind,
+                    message,
+                    error,
+                    "message failed, is tried again"
+                );
+                self.due_in(hold.next_in.unwrap_or_default());
+            }
+            // Whoever was before it may be done meanwhile.
+            _ => self.sweep.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+/// A message that is going to be held.
+pub(super) struct Hold<'a> {
+    pub(super) frame: &'a Frame,
+    /// `None` when it did not decode.
+    pub(super) recorded: Option<&'a Recorded>,
+    pub(super) state: HeldState,
+    pub(super) holds: Holds,
+    pub(super) attempts: u32,
+    pub(super) failure: Option<Failure>,
+    /// Of a retry.
+    pub(super) next_in: Option<Duration>,
+}
+
+/// With what it was about.
+pub(super) fn of_message(error: Error, recorded: &Recorded) -> Error {
+    error.context(format!("{} of key {}", recorded.message.kind(), recorded.message.key()))
+}
+
+/// The inbox does not know the message, yet the copy has a newer change: normal ways of repeating bring only known
+/// messages, so the source's ids have probably started again.
+pub(super) fn stale_unknown(copy: &str, recorded: &Recorded) -> Error {
+    Error::invalid(format!(
+        "stale-unknown: copy {copy} shows a newer change of key {} than version {}/{} of outbox {}; \
+         if that outbox was restored from a backup, raise its generation and resync",
+        recorded.message.key(),
+        recorded.version.generation,
+        recorded.version.id,
+        recorded.source
+    ))
+}
+
+/// The message id as it arrived; of a message without one, a hash, so that a redelivery is recognised.
+pub(super) fn identity(frame: &Frame) -> String {
+    if (1..=255).contains(&frame.message_id.len()) {
+        return text(&frame.message_id);
+    }
+    let mut hash = fnv::FnvHasher::default();
+    hash.write(frame.routing_key.as_bytes());
+    hash.write(&frame.body);
+    format!("fnv1a64:{:016x}", hash.finish())
+}
+
+pub(super) fn millis(wait: Duration) -> i64 {
+    i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", text.unwrap_or("no text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_follow_the_list_and_end_with_the_attempts() {
+        let seconds = |list: &[u64]| list.iter().map(|s| Duration::from_secs(*s)).collect::<Vec<_>>();
+        let retries = |max_attempts, later: &[u64]| Retries {
+            policy: RetryPolicy { max_attempts, ..RetryPolicy::default() },
+            later: seconds(later),
+        };
+        let waits = |retries: Retries| (1..).map_while(|made| retries.wait_after(made)).collect::<Vec<_>>();
+        assert_eq!(waits(retries(5, &[1, 10, 60, 600])), seconds(&[1, 10, 60, 600]));
+        assert_eq!(waits(retries(4, &[1])), seconds(&[1, 1, 1]));
+        assert_eq!(waits(retries(2, &[])), seconds(&[0]));
+        assert_eq!(waits(retries(1, &[1])), seconds(&[]));
+    }
+}
