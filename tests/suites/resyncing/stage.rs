@@ -6,7 +6,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use outbox_core::broker::Broker;
 use outbox_core::broker::memory::MemoryBroker;
-use outbox_core::{OutboxConnection as _, Resync, Subscriber, bucket_of};
+use outbox_core::{OutboxConnection as _, Resync, RetryPolicy, Subscriber, bucket_of};
 use outbox_relay::resync::{self, ResyncReport};
 use outbox_relay::{OutboxConfig, Relay, Unrouted};
 use tokio::task::JoinHandle;
@@ -57,7 +57,12 @@ pub(super) fn resync_of(database: &TestDatabase) -> Resync<Item> {
 }
 
 pub(super) fn copier<B: Broker>(broker: B, target: &TestDatabase) -> Subscriber<B, Connection> {
-    Subscriber::new("copies", broker, pool(target)).copy::<ItemCopy>()
+    Subscriber::new("copies", broker, pool(target)).copy::<ItemCopy>().retry(once())
+}
+
+/// What fails is set aside at once.
+fn once() -> RetryPolicy {
+    RetryPolicy { max_attempts: 1, ..RetryPolicy::default() }
 }
 
 impl Stage {
@@ -65,8 +70,9 @@ impl Stage {
     pub(super) async fn new() -> Self {
         let (source, target, broker) = (fresh(), fresh(), MemoryBroker::new());
         let copier = copier(broker.clone(), &target).queues(3);
-        let timed =
-            Subscriber::<_, Connection>::new("timed", broker.clone(), pool(&target)).copy::<TimedCopy>();
+        let timed = Subscriber::<_, Connection>::new("timed", broker.clone(), pool(&target))
+            .copy::<TimedCopy>()
+            .retry(once());
         copier.declare().await.unwrap();
         timed.declare().await.unwrap();
         let tasks = vec![Task::spawn(|end| copier.run(end)), Task::spawn(|end| timed.run(end))];
