@@ -124,9 +124,21 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
     // In one order for all, against deadlocks.
     let mut last: Vec<_> = last.into_iter().collect();
     last.sort_unstable();
-    let last = last.into_iter().filter_map(|(_, place)| changes.get(place));
-    let (deleted, written): (Vec<_>, Vec<_>) =
-        last.partition(|(change, _)| change.message.event() == R::EVENTS.deleted);
+    let is_delete = |(change, _): &(&Recorded, R)| change.message.event() == R::EVENTS.deleted;
+    let (mut deleted, mut written) = (Vec::new(), Vec::new());
+    for (key, place) in last {
+        let Some(change) = changes.get(place) else { continue };
+        if !is_delete(change) {
+            written.push(change);
+            continue;
+        }
+        deleted.push(change);
+        // The row that the delete marks may have come just before it.
+        if R::mark().is_some() {
+            let of_key = changes.iter().take(place).rev().filter(|(change, _)| change.message.key() == key);
+            written.extend(of_key.filter(|change| !is_delete(change)).take(1));
+        }
+    }
     let is_current = write(connection, &written, sql::upsert)? && write(connection, &deleted, sql::delete)?;
     if !is_current {
         return Ok(Applied::Stale(None));

@@ -20,10 +20,12 @@ const RELAY: &[(&str, &[&str])] = &[
     ("outbox_key", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("outbox_meta", &["SELECT"]),
 ];
-/// What `dead`, `pause`, `resume` and `check` need besides.
+/// What `dead`, `pause`, `resume`, `resync` and `check` need besides.
 const PEOPLE: &[(&str, &[&str])] = &[
     ("outbox_audit", &["INSERT"]),
     ("outbox_pause", &["SELECT", "INSERT", "DELETE"]),
+    ("outbox_resync", &["SELECT", "INSERT"]),
+    ("outbox_resync_service", &["SELECT"]),
     ("__diesel_schema_migrations", &["SELECT"]),
 ];
 

@@ -31,8 +31,6 @@ mod recording;
 mod statements;
 #[path = "store.rs"]
 mod store;
-#[path = "subscribers.rs"]
-mod subscribers;
 #[path = "testkit.rs"]
 mod testkit;
 #[path = "tls_database.rs"]

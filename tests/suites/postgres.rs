@@ -29,8 +29,6 @@ mod recording;
 mod statements;
 #[path = "store.rs"]
 mod store;
-#[path = "subscribers.rs"]
-mod subscribers;
 #[path = "tail.rs"]
 mod tail;
 #[path = "testkit.rs"]

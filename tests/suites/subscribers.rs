@@ -2,90 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use chrono::Utc;
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
-use outbox_core::broker::{Broker as _, Publisher as _};
-use outbox_core::{Error, ErrorKind, Event as _, Frame, Message, Recorded, RetryPolicy, Subscriber, Version};
-use tokio::task::JoinHandle;
+use outbox_core::{Error, ErrorKind, Event as _, FailurePolicy, Frame, Message, Recorded, Subscriber};
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use super::database::{connect, copies, enter, fresh, ledger_entries, pool};
-use crate::harness::{TestDatabase, until};
+use super::database::{copies, enter, fresh, ledger_entries, pool};
+use super::stage::{Running, change, copy, recorded, step};
 use crate::items::{
-    Emptied, FlaggedCopy, ItemCopy, PurseEvent, Stepped, TimedCopy, flagged_copy, inbox, inbox_held,
-    item_copy, timed_copy,
+    Emptied, FlaggedCopy, ItemCopy, PurseEvent, Stepped, TimedCopy, flagged_copy, inbox, item_copy,
+    timed_copy,
 };
-
-fn quick() -> RetryPolicy {
-    RetryPolicy { initial: Duration::from_millis(1), max: Duration::from_millis(5), ..Default::default() }
-}
-
-fn recorded(message: Message, id: i64) -> Frame {
-    let version = Version { generation: 1, id };
-    Recorded { message, source: "items".into(), version, recorded_at: Utc::now() }.to_frame()
-}
-
-fn change(id: i64, event: &str, name: &str, version: i64) -> Frame {
-    let side = if event == "deleted" { "before" } else { "after" };
-    let image = serde_json::json!({ side: {"id": id, "name": name, "amount": version, "note": null} });
-    let payload = image.to_string().into_bytes();
-    recorded(Message::new("item", id.to_string(), event, payload).unwrap(), version)
-}
-
-fn step(account: &str, sequence: i64) -> Frame {
-    let payload = serde_json::to_vec(&Stepped { account: account.into(), sequence }).unwrap();
-    recorded(Message::new("account", account, "stepped", payload).unwrap(), 1000 + sequence)
-}
-
-/// A subscriber on its own database, fed by hand.
-struct Running {
-    broker: MemoryBroker,
-    database: TestDatabase,
-    connection: Connection,
-    shutdown: CancellationToken,
-    task: JoinHandle<outbox_core::Result<()>>,
-    stats: outbox_core::SubscriberStats,
-}
-
-impl Running {
-    async fn start(
-        build: impl FnOnce(Subscriber<MemoryBroker, Connection>) -> Subscriber<MemoryBroker, Connection>,
-    ) -> Self {
-        let (database, broker) = (fresh(), MemoryBroker::new());
-        let subscriber = build(Subscriber::new("test", broker.clone(), pool(&database)).retry(quick()));
-        subscriber.declare().await.unwrap();
-        let (shutdown, stats) = (CancellationToken::new(), subscriber.stats());
-        let task = tokio::spawn(subscriber.run(shutdown.clone()));
-        let connection = connect(&database);
-        Self { broker, database, connection, shutdown, task, stats }
-    }
-
-    async fn feed(&self, frames: &[Frame]) {
-        self.broker.publisher().await.unwrap().publish(frames).await.unwrap();
-        until("all is consumed", || async { self.broker.is_idle() }).await;
-    }
-
-    fn held(&mut self) -> Vec<(String, i32, String)> {
-        inbox_held::table
-            .order((inbox_held::attempts, inbox_held::message_id))
-            .select((inbox_held::kind, inbox_held::attempts, inbox_held::error))
-            .load(&mut self.connection)
-            .unwrap()
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
-
-fn copy(id: i64, name: &str, version: i64) -> ItemCopy {
-    ItemCopy { id, name: name.into(), total: version, note: None }
-}
 
 #[tokio::test]
 async fn a_copy_follows_and_leaves_foreign_columns_alone() {
@@ -151,6 +80,7 @@ async fn a_failing_message_is_set_aside_and_the_others_flow() {
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&attempts);
     let mut running = Running::start(move |s| {
+        let s = s.on_failure("account.stepped", FailurePolicy::LatestWins);
         s.on("account.stepped", move |tx, step: Stepped| {
             enter(tx.conn(), &step.account, step.sequence)?;
             match step.sequence {
@@ -166,6 +96,7 @@ async fn a_failing_message_is_set_aside_and_the_others_flow() {
     .await;
     let frames: Vec<_> = (1..=5).map(|sequence| step("x", sequence)).collect();
     running.feed(&frames).await;
+    running.until_held("the two are given up", |held| held.iter().all(|row| row.state == "dead")).await;
     let sequences: Vec<_> = ledger_entries(&mut running.connection).into_iter().map(|e| e.1).collect();
     assert_eq!(sequences, [1, 3, 5], "the failed ones left nothing behind");
     let held = running.held();

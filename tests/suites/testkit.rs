@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
 use outbox_core::testing::{self, publish, recorded, run_until_idle, stale_images};
 use outbox_core::{
-    Error, ErrorKind, Message, OutboxConnection as _, Subscriber, assert_not_recorded,
+    Error, ErrorKind, FailurePolicy, Message, OutboxConnection as _, Subscriber, assert_not_recorded,
     assert_nothing_recorded, assert_recorded,
 };
 use serde_json::json;
@@ -281,6 +281,7 @@ fn what_a_subscriber_sets_aside_fails_the_run_with_its_name() {
         let step = Stepped { account: "x".into(), sequence };
         connection.outbox_transaction(|tx| tx.record(&step)).unwrap();
     };
+    let picky = picky.on_failure("account.stepped", FailurePolicy::LatestWins);
     (1..=3).for_each(|sequence| record(&mut connection, sequence));
     let error = run_until_idle(&mut connection, &broker, &[&picky]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Application);

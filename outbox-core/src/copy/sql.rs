@@ -42,7 +42,11 @@ pub(super) fn upsert<R: ReplicaOn<C>, C: OutboxConnection>(
     if <C::Backend as Server>::KIND != ServerKind::Mysql {
         return Ok(connection.execute_returning_count(&statement)? == changes.len());
     }
-    // Which counts a row that stayed as it was like one that was inserted.
+    // Which counts a row that stayed as it was like one that was inserted. One that has this version already has it
+    // from another message: after a restore of the source ids come again.
+    if count::<R, C>(connection, changes, "=")? > 0 {
+        return Ok(false);
+    }
     match changes {
         [_] => connection.execute_returning_count(&statement).map(drop)?,
         _ => connection.insert_many(&statement)?,
@@ -56,8 +60,13 @@ pub(super) fn delete<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
     changes: &[Change<'_, R>],
 ) -> QueryResult<bool> {
+    // A marked row gets this version; one that has it before has it from another message.
+    if R::mark().is_some() && count::<R, C>(connection, changes, "=")? > 0 {
+        return Ok(false);
+    }
     connection.execute_returning_count(&kept(delete_older(changes), changes))?;
-    Ok(count::<R, C>(connection, changes, ">")? == 0)
+    let newer = if R::mark().is_some() { ">" } else { ">=" };
+    Ok(count::<R, C>(connection, changes, newer)? == 0)
 }
 
 /// How many of the rows stand in this relation to the version of their change.

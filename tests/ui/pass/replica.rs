@@ -2,7 +2,9 @@
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use outbox_core::{Image, Replica, ReplicaOn, Version};
+use outbox_core::broker::memory::MemoryBroker;
+use outbox_core::testing::{memory_pool, run_until_idle};
+use outbox_core::{Image, Message, OutboxConnection, Replica, Subscriber};
 use serde_json::json;
 
 mod schema {
@@ -61,7 +63,10 @@ fn image(value: serde_json::Value) -> Image {
 }
 
 fn main() {
-    let mut connection = SqliteConnection::establish(":memory:").unwrap();
+    let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    let subscriber =
+        Subscriber::new("ui", broker.clone(), pool.clone()).copy::<ProductCopy>().copy::<Presence>();
+    let mut connection = pool.get().unwrap();
     connection
         .batch_execute(
             "create table product_copies (local text, product_id bigint primary key not null, name text not null, \
@@ -72,42 +77,45 @@ fn main() {
              outbox_id bigint not null, outbox_bucket smallint not null, primary key (tenant, id))",
         )
         .unwrap();
-    let row = |price: serde_json::Value| {
-        ProductCopy::from_image(&image(json!({
+    let of = |price: serde_json::Value| {
+        json!({
             "id": 7, "name": "kite", "price_cents": price, "more": 1,
             "a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7,
-        })))
-        .unwrap()
+        })
     };
-    let at = |generation, id| Version { generation, id };
     assert_eq!((ProductCopy::AGGREGATE, ProductCopy::COPY), ("product", "product_copies"));
     assert!(
         ProductCopy::from_image(&image(json!({ "id": 7 }))).unwrap_err().to_string().contains("field name")
     );
 
-    let first = row(json!(100));
-    assert_eq!(first.update_older(&mut connection, at(1, 5), 3).unwrap(), 0);
-    assert!(!first.exists(&mut connection).unwrap());
-    first.insert(&mut connection, at(1, 5), 3).unwrap();
-    assert!(first.exists(&mut connection).unwrap());
+    let mut tell = |aggregate: &str, event: &str, row: serde_json::Value| {
+        let side = if event == "deleted" { "before" } else { "after" };
+        let payload = json!({ side: row }).to_string().into_bytes();
+        let message = Message::new(aggregate, "7", event, payload).unwrap();
+        connection
+            .outbox_transaction(|tx| {
+                tx.record_message(message);
+                Ok(())
+            })
+            .unwrap();
+        run_until_idle(&mut *connection, &broker, &[&subscriber]).unwrap();
+    };
+    tell("product", "created", of(json!(100)));
+    tell("product", "updated", of(json!(null)));
+    tell("presence", "created", json!({ "tenant": "t", "id": 1 }));
+    tell("presence", "updated", json!({ "tenant": "t", "id": 1 }));
 
-    for (version, updated) in [(at(1, 5), 0), (at(1, 4), 0), (at(0, 9), 0), (at(1, 6), 1), (at(2, 1), 1)] {
-        assert_eq!(row(json!(null)).update_older(&mut connection, version, 3).unwrap(), updated);
-    }
-    use schema::product_copies as t;
+    use schema::{presences as p, product_copies as t};
+    let mut other = pool.get().unwrap();
     let now: (i64, Option<i64>, i32, i64, i64, i16) = t::table
         .select((t::product_id, t::price, t::g, t::outbox_generation, t::outbox_id, t::outbox_bucket))
-        .get_result(&mut connection)
+        .get_result(&mut other)
         .unwrap();
-    assert_eq!(now, (7, None, 7, 2, 1, 3));
+    assert_eq!(now, (7, None, 7, 1, 2, 41));
+    let presence: (String, i32, i64) =
+        p::table.select((p::tenant, p::id, p::outbox_id)).get_result(&mut other).unwrap();
+    assert_eq!(presence, ("t".to_owned(), 1, 4));
 
-    assert_eq!(first.delete_older(&mut connection, at(2, 1)).unwrap(), 0);
-    assert_eq!(first.delete_older(&mut connection, at(2, 2)).unwrap(), 1);
-    assert!(!first.exists(&mut connection).unwrap());
-
-    let presence = Presence::from_image(&image(json!({ "tenant": "t", "id": 1 }))).unwrap();
-    presence.insert(&mut connection, at(1, 1), 0).unwrap();
-    assert_eq!(presence.update_older(&mut connection, at(1, 2), 0).unwrap(), 1);
-    let other = Presence { tenant: "t".into(), id: 2 };
-    assert!(!other.exists(&mut connection).unwrap());
+    tell("product", "deleted", of(json!(null)));
+    assert_eq!(t::table.count().get_result::<i64>(&mut other).unwrap(), 0);
 }

@@ -6,7 +6,9 @@ use std::num::ParseIntError;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use outbox_core::{EventNames, Image, Replica, ReplicaOn, Version};
+use outbox_core::broker::memory::MemoryBroker;
+use outbox_core::testing::{memory_pool, run_until_idle};
+use outbox_core::{EventNames, Image, Message, OutboxConnection, Replica, Subscriber};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -57,7 +59,7 @@ struct ProductCopy {
 /// Nothing but a key and what the service adds.
 #[derive(Replica)]
 #[diesel(table_name = timed_copies)]
-#[replica(of = "product", soft_delete = deleted_at)]
+#[replica(of = "visit", soft_delete = deleted_at)]
 struct Timed {
     id: i64,
 }
@@ -93,7 +95,10 @@ fn image(value: serde_json::Value) -> Image {
 }
 
 fn main() {
-    let mut connection = SqliteConnection::establish(":memory:").unwrap();
+    let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    let copying = Subscriber::new("copy", broker.clone(), pool.clone()).copy::<ProductCopy>();
+    let timing = Subscriber::new("timed", broker.clone(), pool.clone()).copy::<Timed>();
+    let mut connection = pool.get().unwrap();
     connection
         .batch_execute(
             "create table product_copies (id bigint primary key not null, price_cents bigint not null, \
@@ -109,51 +114,50 @@ fn main() {
     );
     assert_eq!(Timed::EVENTS, EventNames::DEFAULT);
 
-    let row = |units: i64| {
-        ProductCopy::from_image(&image(json!({
+    let of = |units: i64| {
+        json!({
             "id": "7", "price": {"units": units, "cents": 5}, "address": {"city": "Ulm"}, "note": "theirs",
-        })))
-        .unwrap()
+        })
     };
-    let expected = ProductCopy {
-        id: 7,
-        cents: 105,
-        city: "Ulm".into(),
-        note: String::new(),
-        stars: None,
-        gone: false,
-    };
-    assert_eq!(row(1), expected);
+    let expected =
+        ProductCopy { id: 7, cents: 105, city: "Ulm".into(), note: String::new(), stars: None, gone: false };
+    assert_eq!(ProductCopy::from_image(&image(of(1))).unwrap(), expected);
 
-    let at = |id| Version { generation: 1, id };
+    let mut tell = |kind: &str, row: serde_json::Value| {
+        let (aggregate, event) = kind.split_once('.').unwrap();
+        let side = if event.starts_with("de") { "before" } else { "after" };
+        let payload = json!({ side: row }).to_string().into_bytes();
+        let message = Message::new(aggregate, "7", event, payload).unwrap();
+        connection
+            .outbox_transaction(|tx| {
+                tx.record_message(message);
+                Ok(())
+            })
+            .unwrap();
+        run_until_idle(&mut *connection, &broker, &[&copying, &timing]).unwrap();
+    };
+    let mut other = pool.get().unwrap();
     let read = |connection: &mut SqliteConnection| -> ProductCopy {
         product_copies::table.select(ProductCopy::as_select()).get_result(connection).unwrap()
     };
-    row(1).insert(&mut connection, at(1), 3).unwrap();
+    tell("product.listed", of(1));
     let inserted = ProductCopy { note: "none".into(), stars: Some(3), ..expected };
-    assert_eq!(read(&mut connection), inserted);
-    diesel::update(product_copies::table).set(product_copies::note.eq("ours")).execute(&mut connection).unwrap();
+    assert_eq!(read(&mut other), inserted);
+    diesel::update(product_copies::table).set(product_copies::note.eq("ours")).execute(&mut *other).unwrap();
 
-    assert_eq!(row(1).delete_older(&mut connection, at(1)).unwrap(), 0);
-    assert_eq!(row(1).delete_older(&mut connection, at(2)).unwrap(), 1);
+    tell("product.delisted", of(1));
     let ours = ProductCopy { note: "ours".into(), ..inserted };
-    assert_eq!(read(&mut connection), ProductCopy { gone: true, ..ours.clone() });
-    assert_eq!(row(1).delete_older(&mut connection, at(2)).unwrap(), 0);
-    assert_eq!(row(1).update_older(&mut connection, at(2), 3).unwrap(), 0);
-    assert!(row(1).exists(&mut connection).unwrap());
-    assert_eq!(row(2).update_older(&mut connection, at(3), 3).unwrap(), 1);
-    assert_eq!(read(&mut connection), ProductCopy { cents: 205, ..ours });
+    assert_eq!(read(&mut other), ProductCopy { gone: true, ..ours.clone() });
+    tell("product.updated", of(2));
+    assert_eq!(read(&mut other), ProductCopy { cents: 205, ..ours });
 
-    let timed = Timed::from_image(&image(json!({ "id": 1 }))).unwrap();
     let is_marked = |connection: &mut SqliteConnection| -> bool {
         timed_copies::table.select(timed_copies::deleted_at.is_not_null()).get_result(connection).unwrap()
     };
-    timed.insert(&mut connection, at(1), 0).unwrap();
-    assert!(!is_marked(&mut connection));
-    assert_eq!(timed.delete_older(&mut connection, at(2)).unwrap(), 1);
-    assert!(is_marked(&mut connection));
-    assert_eq!(timed.update_older(&mut connection, at(3), 0).unwrap(), 1);
-    assert!(!is_marked(&mut connection));
+    for (event, marked) in [("visit.created", false), ("visit.deleted", true), ("visit.updated", false)] {
+        tell(event, json!({ "id": 1 }));
+        assert_eq!(is_marked(&mut other), marked, "{event}");
+    }
 
     let refused = |value| ProductCopy::from_image(&image(value)).unwrap_err().to_string();
     let (id, price) = (json!("7"), json!({"units": 1, "cents": 1}));

@@ -1,0 +1,17 @@
+//! The stories, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::PgConnection;
+pub(crate) const SERVER: Server = Server::Postgres;
+pub(crate) const TABLES: &str = crate::items::POSTGRES;
+
+#[path = "../database.rs"]
+#[allow(dead_code, reason = "shared with the suites; a part of it is needed here")]
+mod database;
+#[path = "programs.rs"]
+mod programs;
+#[path = "stage.rs"]
+mod stage;
+#[path = "stories.rs"]
+mod stories;

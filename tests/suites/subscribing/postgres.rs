@@ -1,0 +1,18 @@
+//! The tests of subscribers, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::PgConnection;
+pub(crate) const SERVER: Server = Server::Postgres;
+pub(crate) const TABLES: &str = crate::items::POSTGRES;
+
+#[path = "../database.rs"]
+#[allow(dead_code, reason = "shared with the suites; subscribers need a part of it")]
+mod database;
+#[path = "stage.rs"]
+mod stage;
+
+#[path = "policies.rs"]
+mod policies;
+#[path = "../subscribers.rs"]
+mod subscribers;

@@ -1,0 +1,18 @@
+//! The tests of subscribers, on this database.
+
+use crate::harness::Server;
+
+pub(crate) type Connection = diesel::SqliteConnection;
+pub(crate) const SERVER: Server = Server::Sqlite;
+pub(crate) const TABLES: &str = crate::items::SQLITE;
+
+#[path = "../database.rs"]
+#[allow(dead_code, reason = "shared with the suites; subscribers need a part of it")]
+mod database;
+#[path = "stage.rs"]
+mod stage;
+
+#[path = "policies.rs"]
+mod policies;
+#[path = "../subscribers.rs"]
+mod subscribers;
