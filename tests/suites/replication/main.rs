@@ -1,8 +1,10 @@
-//! Reading the binary logs of MariaDB and MySQL. `cargo lab test` starts the servers.
+//! Replication by the binary logs of MariaDB and MySQL. `cargo lab test` starts the servers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
+#[cfg(feature = "servers")]
+mod cases;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
@@ -11,6 +13,8 @@ mod mysql;
 mod proxy;
 #[cfg(feature = "servers")]
 mod source;
+#[cfg(feature = "servers")]
+mod stage;
 
 /// Without the feature nothing here would run, and that must not look like a success.
 #[cfg(not(feature = "servers"))]
