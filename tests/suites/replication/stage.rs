@@ -78,15 +78,16 @@ impl Stage {
         self.target.connection.query(sql).await.unwrap()
     }
 
-    /// Waits until no copy is being copied any more.
+    /// Waits until every copy is complete.
     pub(crate) async fn until_live(&mut self) {
         let since = Instant::now();
         loop {
             let states = self.states().await;
             let is_there = states.len() == self.config.table.len();
-            if is_there && states.iter().all(|(_, state, _)| state != "copying") {
+            if is_there && states.iter().all(|(_, state, _)| state == "ready") {
                 return;
             }
+            assert!(states.iter().all(|(_, state, _)| state != "held"), "{states:?}");
             assert!(since.elapsed() < TIMEOUT, "not live: {states:?}");
             tokio::time::sleep(STEP).await;
         }
