@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use mysql_common::constants::CapabilityFlags;
 use mysql_common::io::ParseBuf;
+#[cfg(feature = "tls")]
+use mysql_common::packets::SslRequest;
 use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, ErrPacket, HandshakePacket, HandshakeResponse};
 use mysql_common::proto::MySerialize;
 use outbox_core::{Error, ErrorKind, Result};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -30,6 +32,10 @@ const ER_FATAL_READING_BINLOG: u16 = 1236;
 /// How the error begins that says that what would be read next was deleted.
 const PURGED: &str = "the source no longer has the binary log that comes next";
 
+/// The character set of a log-in over TLS: utf8mb4_general_ci.
+#[cfg(feature = "tls")]
+const UTF8MB4: u8 = 45;
+
 const COM_QUERY: u8 = 0x03;
 const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_REPLICA: u8 = 0x15;
@@ -46,9 +52,15 @@ pub(crate) struct Identity {
     pub(crate) uuid: uuid::Uuid,
 }
 
+/// A socket, encrypted or not.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// A connection over which events come.
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Box<dyn Io>,
+    is_encrypted: bool,
     /// What has been read and not been taken; `taken` of it has.
     buffer: Vec<u8>,
     taken: usize,
@@ -75,7 +87,8 @@ impl Connection {
         let socket = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(lost)?;
         socket.set_nodelay(true).map_err(lost)?;
         let mut this = Self {
-            socket,
+            socket: Box::new(socket),
+            is_encrypted: false,
             buffer: Vec::new(),
             taken: 0,
             packet: Vec::new(),
@@ -95,6 +108,10 @@ impl Connection {
                 | CapabilityFlags::CLIENT_CONNECT_ATTRS);
         let mut nonce = handshake.nonce();
         nonce.truncate(NONCE_BYTES);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &source.tls {
+            this.encrypt(tls, &url.host, handshake.capabilities()).await?;
+        }
         let mut plugin = handshake.auth_plugin().unwrap_or(AuthPlugin::MysqlNativePassword).into_owned();
         let response = HandshakeResponse::new(
             Some(scramble(&plugin, &url.password, &nonce).unwrap_or_default()),
@@ -134,8 +151,47 @@ impl Connection {
         }
     }
 
-    /// The password, encrypted with the server's key.
+    /// Goes on over TLS; only within the log-in.
+    #[cfg(feature = "tls")]
+    async fn encrypt(
+        &mut self,
+        tls: &outbox_core::tls::Tls,
+        host: &str,
+        offered: CapabilityFlags,
+    ) -> Result<()> {
+        let refused = |text: String| Error::new(ErrorKind::Database, format!("TLS: {text}"));
+        if !offered.contains(CapabilityFlags::CLIENT_SSL) {
+            return Err(refused("the server is set up without it: give it a certificate and a key".into()));
+        }
+        let files = tls.clone();
+        let read = tokio::task::spawn_blocking(move || files.client_config()).await;
+        let config = read
+            .map_err(|error| Error::with_source(ErrorKind::Outage, "reading the files for TLS", error))?
+            .map_err(|error| error.context("TLS"))?;
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned())
+            .map_err(|_| refused(format!("{host:?} is no name that a certificate can have")))?;
+        self.capabilities |= CapabilityFlags::CLIENT_SSL;
+        let mut packet = Vec::new();
+        SslRequest::new(self.capabilities, 1 << 30, UTF8MB4).serialize(&mut packet);
+        self.send(&packet).await?;
+        let plain = std::mem::replace(&mut self.socket, Box::new(tokio::io::empty()));
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let encrypted =
+            connector.connect(name, plain).await.map_err(|error| match tls.explain(&error, host) {
+                // No outage: waiting does not mend a certificate.
+                Some(why) => refused(why),
+                None => lost(error),
+            })?;
+        self.socket = Box::new(encrypted);
+        self.is_encrypted = true;
+        Ok(())
+    }
+
+    /// The password: over TLS as it is, else encrypted with the server's key.
     async fn send_password(&mut self, password: &str, nonce: &[u8]) -> Result<()> {
+        if self.is_encrypted {
+            return self.send(&[password.as_bytes(), &[0]].concat()).await;
+        }
         self.send(&[2]).await?;
         let answer = self.receive().await?;
         self.check(&answer)?;

@@ -48,6 +48,9 @@ use crate::config::Secret;
 pub struct Source {
     /// `mysql://user:password@host:port`.
     pub url: Secret,
+    /// TLS; `None`: none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<outbox_core::tls::Tls>,
     /// The id under which the source knows this reader, another one than those of all servers and readers of the
     /// source. Default: one at random.
     pub server_id: Option<u32>,
@@ -65,6 +68,8 @@ impl Source {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: Secret::new(url),
+            #[cfg(feature = "tls")]
+            tls: None,
             server_id: None,
             heartbeat: Duration::from_secs(1),
             memory_bytes_max: 64 << 20,

@@ -34,7 +34,16 @@ impl Server {
         let opts = Opts::from_url(source.url.expose()).map_err(|error| refused(error.into()))?;
         // Rows may be larger than the packets that the server takes.
         let opts = OptsBuilder::from_opts(opts).max_allowed_packet(Some(ROW_BYTES_MAX));
-        let mut connection = Conn::new(opts).await.map_err(refused)?;
+        #[cfg(feature = "tls")]
+        let opened = match &source.tls {
+            Some(tls) => crate::outbox::store::tls::mysql_bare(opts, tls)
+                .await
+                .map_err(|error| error.context(format!("{}: connecting", source.url)))?,
+            None => Conn::new(opts).await.map_err(refused)?,
+        };
+        #[cfg(not(feature = "tls"))]
+        let opened = Conn::new(opts).await.map_err(refused)?;
+        let mut connection = opened;
         let setup = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
         connection.query_drop(setup).await.map_err(refused)?;
         let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(refused)?;

@@ -15,6 +15,8 @@ use crate::retry::{self, Side};
 mod bell;
 #[cfg(feature = "rabbitmq")]
 mod broker;
+#[cfg(feature = "binlog")]
+mod replication;
 mod rights;
 mod settings;
 mod tables;
@@ -98,7 +100,13 @@ pub async fn all(config: &Config) -> Vec<Finding> {
         findings.extend(check_outbox(outbox).await);
     }
     #[cfg(feature = "rabbitmq")]
-    findings.extend(broker::check(config).await);
+    if !config.outbox.is_empty() {
+        findings.extend(broker::check(config).await);
+    }
+    #[cfg(feature = "binlog")]
+    for replication in &config.replication {
+        findings.extend(replication::check(replication).await);
+    }
     findings
 }
 

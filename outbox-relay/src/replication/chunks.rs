@@ -285,18 +285,28 @@ fn statement(table: &Table, key: &[usize], request: &Request) -> Result<(String,
     Ok((sql, Params::Positional(parameters)))
 }
 
-/// A value of a key as it is compared, in the way that ORDER BY sorts.
-fn parameter(value: &Value, kind: &ColumnType) -> (String, Parameter) {
-    let plain = |parameter| ("?".to_owned(), parameter);
+/// The number by which the label of an ENUM or the labels of a SET are sorted; `None` for other types.
+pub(super) fn rank(value: &Value, kind: &ColumnType) -> Option<u64> {
     let index =
         |labels: &[String], label: &str| labels.iter().position(|l| l == label).map_or(0, |at| at as u64 + 1);
     match (value, kind) {
-        // Labels would be compared as text; they are sorted by number.
-        (Value::Text(label), ColumnType::Enum { labels }) => plain(Parameter::UInt(index(labels, label))),
+        (Value::Text(label), ColumnType::Enum { labels }) => Some(index(labels, label)),
         (Value::Text(set), ColumnType::Set { labels }) => {
             let bits = set.split(',').filter(|label| !label.is_empty()).map(|label| index(labels, label));
-            plain(Parameter::UInt(bits.filter(|bit| *bit > 0).fold(0, |sum, bit| sum | 1 << (bit - 1))))
+            Some(bits.filter(|bit| *bit > 0).fold(0, |sum, bit| sum | 1 << (bit - 1)))
         }
+        _ => None,
+    }
+}
+
+/// A value of a key as it is compared, in the way that ORDER BY sorts.
+fn parameter(value: &Value, kind: &ColumnType) -> (String, Parameter) {
+    let plain = |parameter| ("?".to_owned(), parameter);
+    // Labels would be compared as text; they are sorted by number.
+    if let Some(number) = rank(value, kind) {
+        return plain(Parameter::UInt(number));
+    }
+    match (value, kind) {
         // Text would be compared with a number as a DOUBLE.
         (Value::Decimal(digits), ColumnType::Decimal { precision, scale }) => (
             format!("CAST(? AS DECIMAL({precision}, {scale}))"),

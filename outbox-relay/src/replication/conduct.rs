@@ -32,6 +32,8 @@ use crate::config::ReplicationConfig;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a group may take before the target counts as away.
 const SLOW: Duration = Duration::from_secs(5);
+/// How long a source that is away is borne by a caller who waits for an end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long what is under way may take at the end.
 const GRACE: Duration = Duration::from_secs(8);
 /// Tables that are read at the same time.
@@ -104,7 +106,10 @@ pub(super) struct Session<'c> {
     closing: Vec<(usize, CopyProgress)>,
     is_look_due: bool,
     windows: u64,
-    trouble: Option<String>,
+    /// What is wrong with the source, and since when.
+    trouble: Option<(String, Instant)>,
+    /// Whether anything has come from the source: before, it may be found not to be the one that was read from.
+    is_following: bool,
 }
 
 impl<'c> Session<'c> {
@@ -164,6 +169,7 @@ impl<'c> Session<'c> {
             is_look_due: true,
             windows: 0,
             trouble: None,
+            is_following: false,
         };
         this.show();
         Ok(this)
@@ -203,6 +209,11 @@ impl<'c> Session<'c> {
                     self.take_burst().await?;
                 }
                 _ = ticks.tick() => self.tick(),
+            }
+            if let (Some(_), Some((why, since))) = (goal, &self.trouble)
+                && since.elapsed() >= PATIENCE
+            {
+                return Err(Error::new(ErrorKind::Outage, why.clone()));
             }
         }
     }
@@ -480,6 +491,8 @@ impl<'c> Session<'c> {
                 info!(replication = self.config.name, copy = copy.state.copy, "the copy is complete");
             }
         }
+        // What has become of rows set aside is looked up.
+        self.is_look_due |= applied.set_aside + applied.released > 0;
         self.status.update(|progress| {
             progress.commits += 1;
             progress.upserted += applied.upserted;
@@ -508,26 +521,27 @@ impl<'c> Session<'c> {
 
     fn tick(&mut self) {
         self.is_look_due = true;
-        if let Some(since) = self.busy_since.filter(|since| since.elapsed() >= SLOW) {
-            let why = format!(
-                "the target has been at work for {} s: it is away, or rows are locked",
-                since.elapsed().as_secs()
-            );
-            self.set_trouble(Some(why));
-        }
         self.show();
     }
 
     fn set_trouble(&mut self, trouble: Option<String>) {
-        if self.trouble != trouble {
-            self.trouble = trouble;
-            self.show();
+        match trouble {
+            Some(why) => {
+                let since = self.trouble.take().map_or_else(Instant::now, |(_, since)| since);
+                self.trouble = Some((why, since));
+                self.show();
+            }
+            None if self.trouble.take().is_some() || !self.is_following => {
+                self.is_following = true;
+                self.show();
+            }
+            None => {}
         }
     }
 
     /// What is left once all up to the goal is applied: copies that are held.
     fn reached(&self, goal: &Position) -> Option<Vec<Held>> {
-        let is_working = self.busy_since.is_some() || self.pending.is_some();
+        let is_working = self.busy_since.is_some() || self.pending.is_some() || self.is_look_due;
         let is_open = !self.group.is_empty() || self.copies.iter().any(|copy| copy.copying.is_some());
         if is_working || is_open || self.position.has_reached(goal) != Some(true) {
             return None;
@@ -556,8 +570,12 @@ impl<'c> Session<'c> {
     fn show(&self) {
         let copies: Vec<_> = self.copies.iter().map(Copy::status).collect();
         let held: Vec<_> = self.copies.iter().filter(|copy| copy.state.phase == CopyPhase::Held).collect();
-        let state = match (&self.trouble, held.first()) {
-            (Some(why), _) => State::Paused { why: why.clone() },
+        let slow = self.busy_since.map(|since| since.elapsed()).filter(|time| *time >= SLOW);
+        let slow =
+            slow.map(|time| format!("the target is at work for {time:.0?}: it is away, or rows are locked"));
+        let trouble = self.trouble.as_ref().map(|(why, _)| why.clone()).or(slow);
+        let state = match (trouble, held.first()) {
+            (Some(why), _) => State::Paused { why },
             (None, Some(copy)) => {
                 let reason = copy.state.reason.as_deref().unwrap_or_default();
                 State::Held { why: format!("copy {}: {reason}", copy.state.copy) }
@@ -565,7 +583,9 @@ impl<'c> Session<'c> {
             (None, None) if self.copies.iter().any(|copy| copy.copying.is_some()) => State::Copying,
             (None, None) => State::Live,
         };
-        self.status.set_state(state);
+        if self.is_following || self.trouble.is_some() {
+            self.status.set_state(state);
+        }
         let lag_us = (now_us() + self.clock_us - self.as_of_us).max(0);
         let position = self.position.to_string();
         self.status.update(|progress| {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use mysql_async::prelude::Queryable as _;
 
+use super::chunks::rank;
 use super::compact::{ClosedWindow, Entry};
 use super::plan::{CopyPlan, Key, Projected};
 use super::session::failed;
 use super::sql::{self, literal, quoted};
-use super::write::{Trouble, Writer, key_names, key_sql};
+use super::write::{Trouble, Writer};
+use crate::change::{Column, ColumnType, Value};
 use crate::snapshot;
 
 /// Rows of the target that are looked at together.
@@ -120,20 +122,38 @@ fn range(plan: &CopyPlan, after: Option<&Key>, through: Option<&Key>) -> String 
         }
         conditions.push(sql);
     }
-    let is_single = plan.image.primary_key.len() == 1;
+    let columns: Vec<_> = plan.image.primary_key.iter().map(|at| &plan.image.columns[*at]).collect();
     for (key, comparison) in [(after, ">"), (through, "<=")] {
         let Some(key) = key else { continue };
-        conditions.push(format!("{} {comparison} {}", key_names(plan), key_sql(plan, key, is_single)));
-        if is_single {
+        let names: Vec<_> = columns.iter().map(|column| sorted_name(column)).collect();
+        let values: Vec<_> =
+            columns.iter().zip(&key.0).map(|(column, value)| sorted(value, &column.kind)).collect();
+        if let ([name], [value]) = (&names[..], &values[..]) {
+            conditions.push(format!("{name} {comparison} {value}"));
             continue;
         }
+        conditions.push(format!("({}) {comparison} ({})", names.join(", "), values.join(", ")));
         // Servers find a range of an index by its first column, not by a row of them.
-        let column = &plan.image.columns[plan.image.primary_key[0]];
-        let mut sql = format!("{} {}= ", quoted(&column.name), &comparison[..1]);
-        if let Some(first) = key.0.first() {
-            literal(&mut sql, first, &column.kind);
-            conditions.push(sql);
+        if let (Some(name), Some(value)) = (names.first(), values.first()) {
+            conditions.push(format!("{name} {}= {value}", &comparison[..1]));
         }
     }
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(" and ") }
+}
+
+/// A column of a key as it is sorted: labels by their numbers, which a comparison with a text would not do.
+fn sorted_name(column: &Column) -> String {
+    match column.kind {
+        ColumnType::Enum { .. } | ColumnType::Set { .. } => format!("{} + 0", quoted(&column.name)),
+        _ => quoted(&column.name),
+    }
+}
+
+fn sorted(value: &Value, kind: &ColumnType) -> String {
+    if let Some(number) = rank(value, kind) {
+        return number.to_string();
+    }
+    let mut sql = String::new();
+    literal(&mut sql, value, kind);
+    sql
 }

@@ -9,7 +9,7 @@
 //! Who is fenced stands by: another process has taken the replication over, and has to fall silent first.
 
 use std::error::Error as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy, Waits};
@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::compact::Held;
-use super::conduct::{End, Session};
+use super::conduct::{End, PATIENCE, Session};
 use super::state::{PauseState, State as Tables};
 use super::status::{State, Status};
 use super::target::{Fenced, Target, TargetOptions};
 use crate::binlog::Source;
 use crate::change::Position;
 use crate::config::ReplicationConfig;
+use crate::retry::{self, Side};
 
 /// How often a replication that somebody has stopped looks whether it may go on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -121,7 +122,7 @@ impl Replication {
     /// From session to session. With a goal, whatever would need somebody's help is an error.
     async fn drive(&self, goal: Option<()>, shutdown: &CancellationToken) -> Result<Option<Left>> {
         let mut waits = RetryPolicy::default().waits();
-        let mut mark = None;
+        let (mut mark, mut away_since) = (None, None);
         loop {
             let ended = tokio::select! {
                 biased;
@@ -129,6 +130,7 @@ impl Replication {
                 opened = self.open() => match opened {
                     Ok(Opened::Session(session)) => {
                         waits.reset();
+                        away_since = None;
                         self.work(*session, goal, &mut mark, shutdown).await
                     }
                     Ok(Opened::Paused(why)) => Ok(End::Paused(why)),
@@ -152,6 +154,12 @@ impl Replication {
                     LOOK
                 }
                 Err(error) if goal.is_some() && !error.is_outage() => return Err(self.told(error)),
+                Err(error)
+                    if goal.is_some()
+                        && away_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE =>
+                {
+                    return Err(error.context(format!("replication {:?}", self.config.name)));
+                }
                 Err(error) => self.failed(error, &mut waits, shutdown).await,
             };
             tokio::select! {
@@ -239,8 +247,12 @@ impl Replication {
     /// An error that nobody waits out, with the way on.
     fn told(&self, error: Error) -> Error {
         let name = &self.config.name;
-        if is_fenced(&error) || error.kind() == ErrorKind::Database {
+        if is_fenced(&error) {
             return error.context(format!("replication {name:?}"));
+        }
+        if error.kind() == ErrorKind::Database {
+            let remedy = retry::decide(&error, Side::Target).remedy();
+            return Error::new(ErrorKind::Database, format!("replication {name:?}: {error}; {remedy}"));
         }
         let text = format!(
             "replication {name:?} has stopped where it was; mend what the text names, or build its copies anew from where \
@@ -290,7 +302,12 @@ pub async fn run_all(replications: Vec<Replication>, shutdown: CancellationToken
 impl ReplicationConfig {
     /// The source, for a reader.
     pub(crate) fn source(&self) -> Source {
-        Source { server_id: self.server_id, ..Source::new(self.source.expose()) }
+        Source {
+            #[cfg(feature = "tls")]
+            tls: self.source_trust(),
+            server_id: self.server_id,
+            ..Source::new(self.source.expose())
+        }
     }
 
     /// The target, for an applier.

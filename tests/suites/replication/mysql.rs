@@ -6,6 +6,12 @@ pub(crate) const IS_MARIADB: bool = false;
 
 #[path = "copies.rs"]
 mod copies;
+#[path = "copying.rs"]
+mod copying;
+#[path = "copying_faults.rs"]
+mod copying_faults;
+#[path = "copying_schema.rs"]
+mod copying_schema;
 #[path = "reading.rs"]
 mod reading;
 #[path = "reading_mysql.rs"]

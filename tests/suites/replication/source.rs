@@ -40,6 +40,11 @@ impl TestSource {
         Self { url, database, connection }
     }
 
+    pub(crate) async fn is_mariadb(&mut self) -> bool {
+        let version: Option<String> = self.connection.query_first("select version()").await.unwrap();
+        version.unwrap().contains("MariaDB")
+    }
+
     /// Another connection to the database.
     pub(crate) async fn connect(&self) -> Conn {
         let mut connection = Conn::new(Opts::from_url(&self.url).unwrap()).await.unwrap();

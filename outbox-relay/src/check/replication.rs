@@ -1,0 +1,311 @@
+//! What a replication needs of its source and its target.
+
+use std::collections::BTreeMap;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use outbox_core::{Result, migrate};
+
+use super::{About, Finding, Level};
+use crate::binlog::Server;
+use crate::config::ReplicationConfig;
+use crate::replication::sql::quoted;
+use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs};
+
+/// Less than this, and a weekend's outage is too long.
+const RETENTION_S: u64 = 3 * 24 * 3600;
+
+/// Settings of a source that have to be so: name, value, what is wrong with another one.
+const REQUIRED: &[(&str, &str, &str)] = &[
+    ("binlog_format", "ROW", "statements are logged, not rows"),
+    ("binlog_row_image", "FULL", "rows are logged in part, so that filters and keys cannot be told"),
+    (
+        "binlog_row_metadata",
+        "FULL",
+        "the log does not name columns, so that rows from before a change of their table cannot be read",
+    ),
+];
+
+const VARIABLES: &str = "show global variables where variable_name in ('log_bin', 'binlog_format', 'binlog_row_image', \
+                         'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', 'server_id', 'read_only', \
+                         'binlog_expire_logs_seconds', 'max_allowed_packet', 'lower_case_table_names')";
+
+type Variables = BTreeMap<String, String>;
+
+pub(super) async fn check(config: &ReplicationConfig) -> Vec<Finding> {
+    let mut source = About::new(format!("replication {}, source", config.name));
+    let mut target = About::new(format!("replication {}, target", config.name));
+    let mut server = match Server::connect(&config.source()).await {
+        Ok(server) => Some(server),
+        Err(error) => {
+            source.bad(error.to_string(), "start the source, or correct `source` in the configuration");
+            None
+        }
+    };
+    let mut state = match State::connect(&config.target(), &config.name).await {
+        Ok(state) => Some(state),
+        Err(error) => {
+            target.bad(error.to_string(), "start the target, or correct `target` in the configuration");
+            None
+        }
+    };
+    let there = match &mut server {
+        Some(server) => check_source(config, server, &mut source).await,
+        None => Variables::new(),
+    };
+    if let Some(state) = &mut state {
+        check_target(state.connection(), &there, &mut target).await;
+    }
+    if let (Some(server), Some(state)) = (&mut server, &mut state) {
+        for (spec, table) in specs(config).iter().zip(&config.table) {
+            let mut about = About::new(format!("replication {}, copy {}", config.name, spec.name));
+            check_copy(spec, table.create, server, state.connection(), &mut about).await;
+            target.findings.extend(about.findings);
+        }
+    }
+    source.findings.extend(target.findings);
+    source.findings
+}
+
+async fn variables(connection: &mut Conn, about: &mut About) -> Variables {
+    let rows: mysql_async::Result<Vec<(String, String)>> = connection.query(VARIABLES).await;
+    match rows {
+        Ok(rows) => rows.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect(),
+        Err(error) => {
+            about.add(Level::Note, format!("settings not looked at: {error}"), None);
+            Variables::new()
+        }
+    }
+}
+
+async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &mut About) -> Variables {
+    let is_mariadb = server.is_mariadb();
+    let found = variables(server.connection(), about).await;
+    let value = |name: &str| found.get(name).map(String::as_str);
+    if value("log_bin").is_some_and(|on| !on.eq_ignore_ascii_case("ON")) {
+        about.bad("it writes no binary log", "start it with log_bin = binlog in its my.cnf");
+    }
+    let count = about.findings.len();
+    for (name, wanted, why) in REQUIRED {
+        match value(name) {
+            Some(is) if is.eq_ignore_ascii_case(wanted) => {}
+            Some(is) => {
+                let fix = format!("set global {name} = '{wanted}'; -- in my.cnf too, and end older sessions");
+                about.bad(format!("{name} is {is}: {why}"), fix);
+            }
+            None => about.add(Level::Note, format!("{name} is not known here"), None),
+        }
+    }
+    if value("binlog_row_value_options").is_some_and(|options| !options.is_empty()) {
+        about.bad("JSON is logged in parts", "set global binlog_row_value_options = ''; -- in my.cnf too");
+    }
+    if !is_mariadb && value("gtid_mode") != Some("ON") {
+        about.bad(
+            "it has no GTIDs, without which no copy can be made",
+            "set gtid_mode = ON and enforce_gtid_consistency = ON in my.cnf",
+        );
+    }
+    match value("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse::<u64>().ok()) {
+        Some(seconds @ 1..RETENTION_S) => about.warn(
+            format!(
+                "the log is kept for {} h: a longer outage of the target needs all copies anew",
+                seconds / 3600
+            ),
+            format!("set global binlog_expire_logs_seconds = {};", 7 * 24 * 3600),
+        ),
+        _ => {}
+    }
+    if let (Some(own), Some(ours)) = (value("server_id"), config.server_id)
+        && own == ours.to_string()
+    {
+        about.bad(format!("server_id {ours} is the source's own"), "give the replication another server_id");
+    }
+    if about.findings.len() == count {
+        about.ok("its settings are as they have to be");
+    }
+    check_reader(server, about).await;
+    found
+}
+
+/// Rights of a reader, but for those on its tables.
+async fn check_reader(server: &mut Server, about: &mut About) {
+    let user: Option<String> = server.connection().query_first("select current_user()").await.ok().flatten();
+    let user = user.unwrap_or_default();
+    let user =
+        user.rsplit_once('@').map_or_else(|| user.clone(), |(name, host)| format!("'{name}'@'{host}'"));
+    let monitor = if server.is_mariadb() { "binlog monitor" } else { "replication client" };
+    if let Err(error) = server.high_mark().await {
+        about.bad(error.to_string(), format!("grant {monitor} on *.* to {user};"));
+    }
+    let grants: Vec<String> = server.connection().query("show grants").await.unwrap_or_default();
+    let may = |right: &str| {
+        let has = |grant: &String| {
+            grant.contains(" ON *.* ") && (grant.contains(right) || grant.contains("ALL PRIV"))
+        };
+        grants.iter().any(has)
+    };
+    if !may("REPLICATION SLAVE") {
+        let fix = format!("grant replication slave on *.* to {user};");
+        about.bad("no right to read the binary log (unless by a role)", fix);
+    }
+    for right in ["SUPER", "INSERT", "DROP"] {
+        if may(right) {
+            about.warn(
+                format!("{user} has rights on the whole server that a reader never uses, {right} among them"),
+                "create a user with the rights in docs/replication.md",
+            );
+            break;
+        }
+    }
+}
+
+async fn check_target(connection: &mut Conn, source: &Variables, about: &mut About) {
+    let found = variables(connection, about).await;
+    let number = |of: &Variables, name: &str| of.get(name).and_then(|value| value.parse::<u64>().ok());
+    if let (Some(there), Some(here)) =
+        (number(source, "max_allowed_packet"), number(&found, "max_allowed_packet"))
+        && here < there
+    {
+        about.warn(
+            format!("max_allowed_packet is {here}, the source's {there}: longer rows are set aside"),
+            format!("set global max_allowed_packet = {there}; -- in my.cnf too"),
+        );
+    }
+    if found.get("read_only").is_some_and(|value| value.eq_ignore_ascii_case("ON")) {
+        about.warn(
+            "it is read-only, which stops whoever may not write nevertheless",
+            "set global read_only = OFF;",
+        );
+    }
+    if let (Some(there), Some(here)) =
+        (source.get("lower_case_table_names"), found.get("lower_case_table_names"))
+        && there != here
+    {
+        let text =
+            format!("lower_case_table_names is {here}, the source's {there}: names may mean other tables");
+        about.warn(text, "give tables whose names differ by case only other names with `target`");
+    }
+    let asked: mysql_async::Result<Vec<String>> =
+        connection.query("select version from __diesel_schema_migrations").await;
+    let applied = asked.unwrap_or_default();
+    let pending: Vec<_> =
+        migrate::REPLICA.versions().into_iter().filter(|version| !applied.contains(version)).collect();
+    if !pending.is_empty() {
+        about.bad(format!("its tables are missing or old: {}", pending.join(", ")), "outbox-relay migrate");
+        return;
+    }
+    for (table, statement, right) in [
+        (
+            "outbox_replication",
+            "insert into outbox_replication (name, epoch, owner) select '', 0, '' from dual where false",
+            "insert",
+        ),
+        ("outbox_replication", "update outbox_replication set epoch = epoch where false", "update"),
+        ("outbox_copy", "insert into outbox_copy select * from outbox_copy where false", "insert"),
+        ("outbox_copy", "update outbox_copy set reason = reason where false", "update"),
+        ("outbox_aside", "insert into outbox_aside select * from outbox_aside where false", "insert"),
+        ("outbox_aside", "delete from outbox_aside where false", "delete"),
+    ] {
+        probe(connection, table, statement, right, about).await;
+    }
+    if about.findings.iter().all(|finding| finding.level != Level::Bad) {
+        about.ok("has the tables of replications, and the rights on them");
+    }
+}
+
+/// Runs a statement that changes nothing.
+async fn probe(connection: &mut Conn, table: &str, statement: &str, right: &str, about: &mut About) {
+    let Err(error) = connection.query_drop(statement).await else { return };
+    let user: Option<String> = connection.query_first("select current_user()").await.ok().flatten();
+    let user = user.unwrap_or_default();
+    let user =
+        user.rsplit_once('@').map_or_else(|| user.clone(), |(name, host)| format!("'{name}'@'{host}'"));
+    about.bad(
+        format!("table {table}: {error}"),
+        format!("grant select, {right} on {} to {user};", quoted(table)),
+    );
+}
+
+async fn check_copy(
+    spec: &CopySpec,
+    create: bool,
+    server: &mut Server,
+    target: &mut Conn,
+    about: &mut About,
+) {
+    let (database, table) = (&spec.source_database, &spec.source_table);
+    let source = match TableFacts::describe(server.connection(), database, table).await {
+        Ok(Some(facts)) => facts,
+        Ok(None) => {
+            about.bad(
+                format!("the source has no table {database}.{table}, or it may not be read"),
+                format!(
+                    "correct `source`, or grant select on {}.{} to the reader;",
+                    quoted(database),
+                    quoted(table)
+                ),
+            );
+            return;
+        }
+        Err(error) => {
+            return about.bad(error.to_string(), "change the column's type, or leave it out of `columns`");
+        }
+    };
+    let read = format!("select 1 from {}.{} limit 0", quoted(database), quoted(table));
+    if let Err(error) = server.connection().query_drop(read).await {
+        let fix = format!("grant select on {}.{} to the reader;", quoted(database), quoted(table));
+        about.bad(error.to_string(), fix);
+    }
+    match described(target, &spec.target_table).await {
+        Ok(Some(facts)) => {
+            match CopyPlan::resolve(spec, &source, &facts) {
+                Ok(_) => about.ok("fits its table"),
+                Err(error) => about.bad(
+                    error.to_string(),
+                    format!("alter table {} as the text says", quoted(&spec.target_table)),
+                ),
+            }
+            check_copy_table(&spec.target_table, target, about).await;
+        }
+        Ok(None) => {
+            let version: Option<String> = target.query_first("select version()").await.ok().flatten();
+            let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
+            match CopyPlan::create_table_sql(spec, &source, is_mariadb) {
+                Ok(_) if create => about.ok("is created by the first run"),
+                Ok(sql) => about.bad("the target has no such table", format!("`create = true`, or {sql};")),
+                Err(error) => about.bad(error.to_string(), "correct the copy in the configuration"),
+            }
+        }
+        Err(error) => about.bad(error.to_string(), "none known"),
+    }
+}
+
+async fn described(target: &mut Conn, table: &str) -> Result<Option<TableFacts>> {
+    let database: Option<Option<String>> = target.query_first("select database()").await.ok().flatten();
+    TableFacts::describe(target, &database.flatten().unwrap_or_default(), table).await
+}
+
+async fn check_copy_table(table: &str, target: &mut Conn, about: &mut About) {
+    let name = quoted(table);
+    for (statement, right) in [
+        (format!("insert into {name} select * from {name} where false"), "insert"),
+        (format!("delete from {name} where false"), "delete"),
+    ] {
+        match target.query_drop(&statement).await {
+            // Generated columns take no value, which is no question of rights.
+            Err(mysql_async::Error::Server(error)) if error.code == 3105 || error.code == 1906 => {}
+            Err(error) => about.bad(
+                error.to_string(),
+                format!("grant select, insert, update, delete on {name} to the writer; -- {right}"),
+            ),
+            Ok(()) => {}
+        }
+    }
+    let sql = "select group_concat(trigger_name) from information_schema.triggers \
+               where event_object_schema = database() and event_object_table = ?";
+    let triggers: Option<Option<String>> = target.exec_first(sql, (table,)).await.ok().flatten();
+    if let Some(triggers) = triggers.flatten() {
+        let text = format!("its table has triggers ({triggers}), which run for every row that is applied");
+        about.warn(text, "drop them if they repeat what the source's triggers have done already");
+    }
+}

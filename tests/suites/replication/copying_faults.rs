@@ -1,0 +1,310 @@
+//! What goes wrong around a replication: servers that go away, logs that are gone, processes that are killed or two.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable as _;
+use outbox_relay::CancellationToken;
+use outbox_relay::replication::report;
+use outbox_relay::replication::status::State;
+use outbox_tests::lab_client::PrivateServer;
+use rand::RngExt as _;
+
+use super::{IS_MARIADB, KIND, VARIABLE};
+use crate::pair::{Pair, TIMEOUT};
+use crate::source::TestSource;
+
+const ONE: [&str; 2] = ["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"];
+
+async fn made() -> Pair {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    assert_eq!(pair.until_idle().await, None);
+    pair
+}
+
+/// F15: the older one cannot commit and stands by; the newer goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_instances_the_newer_goes_on() {
+    let mut pair = made().await;
+    let older = pair.run();
+    older.until_live().await;
+    let newer = pair.run();
+    newer.until_live().await;
+    pair.source.run(&["insert into t values (3, 3)"]).await;
+    newer.until("the newer applies it", |s| s.progress.upserted == 1).await;
+    older.until("the older stands by", |s| s.state == State::Standby).await;
+    assert_eq!(older.status.snapshot().progress.upserted, 0);
+    older.end().await;
+    newer.end().await;
+    pair.assert_equal("t", "id, v").await;
+    pair.drop().await;
+}
+
+/// F20: without its position it refuses; never from now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_is_gone_is_not_now() {
+    let mut pair = made().await;
+    pair.target.run(&["delete from outbox_replication"]).await;
+    pair.source.run(&["insert into t values (3, 3)"]).await;
+    let refused = pair.replication().run_until_idle(CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(refused.contains("no position") && refused.contains("outbox-relay snapshot copies"), "{refused}");
+    report::remake(&pair.config, None).await.unwrap();
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.drop().await;
+}
+
+/// F07, N14: what was purged is told, and the way on leads on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_log_stops_it_loudly() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    assert_eq!(pair.until_idle().await, None);
+    pair.source
+        .run(&["insert into t values (3, 3)", "flush binary logs", "insert into t values (4, 4)"])
+        .await;
+    pair.source.run(&["flush binary logs"]).await;
+    let last: Vec<mysql_async::Row> = pair.source.connection.query("show binary logs").await.unwrap();
+    let last: String = last.last().unwrap().get(0).unwrap();
+    pair.source.run(&[&format!("purge binary logs to '{last}'")]).await;
+    let running = pair.run();
+    let why = running.until_held().await;
+    assert!(
+        why.contains("no longer has the binary log") && why.contains("outbox-relay snapshot copies"),
+        "{why}"
+    );
+    let count: u64 = pair.asked("select count(*) from t").await;
+    assert_eq!(count, 2);
+    // It notices by itself.
+    report::remake(&pair.config, None).await.unwrap();
+    running.until_live().await;
+    running.end().await;
+    pair.assert_equal("t", "id, v").await;
+    pair.target.drop().await;
+}
+
+/// F06, A21: another history under the same positions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_reset_stops_it_loudly() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    pair.until_idle().await;
+    pair.source.run(&["insert into t values (3, 3)"]).await;
+    pair.until_idle().await;
+    // MySQL 8.4 has another word for it.
+    if pair.source.connection.query_drop("reset binary logs and gtids").await.is_err() {
+        pair.source.run(&["reset master"]).await;
+    }
+    for id in 10..40 {
+        pair.source.run(&[&format!("insert into t values ({id}, 0)")]).await;
+    }
+    let running = pair.run();
+    let why = running.until_held().await;
+    assert!(why.contains("outbox-relay snapshot copies"), "{why}");
+    let count: u64 = pair.asked("select count(*) from t").await;
+    assert_eq!(count, 3, "nothing is applied: {why}");
+    running.end().await;
+    pair.target.drop().await;
+}
+
+/// F03: the target is killed and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_killed_is_waited_for() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let target = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(TestSource::fresh(VARIABLE).await, target).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    let running = pair.run();
+    running.until_live().await;
+    server.kill().unwrap();
+    pair.source
+        .run(&[
+            "insert into t values (3, 3)",
+            "update t set v = 9 where id = 1",
+            "delete from t where id = 2",
+        ])
+        .await;
+    running.until("it says so", |s| matches!(s.state, State::Paused { .. })).await;
+    server.start().unwrap();
+    running.until_live().await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.target.connection = pair.target.connect().await;
+    pair.assert_equal("t", "id, v").await;
+    pair.source.drop().await;
+}
+
+/// P7, F12: connections to the source are killed while rows come.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_the_source_are_made_again() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&ONE).await;
+    let (user, url) = pair.source.reader().await;
+    pair.config.source = outbox_relay::config::Secret::new(url);
+    pair.copy(&["t"]);
+    let running = pair.run();
+    running.until_live().await;
+    let mut killer = pair.source.connect().await;
+    for id in 10..60 {
+        pair.source
+            .run(&["begin", &format!("insert into t values ({id}, 0)"), "update t set v = v + 1", "commit"])
+            .await;
+        if id % 10 == 0 {
+            let sql = if IS_MARIADB {
+                "select id from information_schema.processlist where user = ?"
+            } else {
+                "select processlist_id from performance_schema.threads where processlist_user = ?"
+            };
+            let ids: Vec<u64> = killer.exec(sql, (&user,)).await.unwrap();
+            for id in ids {
+                let _ = killer.query_drop(format!("kill {id}")).await;
+            }
+        }
+    }
+    running.until("all came", |s| s.progress.position.is_some() && s.state == State::Live).await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.drop().await;
+}
+
+/// A pause is a row of the target; with one, nothing becomes idle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_stops_it_wherever_it_runs() {
+    let mut pair = made().await;
+    let running = pair.run();
+    running.until_live().await;
+    let relay = Program::with(&pair, None);
+    assert_eq!(relay.run(&["pause", "copies", "--reason", "works"]), 0);
+    running.until("it pauses", |s| matches!(&s.state, State::Paused { why } if why.contains("works"))).await;
+    pair.source.run(&["insert into t values (3, 3)"]).await;
+    assert_eq!(relay.run(&["run", "--until-idle"]), 1);
+    assert_eq!(relay.run(&["status"]), 1);
+    assert_eq!(relay.run(&["resume", "copies"]), 0);
+    running.until("it goes on", |s| s.progress.upserted == 1).await;
+    running.end().await;
+    pair.assert_equal("t", "id, v").await;
+    pair.drop().await;
+}
+
+/// The verbs from nothing to a copy, and their exit codes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verbs_lead_from_nothing_to_a_copy() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    pair.target
+        .run(&["drop view outbox_freshness", "drop table outbox_replication, outbox_copy, outbox_aside"])
+        .await;
+    pair.target.run(&["drop table __diesel_schema_migrations"]).await;
+    let relay = Program::with(&pair, None);
+    assert_eq!(relay.run(&["status"]), 1, "no tables yet");
+    assert_eq!(relay.run(&["migrate"]), 0);
+    assert_eq!(relay.run(&["run", "--until-idle"]), 0);
+    pair.assert_equal("t", "id, v").await;
+    assert_eq!(relay.run(&["status", "--json"]), 0);
+    pair.target.run(&["update t set v = 77"]).await;
+    assert_eq!(relay.run(&["snapshot", "copies", "t"]), 0);
+    pair.assert_equal("t", "id, v").await;
+    pair.target.run(&["delete from t"]).await;
+    assert_eq!(relay.run(&["snapshot", "copies"]), 0);
+    pair.assert_equal("t", "id, v").await;
+    assert_eq!(relay.run(&["snapshot", "copies", "nothing"]), 2);
+    assert_eq!(relay.run(&["snapshot", "nothing"]), 2);
+    pair.source.run(&["truncate table t"]).await;
+    assert_eq!(relay.run(&["run", "--until-idle"]), 1, "held");
+    assert_eq!(relay.run(&["status"]), 1);
+    pair.drop().await;
+}
+
+/// F01, F02: the process itself is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&["create table t (id int primary key, v int, pad varchar(200))"]).await;
+    for from in [0, 1000, 2000, 3000] {
+        let rows: Vec<_> = (from..from + 1000).map(|id| format!("({id}, 0, repeat('x', 150))")).collect();
+        pair.source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
+    }
+    pair.copy(&["t"]);
+    let relay = Program::with(&pair, Some("64 KiB"));
+    for _ in 0..6 {
+        let mut child = relay.start(&["run"]);
+        let until = Duration::from_millis(rand::rng().random_range(50..900));
+        let began = std::time::Instant::now();
+        while began.elapsed() < until {
+            let id = rand::rng().random_range(0..5000);
+            pair.source
+                .run(&[
+                    "begin",
+                    &format!("insert into t values ({id}, 1, '') on duplicate key update v = v + 1"),
+                ])
+                .await;
+            pair.source.run(&[&format!("delete from t where id = {}", id / 2 * 3), "commit"]).await;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(relay.run(&["run", "--until-idle"]), 0);
+    pair.assert_equal("t", "id, v, pad").await;
+    pair.drop().await;
+}
+
+/// The program with the configuration of a pair.
+struct Program(tempfile::TempDir);
+
+impl Program {
+    fn with(pair: &Pair, chunk: Option<&str>) -> Self {
+        let config = &pair.config;
+        let mut text = format!(
+            "[[replication]]\nname = \"copies\"\nsource = {:?}\ntarget = {:?}\nchunk_bytes = {:?}\n",
+            config.source.expose(),
+            config.target.expose(),
+            chunk.unwrap_or("2 MiB"),
+        );
+        for table in &config.table {
+            text.push_str(&format!("[[replication.table]]\nsource = {:?}\ncreate = true\n", table.source));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("outbox-relay.toml"), text).unwrap();
+        Self(folder)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let tests = std::env::current_exe().unwrap();
+        let path = tests.ancestors().nth(2).unwrap().join("outbox-relay");
+        assert!(path.exists(), "{} is not built: run `cargo lab test`", path.display());
+        let mut command = Command::new(path);
+        command.args(arguments).current_dir(self.0.path());
+        command
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Runs it to its end; its exit code.
+    fn run(&self, arguments: &[&str]) -> i32 {
+        let mut child = self.command(arguments).spawn().unwrap();
+        let began = std::time::Instant::now();
+        loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                return ended.code().unwrap_or(-1);
+            }
+            if began.elapsed() > TIMEOUT {
+                let _ = child.kill();
+                panic!("{arguments:?} did not end");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Changes of the source's tables: what touches a copy holds it, with the way on; anything else passes unseen.
+
+use outbox_relay::config::ReplicationTableConfig;
+use outbox_relay::replication::report;
+
+use super::VARIABLE;
+use crate::pair::Pair;
+
+async fn made(create: &[&str], tables: &[&str]) -> Pair {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(create).await;
+    pair.copy(tables);
+    assert_eq!(pair.until_idle().await, None);
+    pair
+}
+
+const TWO: [&str; 4] = [
+    "create table a (id int primary key, price decimal(10,2), note varchar(20))",
+    "create table b (id int primary key, v int)",
+    "insert into a values (1, 1.5, 'x'), (2, 2, 'y')",
+    "insert into b values (1, 1)",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_touch_a_copy_passes() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&TWO).await;
+    pair.config.table.push(ReplicationTableConfig {
+        columns: ["id", "price"].map(str::to_owned).into(),
+        create: true,
+        ..ReplicationTableConfig::new(format!("{}.a", pair.source.database))
+    });
+    let running = pair.run();
+    running.until_live().await;
+    pair.source
+        .run(&[
+            "alter table a add column more int default 5, add index (price), drop column note",
+            "insert into a (id, price) values (3, 3)",
+            "create table unrelated (id int primary key)",
+            "drop table unrelated",
+            "alter table b modify v bigint",
+            "truncate table b",
+            "create procedure p() begin truncate table a; end",
+            "alter table a comment 'drop partition p'",
+            "update a set price = 4 where id = 1",
+        ])
+        .await;
+    running.until("the last change came", |s| s.progress.upserted >= 4).await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("a", "id, price").await;
+    pair.drop().await;
+}
+
+/// L16, L14, L15: held with the way on, and the others go on; made anew it is equal again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_touches_a_copy_holds_it_alone() {
+    for (statement, told, mend) in [
+        (
+            "alter table a modify price decimal(12,4)",
+            "column `price`",
+            Some("alter table a modify price decimal(12,4)"),
+        ),
+        ("alter table a drop column note", "column `note` is gone", Some("alter table a drop column note")),
+        ("truncate table a", "truncated", None),
+        (
+            "alter table a rename column note to remark",
+            "column `note` is gone",
+            Some("alter table a rename column note to remark"),
+        ),
+    ] {
+        let mut pair = made(&TWO, &["a", "b"]).await;
+        let running = pair.run();
+        running.until_live().await;
+        pair.source.run(&[statement, "insert into a (id) values (7)", "update b set v = 2"]).await;
+        let why = running.until_held().await;
+        assert!(why.contains(told) && why.contains("outbox-relay snapshot copies a"), "{statement}: {why}");
+        let of_b = |s: &outbox_relay::replication::status::Snapshot| s.progress.upserted >= 1;
+        running.until("b goes on", of_b).await;
+        running.end().await;
+        let left = pair.until_idle().await.expect("a is held");
+        assert!(left.copies.len() == 1 && left.copies[0].copy == "a", "{left:?}");
+        pair.assert_equal("b", "id, v").await;
+        let rows: u64 = pair.asked("select count(*) from a").await;
+        assert_eq!(rows, 2, "the copy is as it was");
+        let (ready, consistent): (bool, bool) = (
+            pair.asked("select ready from outbox_freshness where copy = 'a'").await,
+            pair.asked("select consistent from outbox_freshness where copy = 'a'").await,
+        );
+        assert!(!ready && !consistent);
+        if let Some(mend) = mend {
+            pair.target.run(&[mend]).await;
+        }
+        report::remake(&pair.config, Some("a")).await.unwrap();
+        assert_eq!(pair.until_idle().await, None, "{statement}");
+        pair.assert_equal("a", "id, price").await;
+        pair.drop().await;
+    }
+}
+
+/// L06 and L24: what happened while nobody read is seen too, whether or not rows tell of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_while_it_did_not_run_are_seen() {
+    let mut pair = made(&TWO, &["a", "b"]).await;
+    pair.source.run(&["alter table a modify price decimal(6,1)", "drop table b"]).await;
+    let left = pair.until_idle().await.expect("both are held");
+    let reason = |name: &str| &left.copies.iter().find(|copy| copy.copy == name).unwrap().reason;
+    assert!(reason("a").contains("decimal(6,1)"), "{left:?}");
+    assert!(reason("b").contains("has no table"), "{left:?}");
+    let rows: u64 = pair.asked("select count(*) from b").await;
+    assert_eq!(rows, 1, "its data is kept");
+    pair.drop().await;
+}
+
+/// N10: the table is altered while it is copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_may_be_altered_while_it_is_copied() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&["create table t (id int primary key, v varchar(200), other int)"]).await;
+    for from in [0, 1000, 2000, 3000] {
+        let rows: Vec<_> = (from..from + 1000).map(|id| format!("({id}, repeat('v', 150), {id})")).collect();
+        pair.source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
+    }
+    pair.config.table.push(ReplicationTableConfig {
+        columns: ["id", "v"].map(str::to_owned).into(),
+        create: true,
+        ..ReplicationTableConfig::new(format!("{}.t", pair.source.database))
+    });
+    let running = pair.run();
+    running.until("it has begun", |s| s.progress.copies.iter().any(|copy| copy.rows_copied > 0)).await;
+    pair.source
+        .run(&[
+            "alter table t add column more int first",
+            "alter table t drop column other",
+            "update t set v = 'w' where id < 50",
+        ])
+        .await;
+    running.until_live().await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.drop().await;
+}
