@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 //! Replication by the binary logs of MariaDB and MySQL. `cargo lab test` starts the servers.
-=======
-//! Reading the binary logs of MariaDB and MySQL, and keeping copies of tables by them. `cargo lab test` starts the servers.
->>>>>>> w-snapshot
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
