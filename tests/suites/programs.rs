@@ -357,3 +357,55 @@ fn the_story_on_postgresql_and_rabbitmq_with_crashes() {
     assert_equal(&report, 400);
     assert!(report["kills"].as_u64().unwrap() >= 3);
 }
+
+#[test]
+fn the_story_in_binlog_mode_on_mariadb() {
+    let report = story(&["--mode", "binlog", "--changes", "600", "--database", &server_url(MARIADB_URL)]);
+    assert_story_in_binlog_mode(&report, 600);
+}
+
+#[test]
+fn the_story_in_binlog_mode_on_mysql() {
+    let report = story(&["--mode", "binlog", "--changes", "600", "--database", &server_url(MYSQL_URL)]);
+    assert_story_in_binlog_mode(&report, 600);
+}
+
+#[test]
+fn the_story_in_binlog_mode_with_crashes_on_mariadb() {
+    let database = server_url(MARIADB_URL);
+    let report =
+        story(&["--mode", "binlog", "--crash", "--changes", "600", "--seed", "5", "--database", &database]);
+    assert_story_in_binlog_mode(&report, 600);
+    assert!(report["kills"].as_u64().unwrap() >= 4);
+}
+
+#[test]
+fn the_story_in_binlog_mode_with_crashes_on_mysql() {
+    let database = server_url(MYSQL_URL);
+    let report = story(&["--mode", "binlog", "--crash", "--changes", "600", "--database", &database]);
+    assert_story_in_binlog_mode(&report, 600);
+    assert!(report["kills"].as_u64().unwrap() >= 4);
+}
+
+fn assert_story_in_binlog_mode(report: &serde_json::Value, changes: u64) {
+    assert_eq!((&report["changes"], &report["mode"]), (&changes.into(), &"binlog".into()), "{report}");
+    assert_eq!(report["torn"], 0, "{report}");
+    let copies = report["copies"].as_array().unwrap();
+    assert_eq!(copies.len(), 5, "{report}");
+    for copy in copies {
+        assert_eq!(copy["differences"], 0, "{report}");
+        assert!(copy["rows"].as_u64().unwrap() > 0, "{report}");
+    }
+}
+
+#[test]
+fn binlog_mode_is_refused_where_there_is_no_such_log() {
+    let postgres = server_url(POSTGRES_URL);
+    for arguments in [&[][..], &["--database", &postgres]] {
+        let output =
+            Command::new(program("supply-chain")).args(["--mode", "binlog"]).args(arguments).output();
+        let ended = Ended::from(output.unwrap());
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.err.contains("MySQL or MariaDB"), "{ended:?}");
+    }
+}

@@ -35,7 +35,7 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
 
     /// Kills and restarts relay and subscribers while changes are written: processes by SIGKILL with
-    /// --broker, tasks at any await point without.
+    /// --broker and in binlog mode, tasks at any await point without.
     #[arg(long)]
     pub(crate) crash: bool,
 
@@ -74,7 +74,7 @@ pub(crate) struct Options {
 pub(crate) enum Mode {
     /// Entity → outbox → relay → broker → inbox → copy.
     Messages,
-    /// From the binlog straight into the copies (comes with a later version).
+    /// From the binary log of MySQL or MariaDB straight into the copies, without outbox and broker.
     Binlog,
 }
 

@@ -1,5 +1,7 @@
 //! A supply chain of three services that share product data through an outbox: see `--help`.
 
+#[cfg(feature = "servers")]
+mod binlog;
 mod changes;
 mod cli;
 mod database;
@@ -31,16 +33,19 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     #[cfg(feature = "servers")]
     if let Some(role) = options.role {
-        return processes::play(role, &options).await;
+        return match options.mode {
+            Mode::Messages => processes::play(role, &options).await,
+            Mode::Binlog => binlog::play(&options).await,
+        };
     }
     match run(&options).await {
-        Ok(report) => {
+        Ok(ended) => {
             if options.json {
-                println!("{}", serde_json::to_string(&report).unwrap_or_default());
+                println!("{}", serde_json::to_string(&ended).unwrap_or_default());
             } else {
-                report.print();
+                ended.print();
             }
-            if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if ended.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("supply-chain: {error}");
@@ -49,13 +54,57 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(options: &Options) -> Result<Report> {
-    if options.mode == Mode::Binlog || options.console {
-        return Err(Error::new(
-            outbox_core::ErrorKind::Invalid,
-            "--mode binlog and --console come with a later version; leave them out for the story by messages",
-        ));
+/// The end of the story, of either kind.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Ended {
+    Messages(Report),
+    #[cfg(feature = "servers")]
+    Binlog(binlog::Report),
+}
+
+impl Ended {
+    fn print(&self) {
+        match self {
+            Self::Messages(report) => report.print(),
+            #[cfg(feature = "servers")]
+            Self::Binlog(report) => report.print(),
+        }
     }
+
+    fn is_equal(&self) -> bool {
+        match self {
+            Self::Messages(report) => report.is_equal(),
+            #[cfg(feature = "servers")]
+            Self::Binlog(report) => report.is_equal(),
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<Ended> {
+    let refuse = |text: &str| Err(Error::new(outbox_core::ErrorKind::Invalid, text));
+    if options.console {
+        return refuse("--console comes with a later version");
+    }
+    if options.mode == Mode::Messages {
+        return messages(options).await.map(Ended::Messages);
+    }
+    if options.database.is_empty() || options.database.iter().any(|url| !url.starts_with("mysql://")) {
+        return refuse(
+            "--mode binlog reads the binary log of MySQL or MariaDB: give --database mysql://user:password@host:port, \
+             once or three times",
+        );
+    }
+    if options.broker.is_some() || options.processes {
+        return refuse("--mode binlog needs no broker: leave --broker and --processes out");
+    }
+    #[cfg(feature = "servers")]
+    return binlog::run(options).await.map(Ended::Binlog);
+    #[cfg(not(feature = "servers"))]
+    Err(servers::not_built("a database server"))
+}
+
+async fn messages(options: &Options) -> Result<Report> {
     let place = Place::prepare(&options.database)?;
     if !options.json {
         println!("databases: {}", place.describe());

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 use outbox_core::Replica;
 
+use crate::product::Product;
 use crate::schema::order::{order_line, price_alert, product_copy};
 
 /// The columns of a product that orders need; `favourite` is this service's own and never touched.
@@ -17,6 +18,20 @@ pub(crate) struct ProductCopy {
     pub(crate) warranty_months: i32,
     #[replica(from = "price_cents")]
     pub(crate) unit_price_cents: i64,
+}
+
+impl ProductCopy {
+    /// What is to be copied of a product.
+    pub(crate) fn of(product: &Product) -> Self {
+        Self {
+            id: product.id,
+            sku: product.sku.clone(),
+            name: product.name.clone(),
+            category: product.category.clone(),
+            warranty_months: product.warranty_months,
+            unit_price_cents: product.price_cents,
+        }
+    }
 }
 
 /// A line of an order.

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 use outbox_core::Replica;
 
+use crate::product::Product;
 use crate::schema::purchase::{purchase_line, stocked_product};
 
 /// The columns of a product that purchases need.
@@ -15,6 +16,19 @@ pub(crate) struct StockedProduct {
     pub(crate) name: String,
     pub(crate) batch: String,
     pub(crate) status: String,
+}
+
+impl StockedProduct {
+    /// What is to be copied of a product.
+    pub(crate) fn of(product: &Product) -> Self {
+        Self {
+            id: product.id,
+            sku: product.sku.clone(),
+            name: product.name.clone(),
+            batch: product.batch.clone(),
+            status: product.status.clone(),
+        }
+    }
 }
 
 /// A line of a purchase.

@@ -5,7 +5,9 @@ use outbox_core::Result;
 use serde::Serialize;
 
 use crate::database::{Database, Times, Total};
-use crate::product::{Product, Written};
+use crate::order::ProductCopy;
+use crate::product::Written;
+use crate::purchase::StockedProduct;
 use crate::story::Pools;
 
 /// The differences of one copy that are shown.
@@ -45,13 +47,23 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+/// A copy against what it should hold.
 #[derive(Debug, Serialize)]
-struct Comparison {
+pub(crate) struct Comparison {
     copy: &'static str,
     rows: usize,
-    applied: i64,
+    /// The messages that made it; none by replication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<i64>,
     differences: usize,
     first: Vec<String>,
+}
+
+impl Comparison {
+    /// Whether it holds just that.
+    pub(crate) fn is_equal(&self) -> bool {
+        self.differences == 0
+    }
 }
 
 /// From recording in the product service to applying in a subscriber; the writer's stamp is in milliseconds.
@@ -76,25 +88,14 @@ impl Report {
         let products = product.products()?;
         let mut times = order.times()?;
         let copies = vec![
-            compare("order", order.inbox_rows()?, &products, &order.product_copies()?, |p: &Product| {
-                crate::order::ProductCopy {
-                    id: p.id,
-                    sku: p.sku.clone(),
-                    name: p.name.clone(),
-                    category: p.category.clone(),
-                    warranty_months: p.warranty_months,
-                    unit_price_cents: p.price_cents,
-                }
-            }),
-            compare("purchase", purchase.inbox_rows()?, &products, &purchase.stocked_products()?, |p| {
-                crate::purchase::StockedProduct {
-                    id: p.id,
-                    sku: p.sku.clone(),
-                    name: p.name.clone(),
-                    batch: p.batch.clone(),
-                    status: p.status.clone(),
-                }
-            }),
+            compare("order", Some(order.inbox_rows()?), &products, &order.product_copies()?, ProductCopy::of),
+            compare(
+                "purchase",
+                Some(purchase.inbox_rows()?),
+                &products,
+                &purchase.stocked_products()?,
+                StockedProduct::of,
+            ),
         ];
         times.extend(purchase.times()?);
         Ok(Self {
@@ -114,7 +115,7 @@ impl Report {
 
     /// Whether both copies equal the product database.
     pub(crate) fn is_equal(&self) -> bool {
-        self.copies.iter().all(|copy| copy.differences == 0)
+        self.copies.iter().all(Comparison::is_equal)
     }
 
     /// The summary for people.
@@ -130,7 +131,7 @@ impl Report {
         }
         println!("  published   {at_least}{} messages, confirmed", self.counts.published);
         for copy in &self.copies {
-            println!("  applied     {} messages in {}", copy.applied, copy.copy);
+            println!("  applied     {} messages in {}", copy.applied.unwrap_or_default(), copy.copy);
         }
         println!("  repeated    {at_least}{} deliveries, ignored", self.counts.duplicates);
         if self.counts.set_aside > 0 {
@@ -139,35 +140,42 @@ impl Report {
         let Latency { p50, p99, max } = self.latency_ms;
         println!("  latency     recorded → applied: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms");
         println!("  alerts      {} raised prices handled by order", self.price_alerts);
-        let join = |totals: &[Total], unit: f64| -> String {
-            let texts = totals.iter().map(|t| format!("{} {:.0}", t.name, t.total as f64 / unit));
-            texts.collect::<Vec<_>>().join(", ")
-        };
-        println!("  local JOIN  turnover by category in order: {}", join(&self.turnover, 100.0));
-        println!("              pieces by batch in purchase: {}", join(&self.bought, 1.0));
-        for copy in &self.copies {
-            if copy.differences == 0 {
-                println!(
-                    "  EQUAL       the copy in {} equals the product database, {} rows",
-                    copy.copy, copy.rows
-                );
-            } else {
-                println!("  DIFFERENT   the copy in {}: {} differences", copy.copy, copy.differences);
-                copy.first.iter().for_each(|difference| println!("              {difference}"));
-            }
+        println!("  local JOIN  turnover by category in order: {}", totals_text(&self.turnover, 100.0));
+        println!("              pieces by batch in purchase: {}", totals_text(&self.bought, 1.0));
+        print_comparisons(&self.copies);
+    }
+}
+
+/// `name total, …`, each divided by a unit.
+pub(crate) fn totals_text(totals: &[Total], unit: f64) -> String {
+    let texts = totals.iter().map(|t| format!("{} {:.0}", t.name, t.total as f64 / unit));
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+/// A line for each copy, and what differs.
+pub(crate) fn print_comparisons(copies: &[Comparison]) {
+    for copy in copies {
+        if copy.is_equal() {
+            println!(
+                "  EQUAL       the copy in {} equals the product database, {} rows",
+                copy.copy, copy.rows
+            );
+        } else {
+            println!("  DIFFERENT   the copy in {}: {} differences", copy.copy, copy.differences);
+            copy.first.iter().for_each(|difference| println!("              {difference}"));
         }
     }
 }
 
-/// Compares row by row; both lists are in the order of their ids.
-fn compare<T: PartialEq + std::fmt::Debug>(
+/// Compares row by row; both lists are in the order of their keys.
+pub(crate) fn compare<S, T: PartialEq + std::fmt::Debug>(
     copy: &'static str,
-    applied: i64,
-    products: &[Product],
+    applied: Option<i64>,
+    source: &[S],
     rows: &[T],
-    project: impl Fn(&Product) -> T,
+    project: impl Fn(&S) -> T,
 ) -> Comparison {
-    let expected: Vec<T> = products.iter().map(project).collect();
+    let expected: Vec<T> = source.iter().map(project).collect();
     let missing = expected.iter().filter(|row| !rows.contains(row)).map(|row| format!("missing  {row:?}"));
     let surplus = rows.iter().filter(|row| !expected.contains(row)).map(|row| format!("surplus  {row:?}"));
     let all: Vec<_> = if expected == rows { Vec::new() } else { missing.chain(surplus).collect() };

@@ -17,7 +17,7 @@ use crate::report::{Counts, Report};
 /// Nothing applied for so long means that it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// With `--crash` the writing is stretched over this time, so that the kills fall into it.
-const CRASH_SECONDS: u64 = 6;
+pub(crate) const CRASH_SECONDS: u64 = 6;
 
 /// One pool of connections per service.
 pub(crate) struct Pools<C: Database> {
@@ -194,10 +194,10 @@ async fn wait_until_applied<C: Database>(
 
 /// A bar on a terminal, a line at each quarter elsewhere.
 #[derive(Debug, Clone)]
-struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    fn new(changes: u64, quiet: bool) -> Self {
+    pub(crate) fn new(changes: u64, quiet: bool) -> Self {
         let bar = if quiet || !std::io::stderr().is_terminal() {
             ProgressBar::hidden()
         } else {
@@ -215,7 +215,7 @@ impl Progress {
         Self(bar)
     }
 
-    fn written(&self, changes: u64) {
+    pub(crate) fn written(&self, changes: u64) {
         self.0.set_position(changes);
     }
 
@@ -228,7 +228,7 @@ impl Progress {
         self.0.set_position(messages.unsigned_abs());
     }
 
-    fn done(&self) {
+    pub(crate) fn done(&self) {
         self.0.finish_and_clear();
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Effect {
     Partitioned,
     /// Another table took its place.
     Replaced,
+    /// Columns have each other's names now.
+    Exchanged,
 }
 
 impl Effect {
@@ -25,6 +27,7 @@ impl Effect {
             Self::Renamed => "renamed",
             Self::Partitioned => "changed by partitions, which no row event tells of",
             Self::Replaced => "replaced",
+            Self::Exchanged => "changed: columns have exchanged names",
         }
     }
 }
@@ -82,6 +85,9 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
 }
 
 fn altered(rest: &Words<'_>) -> Option<Effect> {
+    if exchanges(rest.words) {
+        return Some(Effect::Exchanged);
+    }
     rest.words.windows(2).find_map(|pair| {
         let [word, next] = pair else { return None };
         let is_rename = word.is("rename") && !["column", "index", "key"].iter().any(|kind| next.is(kind));
@@ -97,6 +103,27 @@ fn altered(rest: &Words<'_>) -> Option<Effect> {
             () => None,
         }
     })
+}
+
+/// Whether a column gets a name that another column loses by the same statement: the description of the table then
+/// looks as if nothing had happened.
+fn exchanges(words: &[Word]) -> bool {
+    let mut names = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        let mut rest =
+            words[at + 1..].iter().filter(|word| !["column", "if", "exists"].iter().any(|w| word.is(w)));
+        let is_change = word.is("change");
+        let is_rename = word.is("rename") && words.get(at + 1).is_some_and(|next| next.is("column"));
+        if !is_change && !is_rename {
+            continue;
+        }
+        let old = rest.next();
+        let new = if is_rename { rest.find(|word| !word.is("to")) } else { rest.next() };
+        if let (Some(old), Some(new)) = (old, new) {
+            names.push((old.text.to_lowercase(), new.text.to_lowercase()));
+        }
+    }
+    names.iter().any(|(old, new)| old != new && names.iter().any(|(other, _)| other == new))
 }
 
 /// A word of a statement, or a sign.
@@ -246,6 +273,12 @@ mod tests {
         assert_eq!(of("alter /*!50100 */ table product truncate partition p0"), ["Partitioned shop.product"]);
         assert_eq!(of("ALTER TABLE x.product RENAME AS y.product"), ["Renamed x.product"]);
         assert_eq!(of("create or replace table product (a int)"), ["Replaced shop.product"]);
+        for sql in [
+            "alter table product rename column a to b, rename column `b` to a",
+            "alter table product change a B int, change column b a int",
+        ] {
+            assert_eq!(of(sql), ["Exchanged shop.product"], "{sql}");
+        }
     }
 
     #[test]
@@ -254,6 +287,7 @@ mod tests {
             "alter table product add column rename_to int, add index (name)",
             "alter table product rename column a to b, rename index x to y",
             "alter table product comment 'drop partition p0'",
+            "alter table product change a a bigint, change b c int",
             "drop temporary table product",
             "create procedure p() begin truncate table product; end",
             "create table product (a int)",

@@ -212,6 +212,13 @@ async fn the_verbs_lead_from_nothing_to_a_copy() {
     assert_eq!(relay.run(&["run", "--until-idle"]), 0);
     pair.assert_equal("t", "id, v").await;
     assert_eq!(relay.run(&["status", "--json"]), 0);
+    assert_eq!(relay.run(&["verify"]), 0);
+    pair.target.run(&["update t set v = 77"]).await;
+    assert_eq!(relay.run(&["verify", "--json"]), 1);
+    assert_eq!(relay.run(&["verify", "copies", "--repair"]), 1, "only told");
+    assert_eq!(relay.run(&["verify", "copies", "--repair", "--yes"]), 0);
+    pair.assert_equal("t", "id, v").await;
+    assert_eq!(relay.run(&["verify", "nothing"]), 2);
     pair.target.run(&["update t set v = 77"]).await;
     assert_eq!(relay.run(&["snapshot", "copies", "t"]), 0);
     pair.assert_equal("t", "id, v").await;

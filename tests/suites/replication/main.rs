@@ -1,10 +1,12 @@
-//! Reading the binary logs of MariaDB and MySQL, and keeping copies of tables by them. `cargo lab test` starts the servers.
+//! Replication by the binary logs of MariaDB and MySQL. `cargo lab test` starts the servers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
 mod across;
+#[cfg(feature = "servers")]
+mod cases;
 #[cfg(feature = "servers")]
 mod copies;
 #[cfg(feature = "servers")]
@@ -17,6 +19,8 @@ mod pair;
 mod proxy;
 #[cfg(feature = "servers")]
 mod source;
+#[cfg(feature = "servers")]
+mod stage;
 
 /// Without the feature nothing here would run, and that must not look like a success.
 #[cfg(not(feature = "servers"))]

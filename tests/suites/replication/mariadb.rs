@@ -15,9 +15,13 @@ mod copying;
 mod copying_faults;
 #[path = "copying_schema.rs"]
 mod copying_schema;
+#[path = "projections.rs"]
+mod projections;
 #[path = "reading.rs"]
 mod reading;
 #[path = "reading_mariadb.rs"]
 mod reading_mariadb;
 #[path = "values.rs"]
 mod values;
+#[path = "verifying.rs"]
+mod verifying;
