@@ -23,17 +23,23 @@ mod postgres;
 pub(crate) mod rendered;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+pub(crate) mod upkeep;
 #[cfg(feature = "mysql")]
 pub(crate) mod written_out;
 
 use inbox::InboxConnection;
+use upkeep::UpkeepConnection;
 
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
 /// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
 ///
 /// Sealed: the hidden methods may change.
 pub trait OutboxConnection:
-    Connection<TransactionManager = AnsiTransactionManager> + StatementConnection + InboxConnection + 'static
+    Connection<TransactionManager = AnsiTransactionManager>
+    + StatementConnection
+    + InboxConnection
+    + UpkeepConnection
+    + 'static
 {
     /// Whether a deadlock rolls the whole transaction back, its savepoints included.
     #[doc(hidden)]

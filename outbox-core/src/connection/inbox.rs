@@ -83,7 +83,7 @@ pub trait InboxConnection {
 }
 
 /// What differs between the databases in the text of a statement.
-struct Words {
+pub(super) struct Words {
     /// Placeholders are numbered.
     is_numbered: bool,
     now: &'static str,
@@ -129,8 +129,15 @@ const SQLITE: Words = Words {
 };
 
 impl Words {
+    #[cfg(feature = "mysql")]
+    pub(super) const MYSQL: Self = MYSQL;
+    #[cfg(feature = "postgres")]
+    pub(super) const POSTGRES: Self = POSTGRES;
+    #[cfg(feature = "sqlite")]
+    pub(super) const SQLITE: Self = SQLITE;
+
     /// A statement in these words.
-    fn of(&self, template: &str) -> String {
+    pub(super) fn of(&self, template: &str) -> String {
         let sql = template
             .replace("{later}", self.later)
             .replace("{keep}", self.keep[0])
