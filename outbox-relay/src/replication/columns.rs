@@ -98,7 +98,9 @@ mod tests {
         ] {
             assert_eq!(parse(written).unwrap(), Written { origin, name: name.into() }, "{written}");
         }
-        for wrong in ["", "a b", "hash(email)", "'eu'", "a as", "upper(a) as b", "a as b c", "'eu as b", "asb asx y"] {
+        for wrong in
+            ["", "a b", "hash(email)", "'eu'", "a as", "upper(a) as b", "a as b c", "'eu as b", "asb asx y"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -106,7 +106,8 @@ impl Group {
     /// Whether a transaction still belongs in: one above the limit forms a group of its own.
     pub fn fits(&self, txn: &Txn) -> bool {
         let is_empty = self.rows.is_empty() && self.large.is_none();
-        is_empty || (self.large.is_none() && self.weight_bytes() + txn.changes.weight_bytes() <= self.bytes_max)
+        is_empty
+            || (self.large.is_none() && self.weight_bytes() + txn.changes.weight_bytes() <= self.bytes_max)
     }
 
     /// Takes a transaction in; only one that [`fits`](Self::fits). `touched`: whoever has a window open.
@@ -288,11 +289,16 @@ impl Routes {
 }
 
 /// The copies of a table whose change cannot be decoded; other errors stay errors.
-fn undecodable(plans: &[Arc<CopyPlan>], held: &[Option<String>], error: Error) -> Result<Vec<(usize, String)>> {
+fn undecodable(
+    plans: &[Arc<CopyPlan>],
+    held: &[Option<String>],
+    error: Error,
+) -> Result<Vec<(usize, String)>> {
     let Some(Undecodable { database, table, reason }) = error.downcast_ref() else { return Err(error) };
-    let of = plans.iter().enumerate().filter(|(at, plan)| {
-        held[*at].is_none() && plan.source() == (database.as_str(), table.as_str())
-    });
+    let of = plans
+        .iter()
+        .enumerate()
+        .filter(|(at, plan)| held[*at].is_none() && plan.source() == (database.as_str(), table.as_str()));
     Ok(of.map(|(at, _)| (at, reason.clone())).collect())
 }
 

@@ -110,14 +110,15 @@ impl TableFacts {
                 None => unique_keys.push(UniqueKey { name: key, parts: vec![part] }),
             }
         }
-        let columns = answers.into_iter().map(|(_, column_type, collation, generation, default, nullable, extra)| {
-            ColumnFacts {
-                column_type,
-                collation,
-                is_generated: generation.is_some_and(|expression| !expression.is_empty()),
-                has_default: nullable == "YES" || default.is_some() || extra.contains("auto_increment"),
-            }
-        });
+        let columns =
+            answers.into_iter().map(|(_, column_type, collation, generation, default, nullable, extra)| {
+                ColumnFacts {
+                    column_type,
+                    collation,
+                    is_generated: generation.is_some_and(|expression| !expression.is_empty()),
+                    has_default: nullable == "YES" || default.is_some() || extra.contains("auto_increment"),
+                }
+            });
         let columns = columns.collect();
         Ok(Some(Self { table: Arc::new(table), columns, unique_keys, references, is_mariadb }))
     }

@@ -41,7 +41,9 @@ pub(super) fn reserved(column: &Column) -> Option<Value> {
             })
         }
         // From 2035.
-        ColumnType::Timestamp { .. } => Value::Timestamp((2_051_222_400 + (random % 90_000_000) as i64) * 1_000_000),
+        ColumnType::Timestamp { .. } => {
+            Value::Timestamp((2_051_222_400 + (random % 90_000_000) as i64) * 1_000_000)
+        }
         ColumnType::Time { .. } => Value::Time((random % 3_000_000) as i64 * 1_000_000),
         ColumnType::Text { charset, bytes, .. } => {
             let length = (*bytes as usize / widest(charset)).min(LENGTH);
@@ -70,9 +72,12 @@ pub(super) fn reserved(column: &Column) -> Option<Value> {
             let [a, b, c, ..] = random.to_le_bytes();
             Value::Text(format!("{}.{a}.{b}.{c}", 240 + random % 15))
         }
-        ColumnType::Address(AddressType::Inet6) => {
-            Value::Text(format!("fd00::{:x}:{:x}:{:x}", random & 0xffff, random >> 16 & 0xffff, random >> 32 & 0xffff))
-        }
+        ColumnType::Address(AddressType::Inet6) => Value::Text(format!(
+            "fd00::{:x}:{:x}:{:x}",
+            random & 0xffff,
+            random >> 16 & 0xffff,
+            random >> 32 & 0xffff
+        )),
         _ => return None,
     })
 }
@@ -89,8 +94,8 @@ fn late(random: u64) -> Date {
 /// The longest character of a character set, in bytes.
 fn widest(charset: &str) -> usize {
     match charset {
-        "ascii" | "latin1" | "latin2" | "latin5" | "latin7" | "koi8r" | "koi8u" | "cp1250" | "cp1251" | "cp1256"
-        | "cp1257" | "cp850" | "cp852" | "cp866" | "hebrew" | "greek" | "tis620" => 1,
+        "ascii" | "latin1" | "latin2" | "latin5" | "latin7" | "koi8r" | "koi8u" | "cp1250" | "cp1251"
+        | "cp1256" | "cp1257" | "cp850" | "cp852" | "cp866" | "hebrew" | "greek" | "tis620" => 1,
         "ucs2" | "gbk" | "big5" | "gb2312" | "euckr" | "sjis" | "cp932" => 2,
         "utf8mb3" | "utf8" | "ujis" | "eucjpms" => 3,
         _ => 4,

@@ -172,7 +172,9 @@ fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts) -> Result<
     }
     let mut written = written(spec, source)?;
     // What the target computes it does not take.
-    written.retain(|column| target.table.ordinal(&column.name).is_none_or(|at| !target.columns[at].is_generated));
+    written.retain(|column| {
+        target.table.ordinal(&column.name).is_none_or(|at| !target.columns[at].is_generated)
+    });
     let mut image = Table {
         database: target.table.database.clone(),
         name: target.table.name.clone(),
@@ -183,7 +185,10 @@ fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts) -> Result<
     for column in &written {
         let name = &column.name;
         let at = target.table.ordinal(name).ok_or_else(|| {
-            invalid(format!("table `{}` has no column `{name}`: add it, or list `columns` without it", image.name))
+            invalid(format!(
+                "table `{}` has no column `{name}`: add it, or list `columns` without it",
+                image.name
+            ))
         })?;
         let there = target.table.columns[at].clone();
         mapped.push((origin_for(&column.origin, &there, source)?, there.kind.clone()));
@@ -221,10 +226,11 @@ fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts) -> Result<
 /// The columns that the specification lists, or all.
 fn written(spec: &CopySpec, source: &TableFacts) -> Result<Vec<Written>> {
     let written: Vec<_> = if spec.columns.is_empty() {
-        let all = source.table.columns.iter().map(|column| Written {
-            origin: Origin::Column(column.name.clone()),
-            name: column.name.clone(),
-        });
+        let all = source
+            .table
+            .columns
+            .iter()
+            .map(|column| Written { origin: Origin::Column(column.name.clone()), name: column.name.clone() });
         all.collect()
     } else {
         spec.columns.iter().map(|column| columns::parse(column)).collect::<Result<_>>()?
@@ -246,21 +252,27 @@ fn written(spec: &CopySpec, source: &TableFacts) -> Result<Vec<Written>> {
 fn origin_for(origin: &Origin, there: &Column, source: &TableFacts) -> Result<Origin> {
     let name = &there.name;
     match (origin, &there.kind) {
-        (Origin::Constant(Value::Int(number)), ColumnType::Int { unsigned: true, .. }) => u64::try_from(*number)
-            .map(|number| Origin::Constant(Value::UInt(number)))
-            .map_err(|_| invalid(format!("column `{name}` takes no negative number"))),
+        (Origin::Constant(Value::Int(number)), ColumnType::Int { unsigned: true, .. }) => {
+            u64::try_from(*number)
+                .map(|number| Origin::Constant(Value::UInt(number)))
+                .map_err(|_| invalid(format!("column `{name}` takes no negative number")))
+        }
         (Origin::Constant(Value::Int(_)), ColumnType::Int { .. })
         | (Origin::Constant(Value::Text(_)), ColumnType::Text { .. }) => Ok(origin.clone()),
         (Origin::Constant(Value::Text(label)), ColumnType::Enum { labels }) if labels.contains(label) => {
             Ok(origin.clone())
         }
-        (Origin::Constant(_), _) => {
-            Err(invalid(format!("column `{name}` is not of the type of its constant: use a text or integer column")))
-        }
-        (Origin::Hash(_), ColumnType::Text { bytes, .. } | ColumnType::Bytes { bytes, .. }) if *bytes >= 64 => {
+        (Origin::Constant(_), _) => Err(invalid(format!(
+            "column `{name}` is not of the type of its constant: use a text or integer column"
+        ))),
+        (Origin::Hash(_), ColumnType::Text { bytes, .. } | ColumnType::Bytes { bytes, .. })
+            if *bytes >= 64 =>
+        {
             Ok(origin.clone())
         }
-        (Origin::Hash(_), _) => Err(invalid(format!("column `{name}` takes a hash: make it CHAR(64) CHARACTER SET ascii"))),
+        (Origin::Hash(_), _) => {
+            Err(invalid(format!("column `{name}` takes a hash: make it CHAR(64) CHARACTER SET ascii")))
+        }
         // NULLs of the source would fail one by one.
         (Origin::Column(column), _) => match source.table.ordinal(column) {
             Some(at) if source.table.columns[at].nullable && !there.nullable => Err(invalid(format!(
@@ -298,7 +310,9 @@ fn source_key(spec: &CopySpec, source: &TableFacts) -> Result<Vec<String>> {
         return Ok(names(&table.primary_key));
     }
     let ordinals = spec.key.iter().map(|name| {
-        table.ordinal(name).ok_or_else(|| invalid(format!("{table} has no column `{name}`, which `key` names")))
+        table
+            .ordinal(name)
+            .ok_or_else(|| invalid(format!("{table} has no column `{name}`, which `key` names")))
     });
     let ordinals = ordinals.collect::<Result<Vec<_>>>()?;
     let is_unique = source.unique_keys.iter().any(|key| {
@@ -306,7 +320,9 @@ fn source_key(spec: &CopySpec, source: &TableFacts) -> Result<Vec<String>> {
             && key.parts.iter().all(|part| matches!(part, KeyPart::Column(at) if ordinals.contains(at)))
     });
     if !is_unique || ordinals.iter().any(|at| table.columns[*at].nullable) {
-        return Err(invalid(format!("`key` of {table} has to be a unique key over columns that are NOT NULL")));
+        return Err(invalid(format!(
+            "`key` of {table} has to be a unique key over columns that are NOT NULL"
+        )));
     }
     Ok(names(&ordinals))
 }
@@ -326,7 +342,9 @@ fn target_key(
         };
         let find = |hashed| written.iter().position(|column| is_of(column, hashed));
         find(false).or_else(|| find(true)).ok_or_else(|| {
-            invalid(format!("the key's column `{name}` is not among `columns`, or the target computes it: add it"))
+            invalid(format!(
+                "the key's column `{name}` is not among `columns`, or the target computes it: add it"
+            ))
         })
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
@@ -400,8 +418,10 @@ fn other_keys(mapped: &str, image: &Table, target: &TableFacts) -> Result<Vec<Ot
         let columns: Vec<_> =
             ordinals.filter_map(|at| image.ordinal(&target.table.columns[*at].name)).collect();
         let is_unique_anyway = image.primary_key.iter().all(|at| {
-            let is_whole = |part: &KeyPart| matches!(part, KeyPart::Column(there)
-                if target.table.columns[*there].name == image.columns[*at].name);
+            let is_whole = |part: &KeyPart| {
+                matches!(part, KeyPart::Column(there)
+                if target.table.columns[*there].name == image.columns[*at].name)
+            };
             key.parts.iter().any(is_whole)
         });
         let free: Vec<_> = columns.iter().copied().filter(|at| !image.primary_key.contains(at)).collect();
@@ -409,7 +429,8 @@ fn other_keys(mapped: &str, image: &Table, target: &TableFacts) -> Result<Vec<Ot
             continue;
         }
         let parked = free.iter().copied().find(|at| image.columns[*at].nullable);
-        let parked = parked.or_else(|| free.iter().copied().find(|at| park::reserved(&image.columns[*at]).is_some()));
+        let parked =
+            parked.or_else(|| free.iter().copied().find(|at| park::reserved(&image.columns[*at]).is_some()));
         let parked = parked.ok_or_else(|| {
             invalid(format!(
                 "unique key `{}` of table `{}`: rows that swap its values have to be parked, and its columns have no \
@@ -458,7 +479,8 @@ fn create_table_sql(spec: &CopySpec, source: &TableFacts, target_is_mariadb: boo
             Origin::Constant(_) => false,
         };
         let column = written.iter().find(is_of);
-        let column = column.ok_or_else(|| invalid(format!("the key's column `{name}` is not among `columns`: add it")))?;
+        let column = column
+            .ok_or_else(|| invalid(format!("the key's column `{name}` is not among `columns`: add it")))?;
         key.push(quoted(&column.name));
     }
     lines.push(format!("  primary key ({})", key.join(", ")));

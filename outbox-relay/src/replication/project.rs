@@ -131,7 +131,9 @@ pub(super) fn misfit(source: &ColumnType, target: &ColumnType) -> Option<String>
     let fits = match (source, target) {
         (Int { bytes, unsigned }, Int { bytes: to, unsigned: to_unsigned }) => {
             let fits = match (unsigned, to_unsigned) {
-                (false, true) => return Some("the source has negative numbers and the target has not".into()),
+                (false, true) => {
+                    return Some("the source has negative numbers and the target has not".into());
+                }
                 (true, false) => bytes < to,
                 _ => bytes <= to,
             };
@@ -148,9 +150,10 @@ pub(super) fn misfit(source: &ColumnType, target: &ColumnType) -> Option<String>
             return if fraction <= to { None } else { narrow() };
         }
         (Enum { labels }, Enum { labels: to }) | (Set { labels }, Set { labels: to }) => {
-            return labels.iter().find(|label| !to.contains(label)).map(|_| {
-                "the target's type lacks a label of the source's: add it there".to_owned()
-            });
+            return labels
+                .iter()
+                .find(|label| !to.contains(label))
+                .map(|_| "the target's type lacks a label of the source's: add it there".to_owned());
         }
         (Vector { dimensions }, Vector { dimensions: to }) => {
             return if dimensions <= to { None } else { narrow() };
@@ -231,7 +234,8 @@ mod tests {
     }
 
     fn table(columns: &[&str]) -> Arc<Table> {
-        let columns = columns.iter().map(|name| Column { name: (*name).into(), kind: text(), nullable: true });
+        let columns =
+            columns.iter().map(|name| Column { name: (*name).into(), kind: text(), nullable: true });
         Arc::new(Table {
             database: "d".into(),
             name: "t".into(),
@@ -286,7 +290,10 @@ mod tests {
         let fixed = ColumnType::Bytes { fixed: true, bytes: 4 };
         assert_eq!(converted(&Value::Bytes(vec![1]), &fixed), Value::Bytes(vec![1, 0, 0, 0]));
         let int = |bytes, unsigned| ColumnType::Int { bytes, unsigned };
-        assert!(misfit(&int(4, true), &int(4, false)).is_some() && misfit(&int(4, true), &int(8, false)).is_none());
+        assert!(
+            misfit(&int(4, true), &int(4, false)).is_some()
+                && misfit(&int(4, true), &int(8, false)).is_none()
+        );
         assert!(misfit(&int(4, false), &int(8, true)).is_some());
         assert!(misfit(&ColumnType::Date, &int(8, false)).is_some());
     }

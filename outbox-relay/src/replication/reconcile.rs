@@ -94,16 +94,19 @@ impl Writer<'_> {
             range(plan, after, through),
             order.join(", ")
         );
+        self.open().await?;
         // By the binary protocol: the other one rounds.
         let answers: Vec<mysql_async::Row> = match self.connection.exec(sql, ()).await {
             Ok(answers) => answers,
             Err(error) => {
                 let why = failed(&format!("reading table {}", plan.image.name), &error);
-                let trouble = if why.is_outage() { Trouble::Wait(why) } else { Trouble::Copy(at, why.to_string()) };
+                let trouble =
+                    if why.is_outage() { Trouble::Wait(why) } else { Trouble::Copy(at, why.to_string()) };
                 return Err(trouble);
             }
         };
-        let rows = answers.into_iter().map(|answer| snapshot::row(&plan.image, answer).map(|row| Projected(row.0)));
+        let rows =
+            answers.into_iter().map(|answer| snapshot::row(&plan.image, answer).map(|row| Projected(row.0)));
         rows.collect::<outbox_core::Result<_>>().map_err(|error| Trouble::Copy(at, error.to_string()))
     }
 }

@@ -30,8 +30,9 @@ pub(super) async fn connect(options: &TargetOptions) -> Result<Conn> {
         let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
         Error::new(kind, format!("{}: connecting: {text}", options.url))
     };
-    let opts = Opts::from_url(options.url.expose())
-        .map_err(|_| Error::new(ErrorKind::Invalid, "target: expected mysql://user:password@host:port/database"))?;
+    let opts = Opts::from_url(options.url.expose()).map_err(|_| {
+        Error::new(ErrorKind::Invalid, "target: expected mysql://user:password@host:port/database")
+    })?;
     if opts.db_name().is_none_or(str::is_empty) {
         return Err(Error::new(ErrorKind::Invalid, format!("{}: the URL names no database", options.url)));
     }
@@ -73,11 +74,35 @@ pub(super) fn refusal(error: &mysql_async::Error) -> Refusal {
     let mysql_async::Error::Server(error) = error else { return Refusal::Passes };
     match error.code {
         // Deadlock, lock wait; too many connections, shutdown, killed; disk and table full; read-only; interrupted.
-        1213 | 1205 | 3572 | 1040 | 1053 | 1129 | 1203 | 1226 | 1927 | 3169 | 4031 | 1021 | 1030 | 1037 | 1041 | 1114
-        | 1290 | 1792 | 1836 | 1317 | 1969 | 3024 | 1158..=1161 | 1180 | 1192 | 1223 => Refusal::Passes,
+        1213
+        | 1205
+        | 3572
+        | 1040
+        | 1053
+        | 1129
+        | 1203
+        | 1226
+        | 1927
+        | 3169
+        | 4031
+        | 1021
+        | 1030
+        | 1037
+        | 1041
+        | 1114
+        | 1290
+        | 1792
+        | 1836
+        | 1317
+        | 1969
+        | 3024
+        | 1158..=1161
+        | 1180
+        | 1192
+        | 1223 => Refusal::Passes,
         // Unknown table, column, database; no grant; not updatable; generated; collations; a trigger that is broken.
-        1044 | 1045 | 1046 | 1049 | 1051 | 1054 | 1064 | 1136 | 1142 | 1143 | 1146 | 1227 | 1267 | 1305 | 1347 | 1348
-        | 1356 | 1364 | 1370 | 1471 | 1906 | 3105 => Refusal::Table,
+        1044 | 1045 | 1046 | 1049 | 1051 | 1054 | 1064 | 1136 | 1142 | 1143 | 1146 | 1227 | 1267 | 1305
+        | 1347 | 1348 | 1356 | 1364 | 1370 | 1471 | 1906 | 3105 => Refusal::Table,
         _ => Refusal::Row,
     }
 }

@@ -265,10 +265,10 @@ mod tests {
     }
 
     pub(crate) fn value() -> impl Strategy<Value = Value> {
-        let date = (0..10_000_u16, 0..13_u8, 0..32_u8).prop_map(|(year, month, day)| Date { year, month, day });
-        let time = (date.clone(), 0..24_u8, 0..60_u8, 0..60_u8, 0..1_000_000_u32).prop_map(
-            |(date, hour, minute, second, micros)| DateTime { date, hour, minute, second, micros },
-        );
+        let date =
+            (0..10_000_u16, 0..13_u8, 0..32_u8).prop_map(|(year, month, day)| Date { year, month, day });
+        let time = (date.clone(), 0..24_u8, 0..60_u8, 0..60_u8, 0..1_000_000_u32)
+            .prop_map(|(date, hour, minute, second, micros)| DateTime { date, hour, minute, second, micros });
         prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::Int),

@@ -88,7 +88,8 @@ impl CopyPhase {
     }
 }
 
-type CopyRow = (String, String, String, String, Option<String>, Option<String>, Option<String>, u64, u64, u64);
+type CopyRow =
+    (String, String, String, String, Option<String>, Option<String>, Option<String>, u64, u64, u64);
 
 impl State {
     /// Connects, for commands and whoever looks.
@@ -118,7 +119,8 @@ impl State {
         type Found = (String, i64, u32, String, i64, i64);
         let name = self.replication.clone();
         let found: Vec<Found> = self.rows("the position", sql, (&name,)).await?;
-        let Some((position, committed_at_us, checksum, source_id, as_of_us, lag_ms)) = found.into_iter().next()
+        let Some((position, committed_at_us, checksum, source_id, as_of_us, lag_ms)) =
+            found.into_iter().next()
         else {
             return match self.copies().await?.first() {
                 None => Ok(None),
@@ -154,7 +156,8 @@ impl State {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn set_aside(&mut self) -> Result<Vec<(String, u64)>> {
-        let sql = "select copy, count(distinct key_hash) from outbox_aside where replication = ? group by copy";
+        let sql =
+            "select copy, count(distinct key_hash) from outbox_aside where replication = ? group by copy";
         let name = self.replication.clone();
         self.rows("the rows set aside", sql, (&name,)).await
     }
@@ -228,13 +231,26 @@ impl State {
         if is_there {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::NotFound, format!("{what}: the target has no such row of replication {name}")))
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("{what}: the target has no such row of replication {name}"),
+        ))
     }
 }
 
 fn copy_state(row: CopyRow) -> Result<CopyState> {
-    let (copy, source_table, target_table, state, reason, definition, after_key, rows_copied, rows_estimated, drifted) =
-        row;
+    let (
+        copy,
+        source_table,
+        target_table,
+        state,
+        reason,
+        definition,
+        after_key,
+        rows_copied,
+        rows_estimated,
+        drifted,
+    ) = row;
     let phase = match state.as_str() {
         "ready" => CopyPhase::Ready,
         "held" => CopyPhase::Held,

@@ -10,7 +10,7 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
 use tracing::warn;
 
-use super::compact::{Group, Held, Rows, Routes};
+use super::compact::{Group, Held, Routes, Rows};
 use super::facts::TableFacts;
 use super::plan::CopyPlan;
 use super::session::{connect, failed};
@@ -220,12 +220,12 @@ impl Target {
     /// As [`TableFacts::describe`].
     pub async fn describe(&mut self, table: &str) -> Result<Option<TableFacts>> {
         self.connected().await?;
-        let database: Option<Option<String>> = self
-            .state
-            .connection
-            .query_first("select database()")
-            .await
-            .map_err(|error| failed("asking for the target's database", &error))?;
+        let database: Option<Option<String>> =
+            self.state
+                .connection
+                .query_first("select database()")
+                .await
+                .map_err(|error| failed("asking for the target's database", &error))?;
         TableFacts::describe(&mut self.state.connection, &database.flatten().unwrap_or_default(), table).await
     }
 
@@ -363,8 +363,8 @@ impl Target {
             plans: &group.plans,
             aside: self.aside.as_mut().unwrap_or(&mut none),
             applied: Applied::default(),
+            is_open: false,
         };
-        writer.state("begin").await?;
         let mut held = group.held.clone();
         let mut touched: Vec<bool> = group.rows.of.iter().map(|rows| !rows.is_empty()).collect();
         if !group.rows.is_empty() {
@@ -434,11 +434,11 @@ impl Target {
             Ok(true)
         }
         .await;
+        // Whoever took over must not wait for our locks.
+        let is_committed = matches!(done, Ok(true));
+        self.is_spoilt = !is_committed && connection.query_drop("rollback").await.is_err();
         match done {
-            Ok(true) => {
-                self.is_spoilt = false;
-                Ok(())
-            }
+            Ok(true) => Ok(()),
             Ok(false) => Err(self.fenced()),
             Err(error) => Err(failed("writing the tables of state", &error)),
         }
@@ -451,17 +451,23 @@ impl Target {
 
     /// The UPDATE that finds its row only as long as the replication is ours.
     fn checkpoint_sql(&self, checkpoint: &Checkpoint) -> String {
-        let mut sql = String::from("update outbox_replication set seq = seq + 1, applied_at = utc_timestamp(6), position = ");
+        let mut sql = String::from(
+            "update outbox_replication set seq = seq + 1, applied_at = utc_timestamp(6), position = ",
+        );
         sql::text(&mut sql, &checkpoint.position.to_string());
         sql.push_str(", source_id = ");
         sql::text(&mut sql, &checkpoint.source_id);
-        for (column, micros) in [("committed_at", checkpoint.committed_at_us), ("as_of", checkpoint.as_of_us)] {
+        for (column, micros) in [("committed_at", checkpoint.committed_at_us), ("as_of", checkpoint.as_of_us)]
+        {
             sql.push_str(&match micros {
                 0 => format!(", {column} = null"),
                 _ => format!(", {column} = '{}'", sql::date_time(micros)),
             });
         }
-        sql.push_str(&format!(", checksum = {}, lag_ms = {} where name = ", checkpoint.checksum, checkpoint.lag_ms));
+        sql.push_str(&format!(
+            ", checksum = {}, lag_ms = {} where name = ",
+            checkpoint.checksum, checkpoint.lag_ms
+        ));
         sql::text(&mut sql, &self.state.replication);
         sql.push_str(&format!(" and epoch = {} and seq = {}", self.epoch, self.seq));
         sql
@@ -517,7 +523,8 @@ async fn large(
         let change = changes.next();
         let is_end = change.is_none();
         if let Some(change) = change {
-            let refused = routes.project(&group.plans, held, change, &mut projections).map_err(Trouble::Stop)?;
+            let refused =
+                routes.project(&group.plans, held, change, &mut projections).map_err(Trouble::Stop)?;
             // Pieces of it are written already: all begins again without the copy.
             if let Some((at, reason)) = refused.into_iter().next() {
                 return Err(Trouble::Copy(at, reason));
@@ -550,7 +557,8 @@ async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Diale
         .map_err(|error| failed("asking for the target's version", &error))?;
     let (version, packet) = asked.unwrap_or_default();
     let is_mariadb = version.contains("MariaDB");
-    let bytes_max = usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(PACKET_ROOM).max(PACKET_ROOM);
+    let bytes_max =
+        usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(PACKET_ROOM).max(PACKET_ROOM);
     Ok(Dialect {
         is_mariadb,
         has_row_alias: !is_mariadb && connection.server_version() >= (8, 0, 19),

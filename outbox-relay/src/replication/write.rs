@@ -58,6 +58,8 @@ pub(super) struct Writer<'t> {
     /// Copies that have rows set aside.
     pub(super) aside: &'t mut HashSet<String>,
     pub(super) applied: Applied,
+    /// Whether the transaction has begun: it does with its first statement, in one round trip.
+    pub(super) is_open: bool,
 }
 
 /// What a statement did.
@@ -140,7 +142,11 @@ impl Writer<'_> {
 
     /// Runs a statement and keeps what the server says of it.
     async fn run(&mut self, sql: &str) -> Result<Done, mysql_async::Error> {
-        self.connection.query_drop(sql).await?;
+        if std::mem::replace(&mut self.is_open, true) {
+            self.connection.query_drop(sql).await?;
+        } else {
+            self.connection.query_drop(format!("begin;{sql}")).await?;
+        }
         let info = self.connection.info();
         let duplicates = info.split("Duplicates: ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let duplicates = duplicates.and_then(|count| count.parse().ok()).unwrap_or(0);
@@ -158,12 +164,19 @@ impl Writer<'_> {
         }
     }
 
+    /// Begins, for what is not written but read.
+    pub(super) async fn open(&mut self) -> Result<(), Trouble> {
+        if self.is_open { Ok(()) } else { self.state("do 0").await.map(drop) }
+    }
+
     /// What an error of a copy's statement means; `None`: a row is at fault.
     fn trouble(&self, at: usize, error: &mysql_async::Error) -> Option<Trouble> {
         let table = &self.plans[at].image.name;
         match refusal(error) {
             Refusal::Passes => Some(Trouble::Wait(failed(&format!("writing table {table}"), error))),
-            Refusal::Table => Some(Trouble::Copy(at, format!("table `{table}`: {}; correct it there", said(error)))),
+            Refusal::Table => {
+                Some(Trouble::Copy(at, format!("table `{table}`: {}; correct it there", said(error))))
+            }
             Refusal::Row => None,
         }
     }
@@ -224,7 +237,13 @@ impl Writer<'_> {
                 let count = loop {
                     let (sql, count) = if column.nullable {
                         let (condition, count) = key_in(&plan, rest, self.dialect.bytes);
-                        (format!("update {} set {name} = null where {condition}", quoted(&plan.image.name)), count)
+                        (
+                            format!(
+                                "update {} set {name} = null where {condition}",
+                                quoted(&plan.image.name)
+                            ),
+                            count,
+                        )
                     } else {
                         self.park_apart(&plan, key, rest)
                     };
@@ -358,7 +377,8 @@ impl Writer<'_> {
         failed: &mut HashSet<(usize, &'e Key)>,
     ) -> Result<u64, Trouble> {
         let plan = Arc::clone(&self.plans[at]);
-        let expected = row.row.0.iter().zip(&plan.image.columns).filter(|(v, c)| is_invalid(v, &c.kind)).count();
+        let expected =
+            row.row.0.iter().zip(&plan.image.columns).filter(|(v, c)| is_invalid(v, &c.kind)).count();
         self.state(&format!("savepoint outbox_lax; set sql_mode = '{LAX}'")).await?;
         let done = self.run(&statement.sql(std::slice::from_ref(row))).await;
         let warnings = match &done {
@@ -369,7 +389,8 @@ impl Writer<'_> {
         let why = match (done, warnings) {
             (Ok(done), Ok(warnings)) => {
                 let bent = warnings.iter().filter(|(_, code, _)| *code != DEPRECATED);
-                let is_wanted = bent.clone().all(|(_, code, _)| *code == TRUNCATED) && bent.count() <= expected;
+                let is_wanted =
+                    bent.clone().all(|(_, code, _)| *code == TRUNCATED) && bent.count() <= expected;
                 if is_wanted {
                     self.applied.upserted += 1;
                     return Ok(u64::from(done.affected == 1));
@@ -471,6 +492,7 @@ impl Writer<'_> {
              group by key_hash) order by attempted_at, id limit {RETRIED_MAX}",
             self.of_copy(at)
         );
+        self.open().await?;
         let asked: Result<Vec<(String, String)>, _> = self.connection.query(newest).await;
         let rows = asked.map_err(|error| Trouble::Wait(failed("reading what is set aside", &error)))?;
         if rows.is_empty() {
@@ -504,7 +526,8 @@ impl Writer<'_> {
             };
             let of_key = format!("{} and key_hash = {hash}", self.of_copy(at));
             if is_applied {
-                self.applied.released += self.state(&format!("delete from outbox_aside where {of_key}")).await?;
+                self.applied.released +=
+                    self.state(&format!("delete from outbox_aside where {of_key}")).await?;
             } else {
                 let noted = format!("update outbox_aside set attempted_at = utc_timestamp(6) where {of_key}");
                 self.state(&noted).await?;
@@ -539,10 +562,13 @@ impl Upsert {
     fn of(plan: &CopyPlan, dialect: &Dialect) -> Self {
         let table = quoted(&plan.image.name);
         let names: Vec<_> = plan.image.columns.iter().map(|column| quoted(&column.name)).collect();
-        let new = |name: &str| if dialect.has_row_alias { format!("outbox_new.{name}") } else { format!("values({name})") };
+        let new = |name: &str| {
+            if dialect.has_row_alias { format!("outbox_new.{name}") } else { format!("values({name})") }
+        };
         let is_key = |at: &usize| plan.image.primary_key.contains(at);
         let mut set = Vec::new();
-        let guard = plan.image.primary_key.first().filter(|_| plan.has_other_keys).map(|first| &names[*first]);
+        let guard =
+            plan.image.primary_key.first().filter(|_| plan.has_other_keys).map(|first| &names[*first]);
         if let Some(first) = guard {
             // ON DUPLICATE KEY UPDATE takes whichever row has one of the unique values. Another row than the key's
             // must not be written over: NULL in its key is an error.
@@ -596,7 +622,9 @@ impl Upsert {
         let is_key = matches!(error, mysql_async::Error::Server(server) if server.code == 1062);
         if is_guard || is_key {
             let table = &plan.image.name;
-            return format!("another row of table `{table}` has its value of a unique key that the source does not have");
+            return format!(
+                "another row of table `{table}` has its value of a unique key that the source does not have"
+            );
         }
         said
     }
@@ -646,7 +674,8 @@ pub(super) fn key_in(plan: &CopyPlan, keys: &[&Key], bytes: usize) -> (String, u
 
 /// `a`, `(a, b)`.
 pub(super) fn key_names(plan: &CopyPlan) -> String {
-    let names: Vec<_> = plan.image.primary_key.iter().map(|at| quoted(&plan.image.columns[*at].name)).collect();
+    let names: Vec<_> =
+        plan.image.primary_key.iter().map(|at| quoted(&plan.image.columns[*at].name)).collect();
     if names.len() == 1 { names.concat() } else { format!("({})", names.join(", ")) }
 }
 
@@ -663,7 +692,8 @@ pub(super) fn key_sql(plan: &CopyPlan, key: &Key, is_single: bool) -> String {
 /// Rows whose values of a unique key change and may be another's now. Texts may be equal in their collation though
 /// they differ, so there every row that changes counts.
 fn movers<'e>(plan: &CopyPlan, key: &OtherKey, work: &Work<'e>, is_shared: bool) -> Vec<&'e Key> {
-    let values = |row: &'e Projected| -> Vec<&'e Value> { key.columns.iter().map(|at| &row.0[*at]).collect() };
+    let values =
+        |row: &'e Projected| -> Vec<&'e Value> { key.columns.iter().map(|at| &row.0[*at]).collect() };
     let changed = work.updates.iter().filter(|(_, before, after)| values(before) != values(after));
     let is_exact = !is_shared
         && key.columns.iter().all(|at| {

@@ -33,11 +33,7 @@ pub async fn describe(server: &mut Server, database: &str, name: &str) -> Result
 }
 
 /// The same by any connection.
-pub(crate) async fn describe_by(
-    connection: &mut Conn,
-    database: &str,
-    name: &str,
-) -> Result<Option<Table>> {
+pub(crate) async fn describe_by(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Table>> {
     let failed = |error: mysql_async::Error| {
         let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
         Error::new(kind, format!("describing {database}.{name}: {error}"))

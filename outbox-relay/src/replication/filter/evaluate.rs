@@ -120,7 +120,9 @@ fn operands(written: &[&Written], table: &Table) -> Result<Vec<Bound>> {
     }
     let class = match found {
         Some((class, _)) => class,
-        None if written.iter().all(|o| matches!(o, Operand::Literal(Literal::Text(_) | Literal::Null))) => Class::Text,
+        None if written.iter().all(|o| matches!(o, Operand::Literal(Literal::Text(_) | Literal::Null))) => {
+            Class::Text
+        }
         None => Class::Number,
     };
     let about = found.map_or("a value", |(_, name)| name);
@@ -132,7 +134,9 @@ fn operands(written: &[&Written], table: &Table) -> Result<Vec<Bound>> {
                 Class::Text => "a text in quotes",
                 Class::Bytes => "bytes as x'00ff' or a text in quotes",
                 Class::Date => "a date as '2024-12-31'",
-                Class::DateTime | Class::Timestamp => "a time as '2024-12-31 23:59:59', in UTC for a TIMESTAMP",
+                Class::DateTime | Class::Timestamp => {
+                    "a time as '2024-12-31 23:59:59', in UTC for a TIMESTAMP"
+                }
                 Class::Time => "a time as '23:59:59'",
             };
             invalid(format!("`{about}` compares with {expected}"))

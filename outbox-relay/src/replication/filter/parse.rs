@@ -50,7 +50,8 @@ fn tokens(text: &str) -> Result<Vec<(Token, usize)>> {
         }
         let rest = &characters[at..];
         let token = if c == '\'' || c == '`' {
-            let text = quoted(&characters, &mut at).ok_or_else(|| wrong(start, "a quote that does not end"))?;
+            let text =
+                quoted(&characters, &mut at).ok_or_else(|| wrong(start, "a quote that does not end"))?;
             if c == '`' { Token::Name(text) } else { Token::Literal(Literal::Text(text)) }
         } else if matches!(c, 'x' | 'X') && rest.get(1) == Some(&'\'') {
             at += 1;
@@ -64,7 +65,8 @@ fn tokens(text: &str) -> Result<Vec<(Token, usize)>> {
             at += word.chars().count();
             Token::Word(word)
         } else {
-            let symbol = SYMBOLS.iter().find(|symbol| symbol.chars().eq(rest.iter().take(symbol.len()).copied()));
+            let symbol =
+                SYMBOLS.iter().find(|symbol| symbol.chars().eq(rest.iter().take(symbol.len()).copied()));
             let symbol = symbol.ok_or_else(|| wrong(start, &format!("unexpected `{c}`")))?;
             at += symbol.len();
             Token::Symbol(symbol)
