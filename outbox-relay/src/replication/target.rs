@@ -363,8 +363,8 @@ impl Target {
             plans: &group.plans,
             aside: self.aside.as_mut().unwrap_or(&mut none),
             applied: Applied::default(),
+            is_open: false,
         };
-        writer.state("begin").await?;
         let mut held = group.held.clone();
         let mut touched: Vec<bool> = group.rows.of.iter().map(|rows| !rows.is_empty()).collect();
         if !group.rows.is_empty() {
@@ -434,11 +434,11 @@ impl Target {
             Ok(true)
         }
         .await;
+        // Whoever took over must not wait for our locks.
+        let is_committed = matches!(done, Ok(true));
+        self.is_spoilt = !is_committed && connection.query_drop("rollback").await.is_err();
         match done {
-            Ok(true) => {
-                self.is_spoilt = false;
-                Ok(())
-            }
+            Ok(true) => Ok(()),
             Ok(false) => Err(self.fenced()),
             Err(error) => Err(failed("writing the tables of state", &error)),
         }

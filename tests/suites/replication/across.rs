@@ -8,12 +8,26 @@ use crate::copies::{Copies, columns, spec};
 /// T04, T13, T16, T30, T34, T40: the same values, whether the copy's table was made by us or by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_into_mysql() {
-    across(MARIADB_URL, MYSQL_URL, "u uuid, i inet4, x inet6", "uuid(), '10.0.0.1', 'fd00::1'", "u char(36), i varchar(15), x varbinary(39)").await;
+    across(
+        MARIADB_URL,
+        MYSQL_URL,
+        "u uuid, i inet4, x inet6",
+        "uuid(), '10.0.0.1', 'fd00::1'",
+        "u char(36), i varchar(15), x varbinary(39)",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_into_mariadb() {
-    across(MYSQL_URL, MARIADB_URL, "u vector(2), i int, x int", "to_vector('[1,2.5]'), 1, null", "u varbinary(8), i bigint, x int").await;
+    across(
+        MYSQL_URL,
+        MARIADB_URL,
+        "u vector(2), i int, x int",
+        "to_vector('[1,2.5]'), 1, null",
+        "u varbinary(8), i bigint, x int",
+    )
+    .await;
 }
 
 async fn across(from: &str, to: &str, extra: &str, extra_values: &str, extra_there: &str) {
@@ -28,7 +42,8 @@ async fn across(from: &str, to: &str, extra: &str, extra_values: &str, extra_the
         common.replace("n decimal(20,5)", "n decimal(30,10)").replace("set('a','b')", "set('b','x','a')")
     );
     let by_hand = CopySpec { name: "by_hand".into(), target_table: "by_hand".into(), ..spec("t") };
-    let mut copies = Copies::between(from, to, &[&here], &[&there], vec![spec("t"), by_hand], |options| options).await;
+    let mut copies =
+        Copies::between(from, to, &[&here], &[&there], vec![spec("t"), by_hand], |options| options).await;
     let row = |id: u32, values: &str| format!("insert into t values ({id}, {values}, {extra_values})");
     copies
         .run(&[
@@ -55,8 +70,11 @@ async fn across(from: &str, to: &str, extra: &str, extra_values: &str, extra_the
 async fn json_between_the_products() {
     for (from, to) in [(MARIADB_URL, MYSQL_URL), (MYSQL_URL, MARIADB_URL)] {
         let create = "create table t (id int primary key, j json)";
-        let mut copies = Copies::between(from, to, &[create], &[create], vec![columns("t", &["id", "j"])], |o| o).await;
-        copies.run(&[r#"insert into t values (1, '{"a": "it''s \\\\ é", "b": [1, 2.0, null]}'), (2, null)"#]).await;
+        let mut copies =
+            Copies::between(from, to, &[create], &[create], vec![columns("t", &["id", "j"])], |o| o).await;
+        copies
+            .run(&[r#"insert into t values (1, '{"a": "it''s \\\\ é", "b": [1, 2.0, null]}'), (2, null)"#])
+            .await;
         let asked = copies.ask("select concat(json_extract(j, '$.b'), json_unquote(json_extract(j, '$.a'))) from t where id = 1").await;
         assert_eq!(asked, ["[1, 2.0, null]it's \\ é"]);
         assert_eq!(copies.ask("select count(*) from t where j is null").await, ["1"]);

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::VARIABLE;
-use crate::copies::{Copies, ROOMY, columns, options, spec, sorted, txn};
+use crate::copies::{Copies, ROOMY, columns, options, sorted, spec, txn};
 
 /// A03, and a target's own columns stay as they are; a row that was deleted and comes again begins anew, in one group
 /// as in two (A9).
@@ -155,7 +155,10 @@ async fn a_value_that_does_not_fit_sets_its_row_aside() {
     assert_eq!((applied.set_aside, applied.held.len()), (2, 0));
     assert_eq!(copies.ask("select id from t order by id").await, ["1", "4"]);
     for reason in copies.ask("select reason from outbox_aside").await {
-        assert!(!reason.contains("secret") && !reason.contains("рус") && reason.contains("column"), "{reason}");
+        assert!(
+            !reason.contains("secret") && !reason.contains("рус") && reason.contains("column"),
+            "{reason}"
+        );
     }
     copies.run(&["update t set v = 'short' where id = 2", "delete from t where id = 3"]).await;
     copies.assert_equal().await;
@@ -218,7 +221,9 @@ async fn foreign_keys_of_the_target_hold() {
         .await;
     assert_eq!(copies.ask("select count(*) from own").await, ["2"]);
     copies.assert_equal().await;
-    copies.run(&["begin", "delete from parent where id = 2", "delete from child where id = 2", "commit"]).await;
+    copies
+        .run(&["begin", "delete from parent where id = 2", "delete from child where id = 2", "commit"])
+        .await;
     assert_eq!(copies.ask("select count(*) from own").await, ["1"]);
     copies.assert_equal().await;
     assert_eq!(copies.ask("select count(*) from outbox_aside").await, ["0"]);
@@ -237,7 +242,9 @@ async fn rows_move_in_and_out_of_a_filter() {
     };
     let specs = vec![filtered("on_sale", "status = 'ON'"), filtered("cheap", "price < 10 or status is null")];
     let mut copies = Copies::of(VARIABLE, &[table], &[], specs).await;
-    copies.run(&["insert into t values (1, 'ON', 5, 1), (2, 'OFF', 50, 1), (3, 'ON', 50, 1), (4, 'OFF', 5, 1)"]).await;
+    copies
+        .run(&["insert into t values (1, 'ON', 5, 1), (2, 'OFF', 50, 1), (3, 'ON', 50, 1), (4, 'OFF', 5, 1)"])
+        .await;
     copies.assert_equal().await;
     assert_eq!(copies.ask("select group_concat(id order by id) from on_sale").await, ["1,3"]);
     // M01: nothing to write.
@@ -272,14 +279,11 @@ async fn shards_go_into_one_table_by_a_constant() {
         ..columns(&format!("product_{n}"), &["id", "sku", &format!("'{n}' as shard")])
     };
     let create = |n| format!("create table product_{n} (id int primary key, sku varchar(20) not null)");
-    let mut copies = Copies::of(
-        VARIABLE,
-        &[&create(0), &create(1)],
-        &[],
-        vec![shard(0), shard(1)],
-    )
-    .await;
-    let sql = ["insert into product_0 values (1, 'a'), (2, 'b')", "insert into product_1 values (1, 'c'), (2, 'd')"];
+    let mut copies = Copies::of(VARIABLE, &[&create(0), &create(1)], &[], vec![shard(0), shard(1)]).await;
+    let sql = [
+        "insert into product_0 values (1, 'a'), (2, 'b')",
+        "insert into product_1 values (1, 'c'), (2, 'd')",
+    ];
     copies.run(&sql).await;
     copies.run(&["delete from product_0 where id = 1", "update product_1 set id = 3 where id = 2"]).await;
     let rows = "select group_concat(concat(shard, id, sku) order by shard, id) from product";
@@ -380,13 +384,15 @@ async fn commands_claim_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_table_holds_its_copy_only() {
     let create = |table| format!("create table {table} (id int primary key, v int)");
-    let mut copies = Copies::of(VARIABLE, &[&create("a"), &create("b")], &[], vec![spec("a"), spec("b")]).await;
+    let mut copies =
+        Copies::of(VARIABLE, &[&create("a"), &create("b")], &[], vec![spec("a"), spec("b")]).await;
     copies.run(&["insert into a values (1, 1)", "insert into b values (1, 1)"]).await;
     copies.there.run(&["alter table a drop column v"]).await;
     let applied = copies.run(&["begin", "update a set v = 2", "update b set v = 2", "commit"]).await;
     assert_eq!((applied.held.len(), applied.held[0].copy.as_str()), (1, "a"));
     assert_eq!(copies.ask("select v from b").await, ["2"]);
-    let state = copies.ask("select concat(copy, state, coalesce(reason, '')) from outbox_copy order by copy").await;
+    let state =
+        copies.ask("select concat(copy, state, coalesce(reason, '')) from outbox_copy order by copy").await;
     assert!(state[0].starts_with("aheldtable `a`") && state[1] == "bready", "{state:?}");
     copies.drop().await;
 }
@@ -461,7 +467,13 @@ async fn a_window_is_reconciled() {
         plan: Arc::clone(&plan),
         after: Some(key(0, "z")),
         through: Some(key(2, "b")),
-        rows: vec![row(1, "a", "same"), row(1, "b", "one"), row(1, "c", "two"), row(2, "a", "stale"), row(2, "b", "new")],
+        rows: vec![
+            row(1, "a", "same"),
+            row(1, "b", "one"),
+            row(1, "c", "two"),
+            row(2, "a", "stale"),
+            row(2, "b", "new"),
+        ],
         touched: HashSet::from([key(2, "a")]),
         progress: Some(CopyProgress { after_key: Some(key(2, "b")), rows: 5, is_last: false }),
     };
@@ -493,7 +505,10 @@ async fn a_window_is_reconciled() {
         progress: Some(CopyProgress { after_key: None, rows: 1, is_last: true }),
     });
     copies.target.apply(group, &copies.checkpoint).await.unwrap();
-    assert_eq!(copies.ask("select group_concat(v order by a, b) from t").await, ["same,one,two,touched,new,kept"]);
+    assert_eq!(
+        copies.ask("select group_concat(v order by a, b) from t").await,
+        ["same,one,two,touched,new,kept"]
+    );
     assert_eq!(copies.ask("select concat(ready, consistent) from outbox_freshness").await, ["11"]);
     copies.drop().await;
 }
@@ -660,7 +675,7 @@ async fn values_of_every_type_survive() {
         ("u64", "bigint unsigned"),
         ("f32", "float"),
         ("f64", "double"),
-        ("dec", "decimal(65,30)"),
+        ("de", "decimal(65,30)"),
         ("dec0", "decimal(10,0)"),
         ("bits", "bit(64)"),
         ("y", "year"),
@@ -694,7 +709,9 @@ async fn values_of_every_type_survive() {
         }
         rows.push(Row(row));
     }
-    let inserts = rows.iter().map(|row| Change { table: Arc::clone(&table), image: Image::Insert { after: row.clone() } });
+    let inserts = rows
+        .iter()
+        .map(|row| Change { table: Arc::clone(&table), image: Image::Insert { after: row.clone() } });
     let applied = copies.apply(vec![txn(inserts.collect())]).await;
     assert_eq!(applied.set_aside, 0, "{:?}", copies.ask("select reason from outbox_aside").await);
     let there = copies.rows_there(0).await;
@@ -706,7 +723,9 @@ async fn values_of_every_type_survive() {
     }
     assert_eq!(there.len(), rows.len());
     // And as keys, each of them: found again for a DELETE.
-    let deletes = rows.iter().map(|row| Change { table: Arc::clone(&table), image: Image::Delete { before: row.clone() } });
+    let deletes = rows
+        .iter()
+        .map(|row| Change { table: Arc::clone(&table), image: Image::Delete { before: row.clone() } });
     let applied = copies.apply(vec![txn(deletes.collect())]).await;
     assert_eq!(applied.deleted, 150);
     copies.drop().await;
@@ -715,7 +734,8 @@ async fn values_of_every_type_survive() {
 fn random(rng: &mut StdRng, name: &str) -> Value {
     use outbox_relay::change::{Date, DateTime};
     let text = |rng: &mut StdRng, count: usize| -> String {
-        const CHARACTERS: &[char] = &['a', 'Z', '\'', '"', '\\', '\0', '\n', '%', '?', '`', ' ', 'é', '中', '😀', '\u{1a}'];
+        const CHARACTERS: &[char] =
+            &['a', 'Z', '\'', '"', '\\', '\0', '\n', '%', '?', '`', ' ', 'é', '中', '😀', '\u{1a}'];
         (0..count).map(|_| CHARACTERS[rng.random_range(0..CHARACTERS.len())]).collect()
     };
     let bytes = |rng: &mut StdRng, count: usize| -> Vec<u8> { (0..count).map(|_| rng.random()).collect() };
@@ -723,7 +743,11 @@ fn random(rng: &mut StdRng, name: &str) -> Value {
         0 => Date { year: 0, month: 0, day: 0 },
         1 => Date { year: 2024, month: rng.random_range(0..3), day: 0 },
         2 => Date { year: 2023, month: 2, day: rng.random_range(1..32) },
-        _ => Date { year: rng.random_range(1..10_000), month: rng.random_range(1..13), day: rng.random_range(1..29) },
+        _ => Date {
+            year: rng.random_range(1..10_000),
+            month: rng.random_range(1..13),
+            day: rng.random_range(1..29),
+        },
     };
     let length = rng.random_range(0..12);
     match name {
@@ -733,7 +757,8 @@ fn random(rng: &mut StdRng, name: &str) -> Value {
         "i64" => Value::Int([i64::MIN, i64::MAX, rng.random()][rng.random_range(0..3)]),
         "u64" => Value::UInt([u64::MAX, 0, rng.random()][rng.random_range(0..3)]),
         "f32" => loop {
-            let number = [f32::from_bits(rng.random()), -0.0, 0.1, f32::MAX, f32::MIN_POSITIVE / 4.0, 16_777_217.0];
+            let number =
+                [f32::from_bits(rng.random()), -0.0, 0.1, f32::MAX, f32::MIN_POSITIVE / 4.0, 16_777_217.0];
             let number = number[rng.random_range(0..6)];
             if number.is_finite() {
                 break Value::Float(number);
@@ -746,20 +771,28 @@ fn random(rng: &mut StdRng, name: &str) -> Value {
                 break Value::Double(number);
             }
         },
-        "dec" => {
+        "de" => {
             let digits = |rng: &mut StdRng, count| -> String {
                 (0..count).map(|_| char::from(b'0' + rng.random_range(0..10_u8))).collect()
             };
             // The first is no zero, as the server writes none there.
             let (first, whole) = (rng.random_range(1..10), rng.random_range(0..35));
-            let (sign, whole, part) = (["", "-"][rng.random_range(0..2)], digits(rng, whole), digits(rng, 30));
+            let (sign, whole, part) =
+                (["", "-"][rng.random_range(0..2)], digits(rng, whole), digits(rng, 30));
             Value::Decimal(format!("{sign}{first}{whole}.{part}"))
         }
         "dec0" => Value::Decimal(rng.random_range(-9_999_999_999_i64..9_999_999_999).to_string()),
         "bits" => Value::Bit([u64::MAX, 1, rng.random()][rng.random_range(0..3)]),
         "y" => Value::Year([0, 1901, 2155, rng.random_range(1901..2156)][rng.random_range(0..4)]),
         "d" => Value::Date(date(rng)),
-        "t" => Value::Time([-3_020_399_000_000, 3_020_399_000_000, -1, rng.random_range(-3_020_399_000_000..3_020_399_000_000)][rng.random_range(0..4)]),
+        "t" => Value::Time(
+            [
+                -3_020_399_000_000,
+                3_020_399_000_000,
+                -1,
+                rng.random_range(-3_020_399_000_000..3_020_399_000_000),
+            ][rng.random_range(0..4)],
+        ),
         "dt" => {
             let date = date(rng);
             let is_zero = date.year == 0;
@@ -772,7 +805,10 @@ fn random(rng: &mut StdRng, name: &str) -> Value {
                 micros: part(rng, 1_000_000),
             })
         }
-        "ts" => Value::Timestamp([0, 1_000_000, 2_147_483_647_999_999, rng.random_range(1_000_000..2_147_483_647_000_000)][rng.random_range(0..4)]),
+        "ts" => Value::Timestamp(
+            [0, 1_000_000, 2_147_483_647_999_999, rng.random_range(1_000_000..2_147_483_647_000_000)]
+                [rng.random_range(0..4)],
+        ),
         "vc" | "tx" => Value::Text(text(rng, length)),
         // The server takes trailing spaces for padding.
         "ch" => Value::Text(text(rng, length).trim_end_matches(' ').to_owned()),
@@ -789,11 +825,20 @@ fn random(rng: &mut StdRng, name: &str) -> Value {
             Value::Geometry(point)
         }
         "js" => {
-            let documents = ["null", "2.0", "{\"a\": 1.5, \"b\": [1, \"it's \\\\ \\\"q\\\" 😀\"]}", "[]", "\"\\n\"", "-0.0"];
+            let documents = [
+                "null",
+                "2.0",
+                "{\"a\": 1.5, \"b\": [1, \"it's \\\\ \\\"q\\\" 😀\"]}",
+                "[]",
+                "\"\\n\"",
+                "-0.0",
+            ];
             Value::Json(documents[rng.random_range(0..documents.len())].to_owned())
         }
         "vec" => Value::Vector((0..3).flat_map(|_| rng.random_range(-9.0..9.0_f32).to_le_bytes()).collect()),
-        "uu" => Value::Text(format!("{:08x}-0000-7000-8000-0000{:08x}", rng.random::<u32>(), rng.random::<u32>())),
+        "uu" => {
+            Value::Text(format!("{:08x}-0000-7000-8000-0000{:08x}", rng.random::<u32>(), rng.random::<u32>()))
+        }
         "i4" => Value::Text(format!("10.1.{}.{}", rng.random::<u8>(), rng.random::<u8>())),
         "i6" => Value::Text(format!("fd00::{:x}", rng.random_range(1..65_536))),
         other => panic!("{other}"),
