@@ -8,6 +8,10 @@ mod across;
 #[cfg(feature = "servers")]
 mod cases;
 #[cfg(feature = "servers")]
+#[path = "../certificates.rs"]
+#[allow(dead_code, reason = "other suites use all of it")]
+mod certificates;
+#[cfg(feature = "servers")]
 mod copies;
 #[cfg(feature = "servers")]
 mod mariadb;
