@@ -8,7 +8,6 @@
 //!
 //! Who is fenced stands by: another process has taken the replication over, and has to fall silent first.
 
-use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
@@ -275,7 +274,7 @@ pub(super) fn paused(pause: &PauseState, name: &str) -> String {
 }
 
 fn is_fenced(error: &Error) -> bool {
-    error.source().is_some_and(|source| source.is::<Fenced>())
+    error.downcast_ref::<Fenced>().is_some()
 }
 
 /// Runs replications until `shutdown`, each in a task of its own. One that crashes is started again.

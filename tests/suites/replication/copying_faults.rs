@@ -4,13 +4,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use outbox_relay::CancellationToken;
-use outbox_relay::replication::report;
+use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
 use outbox_relay::replication::status::State;
+use outbox_relay::replication::{Replication, report};
 use outbox_tests::lab_client::PrivateServer;
 use rand::RngExt as _;
 
 use super::{IS_MARIADB, KIND, VARIABLE};
+use crate::certificates::Authority;
 use crate::pair::{Pair, TIMEOUT};
 use crate::source::TestSource;
 
@@ -177,6 +180,44 @@ async fn connections_to_the_source_are_made_again() {
     pair.drop().await;
 }
 
+/// The log, the tables and the target over TLS, with the server's certificate verified.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_may_be_encrypted() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = PrivateServer::spawn_with_tls(KIND, authority.folder(), false).unwrap();
+    let mut url = url::Url::parse(server.url()).unwrap();
+    url.set_host(Some("localhost")).unwrap();
+    let ssl =
+        SslOpts::default().with_disable_built_in_roots(true).with_root_certs(vec![authority.ca().into()]);
+    let opts = OptsBuilder::from_opts(Opts::from_url(url.as_str()).unwrap()).ssl_opts(ssl);
+    let mut connection = Conn::new(opts).await.unwrap();
+    for sql in [
+        "create database a",
+        "create database b",
+        "create table a.t (id int primary key)",
+        "insert into a.t values (1)",
+    ] {
+        connection.query_drop(sql).await.unwrap();
+    }
+    let mut config = ReplicationConfig::new("copies", url.as_str(), url.join("/b").unwrap().as_str());
+    config.table.push(ReplicationTableConfig { create: true, ..ReplicationTableConfig::new("a.t") });
+    (config.source_tls, config.source_ca) = (true, Some(authority.ca()));
+    (config.target_tls, config.target_ca) = (true, Some(authority.ca()));
+    report::migrate(&config).await.unwrap();
+    let run = |config: &ReplicationConfig| {
+        let running = Replication::from_config(config).unwrap().run_until_idle(CancellationToken::new());
+        tokio::time::timeout(TIMEOUT, running)
+    };
+    assert_eq!(run(&config).await.unwrap().unwrap(), None);
+    connection.query_drop("insert into a.t values (2)").await.unwrap();
+    assert_eq!(run(&config).await.unwrap().unwrap(), None);
+    let count: Option<u64> = connection.query_first("select count(*) from b.t").await.unwrap();
+    assert_eq!(count, Some(2));
+    config.source_ca = Some(other.ca());
+    let refused = run(&config).await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("TLS"), "{refused}");
+}
+
 /// A pause is a row of the target; with one, nothing becomes idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_stops_it_wherever_it_runs() {
@@ -208,7 +249,9 @@ async fn the_verbs_lead_from_nothing_to_a_copy() {
     pair.target.run(&["drop table __diesel_schema_migrations"]).await;
     let relay = Program::with(&pair, None);
     assert_eq!(relay.run(&["status"]), 1, "no tables yet");
+    assert_eq!(relay.run(&["check"]), 1, "no tables yet");
     assert_eq!(relay.run(&["migrate"]), 0);
+    assert_eq!(relay.run(&["check"]), 0);
     assert_eq!(relay.run(&["run", "--until-idle"]), 0);
     pair.assert_equal("t", "id, v").await;
     assert_eq!(relay.run(&["status", "--json"]), 0);

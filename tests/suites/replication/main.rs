@@ -5,6 +5,9 @@
 
 #[cfg(feature = "servers")]
 mod cases;
+#[path = "../certificates.rs"]
+#[allow(dead_code, reason = "other suites use all of it")]
+mod certificates;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
