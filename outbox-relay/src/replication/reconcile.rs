@@ -96,6 +96,7 @@ impl Writer<'_> {
             range(plan, after, through),
             order.join(", ")
         );
+        self.open().await?;
         // By the binary protocol: the other one rounds.
         let answers: Vec<mysql_async::Row> = match self.connection.exec(sql, ()).await {
             Ok(answers) => answers,

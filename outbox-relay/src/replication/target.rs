@@ -307,6 +307,8 @@ impl Target {
         }
         let mut sql = String::from("select epoch, seq from outbox_replication where name = ");
         sql::text(&mut sql, &self.state.replication);
+        // Waits for a COMMIT that is still under way.
+        sql.push_str(" for update");
         let found: Option<(i64, i64)> = match self.state.connection.query_first(sql).await {
             Ok(found) => found,
             Err(error) => {
@@ -361,8 +363,8 @@ impl Target {
             plans: &group.plans,
             aside: self.aside.as_mut().unwrap_or(&mut none),
             applied: Applied::default(),
+            is_open: false,
         };
-        writer.state("begin").await?;
         let mut held = group.held.clone();
         let mut touched: Vec<bool> = group.rows.of.iter().map(|rows| !rows.is_empty()).collect();
         if !group.rows.is_empty() {
@@ -397,8 +399,7 @@ impl Target {
         }
         match self.state.connection.query_drop("commit").await {
             Ok(()) => Ok(applied),
-            Err(error) if error.is_fatal() => Err(Failed::Unknown(applied, failed("committing", &error))),
-            Err(error) => Err(Trouble::Wait(failed("committing", &error)).into()),
+            Err(error) => Err(Failed::Unknown(applied, failed("committing", &error))),
         }
     }
 
@@ -433,11 +434,11 @@ impl Target {
             Ok(true)
         }
         .await;
+        // Whoever took over must not wait for our locks.
+        let is_committed = matches!(done, Ok(true));
+        self.is_spoilt = !is_committed && connection.query_drop("rollback").await.is_err();
         match done {
-            Ok(true) => {
-                self.is_spoilt = false;
-                Ok(())
-            }
+            Ok(true) => Ok(()),
             Ok(false) => Err(self.fenced()),
             Err(error) => Err(failed("writing the tables of state", &error)),
         }

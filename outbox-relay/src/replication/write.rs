@@ -58,6 +58,8 @@ pub(super) struct Writer<'t> {
     /// Copies that have rows set aside.
     pub(super) aside: &'t mut HashSet<String>,
     pub(super) applied: Applied,
+    /// Whether the transaction has begun: it does with its first statement, in one round trip.
+    pub(super) is_open: bool,
 }
 
 /// What a statement did.
@@ -140,7 +142,11 @@ impl Writer<'_> {
 
     /// Runs a statement and keeps what the server says of it.
     async fn run(&mut self, sql: &str) -> Result<Done, mysql_async::Error> {
-        self.connection.query_drop(sql).await?;
+        if std::mem::replace(&mut self.is_open, true) {
+            self.connection.query_drop(sql).await?;
+        } else {
+            self.connection.query_drop(format!("begin;{sql}")).await?;
+        }
         let info = self.connection.info();
         let duplicates = info.split("Duplicates: ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let duplicates = duplicates.and_then(|count| count.parse().ok()).unwrap_or(0);
@@ -156,6 +162,11 @@ impl Writer<'_> {
                 Err(if failed.is_outage() { Trouble::Wait(failed) } else { Trouble::Stop(failed) })
             }
         }
+    }
+
+    /// Begins, for what is not written but read.
+    pub(super) async fn open(&mut self) -> Result<(), Trouble> {
+        if self.is_open { Ok(()) } else { self.state("do 0").await.map(drop) }
     }
 
     /// What an error of a copy's statement means; `None`: a row is at fault.
@@ -481,6 +492,7 @@ impl Writer<'_> {
              group by key_hash) order by attempted_at, id limit {RETRIED_MAX}",
             self.of_copy(at)
         );
+        self.open().await?;
         let asked: Result<Vec<(String, String)>, _> = self.connection.query(newest).await;
         let rows = asked.map_err(|error| Trouble::Wait(failed("reading what is set aside", &error)))?;
         if rows.is_empty() {

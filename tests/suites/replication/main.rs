@@ -4,10 +4,15 @@
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
+mod across;
+#[cfg(feature = "servers")]
 mod cases;
+#[cfg(feature = "servers")]
 #[path = "../certificates.rs"]
 #[allow(dead_code, reason = "other suites use all of it")]
 mod certificates;
+#[cfg(feature = "servers")]
+mod copies;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]

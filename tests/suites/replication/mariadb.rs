@@ -4,8 +4,11 @@ pub(crate) const VARIABLE: &str = outbox_tests::lab_client::MARIADB_URL;
 pub(crate) const KIND: &str = "mariadb";
 pub(crate) const IS_MARIADB: bool = true;
 
-#[path = "copies.rs"]
-mod copies;
+/// Columns of types that the other product lacks.
+pub(crate) const APPLY_KINDS: &[(&str, &str)] = &[("uu", "uuid"), ("i4", "inet4"), ("i6", "inet6")];
+
+#[path = "apply.rs"]
+mod apply;
 #[path = "copying.rs"]
 mod copying;
 #[path = "copying_faults.rs"]
@@ -16,6 +19,8 @@ mod copying_schema;
 mod reading;
 #[path = "reading_mariadb.rs"]
 mod reading_mariadb;
+#[path = "shapes.rs"]
+mod shapes;
 #[path = "values.rs"]
 mod values;
 #[path = "verifying.rs"]
