@@ -15,12 +15,12 @@ mod copying;
 mod copying_faults;
 #[path = "copying_schema.rs"]
 mod copying_schema;
-#[path = "projections.rs"]
-mod projections;
 #[path = "reading.rs"]
 mod reading;
 #[path = "reading_mariadb.rs"]
 mod reading_mariadb;
+#[path = "shapes.rs"]
+mod shapes;
 #[path = "values.rs"]
 mod values;
 #[path = "verifying.rs"]

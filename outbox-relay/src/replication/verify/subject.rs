@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use outbox_core::{Error, ErrorKind, Result};
 
-use super::same::is_same;
+use super::same::Comparing;
 use super::side::Side;
 use crate::binlog::Server;
 use crate::change::{Row, Table, Value};
@@ -20,6 +20,8 @@ pub(super) struct Subject {
     pub(super) copy: Side,
     /// For each part of the source's key its place in the copy's key.
     places: Vec<usize>,
+    /// How the values of each column are compared.
+    comparing: Vec<Comparing>,
 }
 
 impl Subject {
@@ -66,6 +68,7 @@ impl Subject {
                 (!only.is_empty()).then(|| only.join(" and ")),
             ),
             places: places.ok_or_else(hashed)?,
+            comparing,
         })
     }
 
@@ -92,7 +95,8 @@ impl Subject {
     }
 
     pub(super) fn are_equal(&self, projected: &Projected, held: &Projected) -> bool {
-        projected.0.iter().zip(&held.0).all(|(projected, held)| is_same(projected, held))
+        let values = projected.0.iter().zip(&held.0).zip(&self.comparing);
+        values.into_iter().all(|((projected, held), comparing)| comparing.is_same(projected, held))
     }
 
     /// The columns that differ, with their values only if they were asked for.
@@ -102,8 +106,11 @@ impl Subject {
         held: &Projected,
         show_values: bool,
     ) -> Vec<String> {
-        let columns = self.copy.table.columns.iter().zip(projected.0.iter().zip(&held.0));
-        let differing = columns.filter(|(_, (projected, held))| !is_same(projected, held));
+        let columns =
+            self.copy.table.columns.iter().zip(&self.comparing).zip(projected.0.iter().zip(&held.0));
+        let differing = columns
+            .filter(|((_, comparing), (projected, held))| !comparing.is_same(projected, held))
+            .map(|((column, _), values)| (column, values));
         differing
             .map(|(column, (projected, held))| {
                 if show_values {
