@@ -33,7 +33,7 @@ pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::row::{
-    Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
+    Ask, Backlog, Body, Bucket, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
 };
 
 /// How long a connection may take to stand. A server that does not answer in this time counts as
@@ -305,6 +305,14 @@ impl Store {
     /// As every statement.
     pub async fn backlog(&mut self) -> Result<Backlog> {
         on!(self, "estimating the backlog of outbox", backlog())
+    }
+
+    /// What waits in each bucket.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn buckets(&mut self) -> Result<Vec<Bucket>> {
+        on!(self, "looking at the buckets of outbox", buckets())
     }
 
     /// Who holds how many buckets.

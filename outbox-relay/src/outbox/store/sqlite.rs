@@ -11,7 +11,7 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use super::Probe;
 use super::dead::{Words, dead_letters};
 use super::pause::pauses;
-use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
+use super::row::{Ask, Backlog, Body, Bucket, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 
 type Connection = SyncConnectionWrapper<SqliteConnection>;
@@ -297,6 +297,22 @@ pub(super) async fn backlog(c: &mut Connection) -> QueryResult<Backlog> {
         " - created_at / 1000 from outbox order by id limit 1) as oldest_ms",
     ))
     .get_result(c)
+    .await
+}
+
+/// By the index on buckets and ids alone.
+pub(super) async fn buckets(c: &mut Connection) -> QueryResult<Vec<Bucket>> {
+    Statement::fixed(format!(
+        "select l.bucket, l.owner,
+           (select id from outbox where bucket = l.bucket order by bucket, id limit 1) as first_id,
+           (select id from outbox where bucket = l.bucket order by bucket desc, id desc limit 1)
+             as last_id,
+           (select {now} - created_at / 1000
+            from outbox where bucket = l.bucket order by bucket, id limit 1) as oldest_ms
+         from outbox_lease l order by l.bucket",
+        now = now!(),
+    ))
+    .load(c)
     .await
 }
 
