@@ -59,6 +59,7 @@ const GAUGES: &[(&str, &str, Option<Unit>, Read<f64>)] = &[
     }),
     ("state_age", "How long the pipe has been in its state", Some(Unit::Seconds), |s| s.state_seconds as f64),
     ("buckets_held", "Buckets that this relay holds, of 64", None, |s| s.held.len() as f64),
+    ("in_flight", "Messages on their way to the broker, not confirmed yet", None, |s| s.in_flight as f64),
     ("keys_waiting", "Keys that wait for another attempt", None, |s| s.waiting_keys as f64),
     ("keys_parked", "Keys that are parked until somebody replays or discards them", None, |s| {
         s.parked_keys as f64
@@ -185,6 +186,7 @@ mod tests {
             "outbox_relay_up{outbox=\"product\"} 0.0",
             "outbox_relay_subscriber_up{subscriber=\"order\"} 1.0",
             "outbox_relay_subscriber_dead{subscriber=\"order\"} 2.0",
+            "outbox_relay_in_flight{outbox=\"product\"} 0.0",
             "outbox_relay_bell_up{outbox=\"product\"} 0.0",
             "outbox_relay_latency_seconds_bucket{le=\"0.002\",outbox=\"product\"} 0",
             "outbox_relay_latency_seconds_bucket{le=\"0.005\",outbox=\"product\"} 1",

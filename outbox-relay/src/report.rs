@@ -9,9 +9,11 @@ use crate::config::{Config, OutboxConfig};
 use crate::dead::seconds;
 #[cfg(feature = "postgres")]
 use crate::outbox::store::Kind;
-use crate::outbox::store::{Backlog, Database, HeldKey, Owner, Store};
+use crate::outbox::store::{Backlog, Bucket, Database, HeldKey, Owner, Store};
 use crate::resync::{self, ResyncReport};
 
+/// How many buckets are shown to people, those with the oldest rows.
+const BUCKETS_SHOWN: usize = 5;
 /// How many keys are shown; parked ones come first.
 const KEYS_SHOWN: u32 = 100;
 
@@ -26,6 +28,8 @@ pub struct Report {
     pub error: Option<String>,
     /// What waits.
     pub backlog: Option<BacklogReport>,
+    /// Buckets in which something waits.
+    pub buckets: Vec<BucketReport>,
     /// Who holds how many buckets; free ones have no owner.
     pub leases: Vec<OwnerReport>,
     /// Keys that wait or are parked, a hundred at most.
@@ -55,6 +59,21 @@ pub struct BacklogReport {
     /// The lowest id.
     pub first_id: Option<i64>,
     /// The highest id.
+    pub last_id: Option<i64>,
+    /// The age of the first row.
+    pub oldest_seconds: Option<f64>,
+}
+
+/// What waits in a bucket.
+#[derive(Debug, Serialize)]
+pub struct BucketReport {
+    /// The bucket.
+    pub bucket: i16,
+    /// The relay process that holds it; none when it is free.
+    pub owner: Option<String>,
+    /// The lowest id.
+    pub first_id: i64,
+    /// The highest id; between them are rows of other buckets, too.
     pub last_id: Option<i64>,
     /// The age of the first row.
     pub oldest_seconds: Option<f64>,
@@ -102,6 +121,7 @@ impl Report {
             database: outbox.database.to_string(),
             error: None,
             backlog: None,
+            buckets: Vec::new(),
             leases: Vec::new(),
             keys: Vec::new(),
             paused: None,
@@ -117,6 +137,7 @@ impl Report {
     async fn read(&mut self, outbox: &OutboxConfig) -> Result<()> {
         let mut store = Store::new(Database::of(outbox)?, "");
         self.backlog = Some(store.backlog().await?.into());
+        self.buckets = store.buckets().await?.into_iter().filter_map(BucketReport::of).collect();
         // A migration that is pending is told by `check`.
         self.paused = store.pause().await.ok().flatten().map(|pause| pause.to_string());
         self.resyncs = resync::shown(&outbox.name, &mut store).await.unwrap_or_default();
@@ -148,6 +169,20 @@ impl From<Backlog> for BacklogReport {
             last_id: backlog.last_id,
             oldest_seconds: backlog.oldest_ms.map(seconds),
         }
+    }
+}
+
+impl BucketReport {
+    /// None when nothing waits in it.
+    fn of(bucket: Bucket) -> Option<Self> {
+        let Bucket { bucket, owner, first_id, last_id, oldest_ms } = bucket;
+        first_id.map(|first_id| Self {
+            bucket,
+            owner,
+            first_id,
+            last_id,
+            oldest_seconds: oldest_ms.map(seconds),
+        })
     }
 }
 
@@ -188,6 +223,15 @@ impl fmt::Display for Report {
                 )?;
             }
             _ => write!(f, "\n  backlog: empty")?,
+        }
+        let age = |bucket: &&BucketReport| bucket.oldest_seconds.unwrap_or_default();
+        let mut oldest: Vec<&BucketReport> = self.buckets.iter().collect();
+        oldest.sort_by(|a, b| age(b).total_cmp(&age(a)));
+        if !oldest.is_empty() {
+            write!(f, "\n  buckets: something waits in {}, longest in", oldest.len())?;
+        }
+        for bucket in oldest.iter().take(BUCKETS_SHOWN) {
+            write!(f, " {:02} ({:.1} s)", bucket.bucket, age(bucket))?;
         }
         for lease in &self.leases {
             match &lease.owner {

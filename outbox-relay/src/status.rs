@@ -52,6 +52,7 @@ struct Counters {
     settled: AtomicU64,
     batches: AtomicU64,
     rings: AtomicU64,
+    in_flight: AtomicU64,
     waiting: AtomicU64,
     parked: AtomicU64,
     latency: Latency,
@@ -113,6 +114,8 @@ pub struct Snapshot {
     pub settled: u64,
     /// Batches delivered.
     pub batches: u64,
+    /// Messages on their way to the broker, not confirmed yet.
+    pub in_flight: u64,
     /// Statements run.
     pub queries: u64,
     /// Commits told by the doorbell; several may be told as one.
@@ -183,6 +186,7 @@ impl Status {
             refused: read(&counters.refused),
             settled: read(&counters.settled),
             batches: read(&counters.batches),
+            in_flight: read(&counters.in_flight),
             queries: read(&self.0.queries),
             rings: read(&counters.rings),
             bell: now.bell.clone(),
@@ -254,6 +258,10 @@ impl Status {
     #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
     pub(crate) fn add_ring(&self) {
         self.0.counters.rings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_in_flight(&self, count: u64) {
+        self.0.counters.in_flight.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn add_published(&self, count: u64) {

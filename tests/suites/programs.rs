@@ -84,6 +84,8 @@ fn a_fresh_start_by_the_verbs_alone() {
     assert_eq!(status.code, 0, "{status:?}");
     let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
     assert!(status.to_string().contains("items"), "{status}");
+    let bucket = &status[0]["buckets"][0];
+    assert_eq!(bucket["bucket"], outbox_core::bucket_of("thing", "k"), "{status}");
 
     let run = relay.run(&["run", "--until-idle"]);
     assert_eq!(run.code, 0, "{run:?}");

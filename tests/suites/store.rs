@@ -9,9 +9,9 @@ use outbox_relay::outbox::store::{
     Ask, Database, DeadAction, DeadFilter, DeadLetter, Failure, Head, INLINE_BYTES_MAX, Store,
 };
 
-use super::Connection;
 use super::database::{connect, fresh};
-use crate::harness::TestDatabase;
+use super::{Connection, SERVER};
+use crate::harness::{Server, TestDatabase};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
@@ -119,6 +119,52 @@ async fn released_buckets_are_free_at_once() {
     assert_eq!(held, [3, 5]);
     first.leave().await.unwrap();
     assert_eq!(second.leases().await.unwrap().live, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn takeovers_are_counted_until_they_are_forgiven() {
+    let database = fresh();
+    let mut stores = ["a", "b", "c"].map(|owner| store(&database, owner));
+    let mut counts = Vec::new();
+    let mut expire = connect(&database);
+    for round in 0..4 {
+        let store = &mut stores[round.min(2)];
+        take_all(store, LONG).await;
+        let unclean = store.leases().await.unwrap().unclean;
+        assert!([0, usize::from(BUCKETS)].contains(&unclean.len()));
+        counts.push(unclean.get(&7).copied().unwrap_or_default());
+        let over = "update outbox_lease set expires_at = ";
+        let long_ago = if SERVER == Server::Sqlite { "0" } else { "'1970-01-02 00:00:00'" };
+        diesel::sql_query(format!("{over}{long_ago}")).execute(&mut expire).unwrap();
+    }
+    assert_eq!(counts, [0, 1, 2, 2], "its own is no takeover");
+    let last = &mut stores[2];
+    take_all(last, LONG).await;
+    last.release(&[7]).await.unwrap();
+    take_all(last, LONG).await;
+    assert_eq!(
+        last.leases().await.unwrap().unclean.get(&7),
+        Some(&2),
+        "given back, it is as suspect as before"
+    );
+    assert_eq!(last.forgive().await.unwrap(), usize::from(BUCKETS));
+    assert!(last.leases().await.unwrap().unclean.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buckets_show_what_waits_in_them() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    record(&mut connection, "k", 10);
+    record(&mut connection, "k", 10);
+    store.acquire(LONG, BUCKETS).await.unwrap();
+    let buckets = store.buckets().await.unwrap();
+    assert_eq!(buckets.len(), usize::from(BUCKETS));
+    let filled: Vec<_> = buckets.iter().filter(|bucket| bucket.first_id.is_some()).collect();
+    let [one] = filled[..] else { panic!("{filled:?}") };
+    assert_eq!(one.bucket as u16, outbox_core::bucket_of("thing", "k"));
+    assert_eq!((one.last_id, one.owner.as_deref()), (one.first_id.map(|id| id + 1), Some("a")));
+    assert!(one.oldest_ms.is_some_and(|age| (0..600_000).contains(&age)), "{one:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,8 @@ pub(super) async fn check(store: &mut Store, outbox: &OutboxConfig, about: &mut 
         Ok(Ok(settings)) => {
             match &settings.fault {
                 Some((what, fix)) => {
-                    about.bad(format!("mode is \"tail\": {what}; the relay polls until that is mended"), *fix);
+                    about
+                        .bad(format!("mode is \"tail\": {what}; the relay polls until that is mended"), *fix);
                 }
                 None => about.ok("the binary log can be read: commits ring"),
             }

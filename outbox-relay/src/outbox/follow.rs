@@ -69,7 +69,9 @@ impl LogSettings {
         } else if metadata != "FULL" {
             let fix = "set global binlog_row_metadata = 'FULL'; -- in my.cnf too";
             Some((
-                format!("binlog_row_metadata is {metadata}: rows of the binary log do not name their columns"),
+                format!(
+                    "binlog_row_metadata is {metadata}: rows of the binary log do not name their columns"
+                ),
                 fix,
             ))
         } else {

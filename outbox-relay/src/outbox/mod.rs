@@ -279,10 +279,9 @@ impl OutboxSource {
         let work = std::mem::take(&mut self.work);
         self.task_buckets = work.buckets();
         let limits = self.limits.halved(self.leases.caution() + self.shrunk);
-        let careful = self.is_careful().then_some(Careful {
-            attempts_max: self.retry.max_attempts,
-            started: self.started,
-        });
+        let careful = self
+            .is_careful()
+            .then_some(Careful { attempts_max: self.retry.max_attempts, started: self.started });
         let asked = work::Asked { held, except: self.delivering_ids.clone(), limits, careful };
         self.task = Some(tokio::spawn(work::run(store, work, asked, self.origin.clone())));
     }
@@ -299,7 +298,15 @@ impl OutboxSource {
         self.delivering = self.leases.claim(items.iter().map(|item| (item.bucket(), item.epoch())));
         items.retain(|item| self.delivering.get(&item.bucket()) == Some(&item.epoch()));
         self.delivering_ids = items.iter().map(Item::id).collect();
+        self.status.set_in_flight(items.len() as u64);
         items
+    }
+
+    /// What was handed out has its verdicts, or comes again.
+    fn deliver_nothing(&mut self) {
+        self.delivering.clear();
+        self.delivering_ids.clear();
+        self.status.set_in_flight(0);
     }
 
     fn tell_in_flight(&self) {
@@ -405,16 +412,14 @@ impl Source for OutboxSource {
         // Read before the failures were known; a read that is still under way is filtered when it ends.
         let failed = &self.failed;
         self.ahead.items.retain(|item| !failed.contains(item.key()));
-        self.delivering.clear();
-        self.delivering_ids.clear();
+        self.deliver_nothing();
         Ok(())
     }
 
     fn abandon(&mut self, _: Vec<Item>) {
         // A slow broker may never confirm as much as before within a lease.
         self.shrunk = (self.shrunk + 1).min(SHRUNK_MAX);
-        self.delivering.clear();
-        self.delivering_ids.clear();
+        self.deliver_nothing();
         // Both were read to follow what was not delivered.
         self.ahead = Read::default();
         self.is_read_stale = self.task.is_some();

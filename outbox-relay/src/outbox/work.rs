@@ -241,19 +241,13 @@ async fn start_try(
         return Ok(None);
     };
     let attempts = if is_last { before } else { before.saturating_add(1) };
-    let failure = Failure {
-        id: head.id,
-        bucket,
-        epoch,
-        attempts,
-        parked: is_last,
-        wait_ms: 0,
-        error: error.clone(),
-    };
+    let failure =
+        Failure { id: head.id, bucket, epoch, attempts, parked: is_last, wait_ms: 0, error: error.clone() };
     store.fail(&[failure]).await?;
     // A refusal is counted on what was there before, and a confirmation takes the key's row away.
     (head.attempts, head.head_id) = (Some(before), Some(head.id));
-    Ok(is_last.then(|| format!("{} (row {}): {error}", label(&head.aggregate_type, &head.aggregate_id), head.id)))
+    Ok(is_last
+        .then(|| format!("{} (row {}): {error}", label(&head.aggregate_type, &head.aggregate_id), head.id)))
 }
 
 /// Leaves so many rows of each key, the first ones; the first id of each key that had more.

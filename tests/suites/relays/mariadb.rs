@@ -12,7 +12,7 @@ pub(crate) const TABLES: &str = crate::items::MYSQL;
 mod database;
 #[path = "isolation.rs"]
 mod isolation;
-#[path = "tail.rs"]
-mod tail;
 #[path = "semi_sync.rs"]
 mod semi_sync;
+#[path = "tail.rs"]
+mod tail;

@@ -19,11 +19,8 @@ async fn a_row_that_is_told_before_it_is_visible_is_read_once_it_is() {
     let server = PrivateServer::spawn(KIND).unwrap();
     let source = with_tables(SERVER.empty_at(server.url().to_owned()));
     let mut writer = connect_url(&source.url);
-    let config = OutboxConfig {
-        mode: Mode::Tail,
-        poll_max: Duration::from_secs(60).into(),
-        ..config(&source.url)
-    };
+    let config =
+        OutboxConfig { mode: Mode::Tail, poll_max: Duration::from_secs(60).into(), ..config(&source.url) };
     let relay = Running::start(config, &MemoryBroker::new());
     until("the bell is heard", || {
         let now = relay.now();

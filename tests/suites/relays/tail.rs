@@ -236,7 +236,8 @@ async fn findings(url: &str) -> Vec<Finding> {
 }
 
 fn of_log(findings: &[Finding]) -> &Finding {
-    let found = findings.iter().find(|f| f.text.contains("tail") || f.text.contains("binary log can be read"));
+    let found =
+        findings.iter().find(|f| f.text.contains("tail") || f.text.contains("binary log can be read"));
     found.unwrap_or_else(|| panic!("{findings:?}"))
 }
 

@@ -445,7 +445,9 @@ async fn purged_files_are_an_error() {
     let last = source.mark().await.file.unwrap().name;
     // A server keeps a file until its engine needs it no longer, which it finds out when something is written.
     for id in 3.. {
-        source.run(&[&format!("insert into t values ({id})"), &format!("purge binary logs to '{last}'")]).await;
+        source
+            .run(&[&format!("insert into t values ({id})"), &format!("purge binary logs to '{last}'")])
+            .await;
         let first: Option<mysql_async::Row> =
             source.connection.query_first("show binary logs").await.unwrap();
         if first.unwrap().get::<String, _>(0).as_deref() == Some(last.as_str()) {

@@ -39,7 +39,7 @@ pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::resync::{Offer, Resync, ResyncAsk};
 pub use self::row::{
-    Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
+    Ask, Backlog, Body, Bucket, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
 };
 
 /// How long a connection may take to stand. A server that does not answer in this time counts as
@@ -311,6 +311,14 @@ impl Store {
     /// As every statement.
     pub async fn backlog(&mut self) -> Result<Backlog> {
         on!(self, "estimating the backlog of outbox", backlog())
+    }
+
+    /// What waits in each bucket.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn buckets(&mut self) -> Result<Vec<Bucket>> {
+        on!(self, "looking at the buckets of outbox", buckets())
     }
 
     /// Who holds how many buckets.

@@ -11,7 +11,9 @@ use super::dead::{Words, dead_letters};
 use super::inbox::inboxes;
 use super::pause::pauses;
 use super::resync::resyncs;
-use super::row::{Ask, Backlog, Body, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
+use super::row::{
+    Ask, Backlog, Body, Bucket, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting,
+};
 use super::statement::{Statement, list, pairs};
 use super::{Kind, Probe};
 
@@ -329,6 +331,21 @@ pub(super) async fn backlog(c: &mut AsyncPgConnection) -> QueryResult<Backlog> {
             from outbox order by id limit 1) as oldest_ms",
     )
     .get_result(c)
+    .await
+}
+
+/// By the index on buckets and ids alone.
+pub(super) async fn buckets(c: &mut AsyncPgConnection) -> QueryResult<Vec<Bucket>> {
+    Statement::fixed(
+        "select l.bucket, l.owner,
+           (select id from outbox where bucket = l.bucket order by bucket, id limit 1) as first_id,
+           (select id from outbox where bucket = l.bucket order by bucket desc, id desc limit 1)
+             as last_id,
+           (select (extract(epoch from clock_timestamp() - created_at) * 1000)::bigint
+            from outbox where bucket = l.bucket order by bucket, id limit 1) as oldest_ms
+         from outbox_lease l order by l.bucket",
+    )
+    .load(c)
     .await
 }
 

@@ -200,6 +200,26 @@ impl Backlog {
     }
 }
 
+/// What waits in a bucket.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Bucket {
+    /// The bucket.
+    #[diesel(sql_type = SmallInt)]
+    pub bucket: i16,
+    /// The relay process that holds it; missing when it is free.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub owner: Option<String>,
+    /// The lowest id; missing when nothing waits.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub first_id: Option<i64>,
+    /// The highest id.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub last_id: Option<i64>,
+    /// How long ago the first row was recorded, by the database's clock.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub oldest_ms: Option<i64>,
+}
+
 /// Who holds buckets.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Owner {

@@ -13,7 +13,7 @@ use super::dead::{Words, dead_letters};
 use super::inbox::inboxes;
 use super::pause::pauses;
 use super::resync::resyncs;
-use super::row::{Ask, Backlog, Body, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
+use super::row::{Ask, Backlog, Body, Bucket, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
 use super::statement::{Statement, list, pairs};
 use super::{Kind, Probe};
 
@@ -300,6 +300,22 @@ pub(super) async fn backlog(c: &mut Connection) -> QueryResult<Backlog> {
         " - created_at / 1000 from outbox order by id limit 1) as oldest_ms",
     ))
     .get_result(c)
+    .await
+}
+
+/// By the index on buckets and ids alone.
+pub(super) async fn buckets(c: &mut Connection) -> QueryResult<Vec<Bucket>> {
+    Statement::fixed(format!(
+        "select l.bucket, l.owner,
+           (select id from outbox where bucket = l.bucket order by bucket, id limit 1) as first_id,
+           (select id from outbox where bucket = l.bucket order by bucket desc, id desc limit 1)
+             as last_id,
+           (select {now} - created_at / 1000
+            from outbox where bucket = l.bucket order by bucket, id limit 1) as oldest_ms
+         from outbox_lease l order by l.bucket",
+        now = now!(),
+    ))
+    .load(c)
     .await
 }
 
