@@ -2,9 +2,11 @@
 //!
 //! *plan* says what a copy holds of which table (*columns*: as it is written, *facts*: what the servers say of it);
 //! *filter* and *project* make its rows of the source's; *compact* gathers whole transactions into a [`Group`];
-//! *target* applies a group with its checkpoint in one transaction, by *write*, *park* and *reconcile*; *state* is
-//! what the target knows of the replication; *session* connects; *sql* writes names and values.
+//! *target* applies a group with its checkpoint in one transaction, by *write* (*statement*, *park*, *aside*) and
+//! *reconcile*; *state* is what the target knows of the replication; *session* connects; *sql* writes names and
+//! values.
 
+mod aside;
 mod columns;
 pub mod compact;
 pub mod facts;
@@ -16,6 +18,7 @@ mod reconcile;
 mod session;
 pub mod sql;
 pub mod state;
+mod statement;
 pub mod target;
 mod write;
 

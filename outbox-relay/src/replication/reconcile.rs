@@ -10,7 +10,8 @@ use super::compact::{ClosedWindow, Entry};
 use super::plan::{CopyPlan, Key, Projected};
 use super::session::failed;
 use super::sql::{self, literal, quoted};
-use super::write::{Trouble, Writer, key_names, key_sql};
+use super::statement::{key_names, key_sql};
+use super::write::{Trouble, Writer};
 use crate::snapshot;
 
 /// Rows of the target that are looked at together.
