@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::sync::Arc;
 
 use mysql_async::Conn;
@@ -329,9 +328,9 @@ impl Writer<'_> {
         failed: &mut HashSet<(usize, &'e Key)>,
     ) -> Result<u64, Trouble> {
         let mut inserted = 0;
-        let mut ranges: Vec<Range<usize>> = vec![0..batch.len()];
-        while let Some(range) = ranges.pop() {
-            let rows = &batch[range.clone()];
+        let mut ranges = vec![(0, batch.len())];
+        while let Some((start, end)) = ranges.pop() {
+            let rows = &batch[start..end];
             match self.run(&statement.sql(rows)).await {
                 Ok(done) => {
                     let new = if rows.len() == 1 {
@@ -351,8 +350,8 @@ impl Writer<'_> {
                         self.set_aside(at, row.key, Some(row.row), &why).await?;
                         failed.insert((at, row.key));
                     } else {
-                        let middle = range.start + rows.len() / 2;
-                        ranges.extend([middle..range.end, range.start..middle]);
+                        let middle = start + rows.len() / 2;
+                        ranges.extend([(middle, end), (start, middle)]);
                     }
                 }
             }
