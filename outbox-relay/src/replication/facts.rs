@@ -59,6 +59,9 @@ pub enum KeyPart {
 
 type Answer = (String, String, Option<String>, Option<String>, Option<String>, String, String);
 
+/// Of a unique key: its name, the column, how much of it, the expression.
+type Part = (String, Option<String>, Option<u64>, Option<String>);
+
 impl TableFacts {
     /// The table of this name; `None` if there is none.
     ///
@@ -84,8 +87,7 @@ impl TableFacts {
              WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 \
              ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
         );
-        let parts: Vec<(String, Option<String>, Option<u64>, Option<String>)> =
-            connection.exec(sql, of_table).await.map_err(failed)?;
+        let parts: Vec<Part> = connection.exec(sql, of_table).await.map_err(failed)?;
         let sql = "SELECT DISTINCT REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
                    WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND REFERENCED_TABLE_SCHEMA = TABLE_SCHEMA";
         let references: Vec<String> = connection.exec(sql, of_table).await.map_err(failed)?;

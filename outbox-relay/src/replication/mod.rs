@@ -2,8 +2,9 @@
 //!
 //! *plan* says what a copy holds of which table (*columns*: as it is written, *facts*: what the servers say of it);
 //! *filter* and *project* make its rows of the source's; *compact* gathers whole transactions into a [`Group`];
-//! *target* applies a group with its checkpoint in one transaction, by *write*, *park* and *reconcile*; *state* is
-//! what the target knows of the replication; *session* connects; *sql* writes names and values.
+//! *target* applies a group with its checkpoint in one transaction, by *write* (*statement*, *park*, *aside*) and
+//! *reconcile*; *state* is what the target knows of the replication; *session* connects; *sql* writes names and
+//! values.
 //!
 //! *run* goes from connection to connection; *setup* says what a replication begins with; *conduct* owns one while it
 //! is connected, with *feed* (reads the log), *chunks* (reads tables; *window* waits for the log with what was read)
@@ -11,6 +12,7 @@
 //! whoever looks.
 
 mod applier;
+mod aside;
 mod chunks;
 mod columns;
 pub mod compact;
@@ -30,6 +32,7 @@ mod session;
 mod setup;
 pub mod sql;
 pub mod state;
+mod statement;
 pub mod status;
 pub mod target;
 pub mod verify;

@@ -216,7 +216,7 @@ fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts) -> Result<
         image,
         has_source_order,
         references: target.references.clone(),
-        mappings: Mappings::new(mapped, filter, hash_key),
+        mappings: Mappings::new(mapped, filter, hash_key, target.is_mariadb),
     };
     // Types and filter, against the table as it is today.
     plan.mappings.of(&source.table)?;

@@ -26,6 +26,8 @@ pub(super) struct Mappings {
     pub(super) columns: Vec<(Origin, ColumnType)>,
     pub(super) filter: Option<Filter>,
     pub(super) hash_key: Option<HashKey>,
+    /// Whether the target is MariaDB.
+    pub(super) is_mariadb: bool,
     /// The last version that was asked for.
     pub(super) latest: Mutex<Option<(Arc<Table>, Arc<Mapping>)>>,
 }
@@ -49,8 +51,9 @@ impl Mappings {
         columns: Vec<(Origin, ColumnType)>,
         filter: Option<Filter>,
         hash_key: Option<HashKey>,
+        is_mariadb: bool,
     ) -> Self {
-        Self { columns, filter, hash_key, latest: Mutex::new(None) }
+        Self { columns, filter, hash_key, is_mariadb, latest: Mutex::new(None) }
     }
 
     /// The mapping for a version of the table.
@@ -100,7 +103,12 @@ impl Mappings {
         }
         let null = Value::Null;
         let values = mapping.steps.iter().zip(&self.columns).map(|(step, (_, kind))| match step {
-            Step::Column(ordinal) => converted(row.0.get(*ordinal).unwrap_or(&null), kind),
+            Step::Column(ordinal) => match converted(row.0.get(*ordinal).unwrap_or(&null), kind) {
+                // MariaDB gives no negative zero back.
+                Value::Float(0.0) if self.is_mariadb => Value::Float(0.0),
+                Value::Double(0.0) if self.is_mariadb => Value::Double(0.0),
+                value => value,
+            },
             Step::Hash(ordinal) => {
                 let digest = hashed(row.0.get(*ordinal).unwrap_or(&null), self.hash_key.as_ref());
                 converted(&digest, kind)
@@ -251,7 +259,7 @@ mod tests {
     #[test]
     fn columns_are_found_by_name_in_each_version() {
         let columns = vec![(Origin::Column("b".into()), text()), (Origin::Column("a".into()), text())];
-        let mappings = Mappings::new(columns, None, None);
+        let mappings = Mappings::new(columns, None, None, false);
         for (names, values) in [(["a", "b"], ["1", "2"]), (["b", "a"], ["2", "1"])] {
             let mapping = mappings.of(&table(&names)).unwrap();
             assert_eq!(mappings.project(&mapping, &row(&values)).unwrap().0, row(&["2", "1"]).0);
@@ -264,7 +272,7 @@ mod tests {
     fn hashes_need_the_key_and_join() {
         let key = HashKey::new(b"sixteen bytes ok").unwrap();
         let columns = vec![(Origin::Hash("a".into()), text())];
-        let mappings = Mappings::new(columns, None, Some(key.clone()));
+        let mappings = Mappings::new(columns, None, Some(key.clone()), false);
         let table = table(&["a"]);
         let mapping = mappings.of(&table).unwrap();
         let hash = mappings.project(&mapping, &row(&["x@y"])).unwrap();

@@ -16,7 +16,8 @@ use super::plan::CopyPlan;
 use super::session::{connect, failed};
 use super::sql;
 use super::state::{Checkpoint, CopyState, State};
-use super::write::{Dialect, Trouble, Writer, of_copy};
+use super::statement::of_copy;
+use super::write::{Dialect, Trouble, Writer};
 use crate::change::Txn;
 use crate::config::Secret;
 

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::sync::Arc;
 
 use mysql_async::Conn;
@@ -14,14 +13,13 @@ use super::compact::Entry;
 use super::park;
 use super::plan::{CopyPlan, Key, OtherKey, Projected};
 use super::session::{LAX, Refusal, STRICT, failed, refusal, said};
-use super::sql::{self, literal, quoted};
+use super::sql::{literal, quoted};
+use super::statement::{Rendered, Upsert, is_invalid, is_lax, key_in, of_copy, row_sql};
 use super::target::Applied;
 use crate::change::{ColumnType, Value};
 
 /// How often another reserved value is tried when a row has one already.
 const PARK_ATTEMPTS: usize = 5;
-/// Rows set aside that are tried again at a time.
-const RETRIED_MAX: usize = 50;
 /// A value that the target does not know: the truncation of an ENUM's invalid value, which is wanted.
 const TRUNCATED: u16 = 1265;
 const DEPRECATED: u16 = 1287;
@@ -63,17 +61,10 @@ pub(super) struct Writer<'t> {
 }
 
 /// What a statement did.
-struct Done {
+pub(super) struct Done {
     affected: u64,
     /// Rows of an INSERT that were there.
     duplicates: u64,
-}
-
-/// A row as it goes into an INSERT.
-struct Rendered<'e> {
-    key: &'e Key,
-    row: &'e Projected,
-    sql: String,
 }
 
 /// What has to be done to a copy's rows.
@@ -141,7 +132,7 @@ impl Writer<'_> {
     }
 
     /// Runs a statement and keeps what the server says of it.
-    async fn run(&mut self, sql: &str) -> Result<Done, mysql_async::Error> {
+    pub(super) async fn run(&mut self, sql: &str) -> Result<Done, mysql_async::Error> {
         if std::mem::replace(&mut self.is_open, true) {
             self.connection.query_drop(sql).await?;
         } else {
@@ -170,7 +161,7 @@ impl Writer<'_> {
     }
 
     /// What an error of a copy's statement means; `None`: a row is at fault.
-    fn trouble(&self, at: usize, error: &mysql_async::Error) -> Option<Trouble> {
+    pub(super) fn trouble(&self, at: usize, error: &mysql_async::Error) -> Option<Trouble> {
         let table = &self.plans[at].image.name;
         match refusal(error) {
             Refusal::Passes => Some(Trouble::Wait(failed(&format!("writing table {table}"), error))),
@@ -337,9 +328,9 @@ impl Writer<'_> {
         failed: &mut HashSet<(usize, &'e Key)>,
     ) -> Result<u64, Trouble> {
         let mut inserted = 0;
-        let mut ranges: Vec<Range<usize>> = vec![0..batch.len()];
-        while let Some(range) = ranges.pop() {
-            let rows = &batch[range.clone()];
+        let mut ranges = vec![(0, batch.len())];
+        while let Some((start, end)) = ranges.pop() {
+            let rows = &batch[start..end];
             match self.run(&statement.sql(rows)).await {
                 Ok(done) => {
                     let new = if rows.len() == 1 {
@@ -359,8 +350,8 @@ impl Writer<'_> {
                         self.set_aside(at, row.key, Some(row.row), &why).await?;
                         failed.insert((at, row.key));
                     } else {
-                        let middle = range.start + rows.len() / 2;
-                        ranges.extend([middle..range.end, range.start..middle]);
+                        let middle = start + rows.len() / 2;
+                        ranges.extend([(middle, end), (start, middle)]);
                     }
                 }
             }
@@ -428,265 +419,6 @@ impl Writer<'_> {
     pub(super) fn of_copy(&self, at: usize) -> String {
         of_copy(self.replication, self.plans[at].name())
     }
-
-    /// Keeps a row that the target does not take; `None`: one that it does not let go.
-    async fn set_aside(
-        &mut self,
-        at: usize,
-        key: &Key,
-        row: Option<&Projected>,
-        why: &str,
-    ) -> Result<(), Trouble> {
-        let key = sql::to_json(&key.0);
-        let image = row.map_or_else(|| "null".to_owned(), |row| sql::to_json(&row.0));
-        let mut statement = String::from(
-            "insert into outbox_aside (replication, copy, key_hash, key_text, row_image, reason, position) values (",
-        );
-        for text in [self.replication, self.plans[at].name()] {
-            sql::text(&mut statement, text);
-            statement.push_str(", ");
-        }
-        statement.push_str(&key_hash(&key));
-        for text in [key.as_str(), &image, why, self.position] {
-            statement.push_str(", ");
-            sql::text(&mut statement, text);
-        }
-        statement.push(')');
-        if statement.len() > self.dialect.bytes_max {
-            let text = "a row can neither be applied nor set aside, as it is larger than the target's \
-                        max_allowed_packet: raise that";
-            return Err(Trouble::Copy(at, text.to_owned()));
-        }
-        self.state(&statement).await?;
-        self.aside.insert(self.plans[at].name().to_owned());
-        self.applied.set_aside += 1;
-        Ok(())
-    }
-
-    /// Forgets what was set aside of keys that are as the source has them.
-    async fn clear_aside(&mut self, at: usize, keys: &[&Key]) -> Result<(), Trouble> {
-        let mut rest = keys;
-        while !rest.is_empty() {
-            let mut sql = format!("delete from outbox_aside where {} and key_hash in (", self.of_copy(at));
-            let mut count = 0;
-            for key in rest {
-                if count > 0 && sql.len() > self.dialect.bytes {
-                    break;
-                }
-                sql.push_str(if count > 0 { ", " } else { "" });
-                sql.push_str(&key_hash(&sql::to_json(&key.0)));
-                count += 1;
-            }
-            sql.push(')');
-            self.applied.released += self.state(&sql).await?;
-            rest = &rest[count..];
-        }
-        Ok(())
-    }
-
-    /// Tries rows again that are set aside, the oldest first: what was in their way may be gone.
-    pub(super) async fn retry_aside(&mut self, at: usize) -> Result<(), Trouble> {
-        let plan = Arc::clone(&self.plans[at]);
-        let newest = format!(
-            "select key_text, row_image from outbox_aside where id in (select max(id) from outbox_aside where {} \
-             group by key_hash) order by attempted_at, id limit {RETRIED_MAX}",
-            self.of_copy(at)
-        );
-        self.open().await?;
-        let asked: Result<Vec<(String, String)>, _> = self.connection.query(newest).await;
-        let rows = asked.map_err(|error| Trouble::Wait(failed("reading what is set aside", &error)))?;
-        if rows.is_empty() {
-            self.aside.remove(plan.name());
-            return Ok(());
-        }
-        let statement = Upsert::of(&plan, self.dialect);
-        for (key, image) in rows {
-            let hash = key_hash(&key);
-            let sql = match aside_row(&plan, &key, &image) {
-                // Of an earlier definition of the copy, or lax: a later change of the row releases it.
-                None => None,
-                Some((key, None)) => {
-                    let condition = key_in(&plan, &[&key], 0).0;
-                    Some(format!("delete from {} where {condition}", quoted(&plan.image.name)))
-                }
-                Some((key, Some(row))) => {
-                    let sql = row_sql(&plan, &row);
-                    Some(statement.sql(&[Rendered { key: &key, row: &row, sql }]))
-                }
-            };
-            let is_applied = match sql.filter(|sql| sql.len() <= self.dialect.bytes_max) {
-                Some(sql) => match self.run(&sql).await {
-                    Ok(_) => true,
-                    Err(error) => match self.trouble(at, &error) {
-                        Some(trouble) => return Err(trouble),
-                        None => false,
-                    },
-                },
-                None => false,
-            };
-            let of_key = format!("{} and key_hash = {hash}", self.of_copy(at));
-            if is_applied {
-                self.applied.released +=
-                    self.state(&format!("delete from outbox_aside where {of_key}")).await?;
-            } else {
-                let noted = format!("update outbox_aside set attempted_at = utc_timestamp(6) where {of_key}");
-                self.state(&noted).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A key and a row that were set aside, if they still are of the plan's form.
-fn aside_row(plan: &CopyPlan, key: &str, image: &str) -> Option<(Key, Option<Projected>)> {
-    let key = Key(sql::from_json(key).ok()?);
-    if key.0.len() != plan.image.primary_key.len() {
-        return None;
-    }
-    if image == "null" {
-        return Some((key, None));
-    }
-    let row = Projected(sql::from_json(image).ok()?);
-    (row.0.len() == plan.image.columns.len() && !is_lax(plan, &row)).then_some((key, Some(row)))
-}
-
-/// The statement that inserts or updates rows of a copy.
-struct Upsert {
-    head: String,
-    tail: String,
-    /// The column that a guard sets to NULL when the row found has another key.
-    guard: Option<String>,
-}
-
-impl Upsert {
-    fn of(plan: &CopyPlan, dialect: &Dialect) -> Self {
-        let table = quoted(&plan.image.name);
-        let names: Vec<_> = plan.image.columns.iter().map(|column| quoted(&column.name)).collect();
-        let new = |name: &str| {
-            if dialect.has_row_alias { format!("outbox_new.{name}") } else { format!("values({name})") }
-        };
-        let is_key = |at: &usize| plan.image.primary_key.contains(at);
-        let mut set = Vec::new();
-        let guard =
-            plan.image.primary_key.first().filter(|_| plan.has_other_keys).map(|first| &names[*first]);
-        if let Some(first) = guard {
-            // ON DUPLICATE KEY UPDATE takes whichever row has one of the unique values. Another row than the key's
-            // must not be written over: NULL in its key is an error.
-            let same: Vec<_> = plan
-                .image
-                .primary_key
-                .iter()
-                .map(|at| format!("{table}.{0} <=> {1}", names[*at], new(&names[*at])))
-                .collect();
-            set.push(format!("{first} = if({}, {}, null)", same.join(" and "), new(first)));
-        }
-        for (at, name) in names.iter().enumerate() {
-            // A key's text may differ and yet be equal in its collation.
-            let is_text = matches!(plan.image.columns[at].kind, ColumnType::Text { .. });
-            if (!is_key(&at) || is_text) && Some(name) != guard {
-                set.push(format!("{name} = {}", new(name)));
-            }
-        }
-        if set.is_empty() {
-            set.extend(names.first().map(|name| format!("{name} = {}", new(name))));
-        }
-        let alias = if dialect.has_row_alias { " as outbox_new" } else { "" };
-        Self {
-            head: format!("insert into {table} ({}) values ", names.join(", ")),
-            tail: format!("{alias} on duplicate key update {}", set.join(", ")),
-            guard: guard.cloned(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.head.len() + self.tail.len()
-    }
-
-    fn sql(&self, rows: &[Rendered<'_>]) -> String {
-        let bytes: usize = rows.iter().map(|row| row.sql.len() + 2).sum();
-        let mut sql = String::with_capacity(self.bytes() + bytes);
-        sql.push_str(&self.head);
-        for (i, row) in rows.iter().enumerate() {
-            sql.push_str(if i > 0 { ", " } else { "" });
-            sql.push_str(&row.sql);
-        }
-        sql.push_str(&self.tail);
-        sql
-    }
-
-    /// Why a row was refused.
-    fn why(&self, plan: &CopyPlan, error: &mysql_async::Error) -> String {
-        let said = said(error);
-        let is_guard = matches!(error, mysql_async::Error::Server(server) if server.code == 1048)
-            && self.guard.as_ref().is_some_and(|first| said.contains(first.as_str()));
-        let is_key = matches!(error, mysql_async::Error::Server(server) if server.code == 1062);
-        if is_guard || is_key {
-            let table = &plan.image.name;
-            return format!(
-                "another row of table `{table}` has its value of a unique key that the source does not have"
-            );
-        }
-        said
-    }
-}
-
-fn key_hash(key: &str) -> String {
-    let mut sql = String::from("unhex(sha2(");
-    sql::text(&mut sql, key);
-    sql.push_str(", 256))");
-    sql
-}
-
-pub(super) fn of_copy(replication: &str, copy: &str) -> String {
-    let mut sql = String::from("replication = ");
-    sql::text(&mut sql, replication);
-    sql.push_str(" and copy = ");
-    sql::text(&mut sql, copy);
-    sql
-}
-
-fn row_sql(plan: &CopyPlan, row: &Projected) -> String {
-    let mut sql = String::from("(");
-    for (i, (value, column)) in row.0.iter().zip(&plan.image.columns).enumerate() {
-        sql.push_str(if i > 0 { ", " } else { "" });
-        literal(&mut sql, value, &column.kind);
-    }
-    sql.push(')');
-    sql
-}
-
-/// A condition for as many keys, one at least, as fit into about so many bytes; and how many.
-pub(super) fn key_in(plan: &CopyPlan, keys: &[&Key], bytes: usize) -> (String, usize) {
-    let (names, is_single) = (key_names(plan), plan.image.primary_key.len() == 1);
-    let mut sql = format!("{names} in (");
-    let mut count = 0;
-    for key in keys {
-        if count > 0 && sql.len() > bytes {
-            break;
-        }
-        sql.push_str(if count > 0 { ", " } else { "" });
-        sql.push_str(&key_sql(plan, key, is_single));
-        count += 1;
-    }
-    sql.push(')');
-    (sql, count)
-}
-
-/// `a`, `(a, b)`.
-pub(super) fn key_names(plan: &CopyPlan) -> String {
-    let names: Vec<_> =
-        plan.image.primary_key.iter().map(|at| quoted(&plan.image.columns[*at].name)).collect();
-    if names.len() == 1 { names.concat() } else { format!("({})", names.join(", ")) }
-}
-
-pub(super) fn key_sql(plan: &CopyPlan, key: &Key, is_single: bool) -> String {
-    let mut sql = String::from(if is_single { "" } else { "(" });
-    for (i, (value, at)) in key.0.iter().zip(&plan.image.primary_key).enumerate() {
-        sql.push_str(if i > 0 { ", " } else { "" });
-        literal(&mut sql, value, &plan.image.columns[*at].kind);
-    }
-    sql.push_str(if is_single { "" } else { ")" });
-    sql
 }
 
 /// Rows whose values of a unique key change and may be another's now. Texts may be equal in their collation though
@@ -713,16 +445,6 @@ fn movers<'e>(plan: &CopyPlan, key: &OtherKey, work: &Work<'e>, is_shared: bool)
         .chain(work.inserts.iter().map(|(_, after)| values(after)))
         .collect();
     changed.filter(|(_, before, _)| wanted.contains(&values(before))).map(|(key, ..)| *key).collect()
-}
-
-/// An ENUM's value of index 0, which is no label.
-fn is_invalid(value: &Value, kind: &ColumnType) -> bool {
-    matches!((value, kind), (Value::Text(text), ColumnType::Enum { labels })
-        if text.is_empty() && !labels.iter().any(String::is_empty))
-}
-
-fn is_lax(plan: &CopyPlan, row: &Projected) -> bool {
-    row.0.iter().zip(&plan.image.columns).any(|(value, column)| is_invalid(value, &column.kind))
 }
 
 /// The plans in an order in which no foreign key points to a later one, as far as there is such an order.

@@ -32,7 +32,7 @@ async fn mysql_into_mariadb() {
 
 async fn across(from: &str, to: &str, extra: &str, extra_values: &str, extra_there: &str) {
     let common = "d date, dt datetime(6), tm time(6), ts timestamp(6) null, f float, g double, n decimal(20,5), \
-                  y year, b bit(9), bin binary(4), tx text character set utf8mb4, st set('a','b')";
+                  y year, z bigint, zu bigint unsigned, b bit(9), bin binary(4), tx text character set utf8mb4, st set('a','b')";
     let here = format!(
         "create table t (id int primary key, e enum('S','M','L'), c varchar(20) character set gbk, {common}, {extra})"
     );
@@ -48,9 +48,9 @@ async fn across(from: &str, to: &str, extra: &str, extra_values: &str, extra_the
     copies
         .run(&[
             "set sql_mode = 'ALLOW_INVALID_DATES'",
-            &row(1, "'S', '你好', '2024-02-31', '2024-00-00', '-838:59:59', '2038-01-19 03:14:07.999999', 0.1, 5e-324, -1.5, 0, b'100000001', 'a', 'it''s \\\\ \"', 'b,a'"),
-            &row(2, "'L', 'é', '0000-00-00', '0000-00-00', '-00:00:00.000001', 0, '-0', '-0', 0, 2155, 0, '', '', ''"),
-            &row(3, "'', null, null, null, null, null, 3.4028235e38, 1e300, null, null, null, null, null, null"),
+            &row(1, "'S', '你好', '2024-02-31', '2024-00-00', '-838:59:59', '2038-01-19 03:14:07.999999', 0.1, 5e-324, -1.5, 0, -1, 18446744073709551615, b'100000001', 'a', 'it''s \\\\ \"', 'b,a'"),
+            &row(2, "'L', 'é', '0000-00-00', '0000-00-00', '-00:00:00.000001', 0, '-0', '-0', 0, 2155, -2, 1, 0, '', '', ''"),
+            &row(3, "'', null, null, null, null, null, 3.4028235e38, 1e300, null, null, null, null, null, null, null, null"),
             "update t set tx = concat('more ', id), e = 'M' where id = 2",
         ])
         .await;

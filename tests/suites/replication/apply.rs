@@ -695,7 +695,7 @@ async fn values_of_every_type_survive() {
     ]);
     let names: Vec<_> = kinds.keys().copied().collect();
     let list: Vec<_> = names.iter().map(|name| format!("{name} {}", kinds[name])).collect();
-    let create = format!("create table t (id int primary key, {})", list.join(", "));
+    let create = format!("create table t (id int primary key, {}) default charset utf8mb4", list.join(", "));
     let mut copies = Copies::of(VARIABLE, &[&create], &[], vec![spec("t")]).await;
     let table = Arc::new(copies.source.select("t").await.0);
     let seed = rand::random();

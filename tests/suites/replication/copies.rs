@@ -106,7 +106,7 @@ impl Copies {
         for txn in txns {
             assert!(group.fits(&txn));
             self.checkpoint.position = txn.position.clone();
-            group.push(txn, None).unwrap();
+            assert_eq!(group.push(txn, None).unwrap(), []);
         }
         self.target.apply(group, &self.checkpoint).await.unwrap()
     }

@@ -209,7 +209,15 @@ impl Coded {
     fn is_numeric(self) -> bool {
         matches!(
             self.kind,
-            w::TINY | w::SHORT | w::INT24 | w::LONG | w::LONGLONG | w::FLOAT | w::DOUBLE | w::DECIMAL
+            w::TINY
+                | w::SHORT
+                | w::INT24
+                | w::LONG
+                | w::LONGLONG
+                | w::FLOAT
+                | w::DOUBLE
+                | w::DECIMAL
+                | w::YEAR
         )
     }
 
