@@ -307,6 +307,8 @@ impl Target {
         }
         let mut sql = String::from("select epoch, seq from outbox_replication where name = ");
         sql::text(&mut sql, &self.state.replication);
+        // Waits for a COMMIT that is still under way.
+        sql.push_str(" for update");
         let found: Option<(i64, i64)> = match self.state.connection.query_first(sql).await {
             Ok(found) => found,
             Err(error) => {
@@ -397,8 +399,7 @@ impl Target {
         }
         match self.state.connection.query_drop("commit").await {
             Ok(()) => Ok(applied),
-            Err(error) if error.is_fatal() => Err(Failed::Unknown(applied, failed("committing", &error))),
-            Err(error) => Err(Trouble::Wait(failed("committing", &error)).into()),
+            Err(error) => Err(Failed::Unknown(applied, failed("committing", &error))),
         }
     }
 

@@ -1,12 +1,17 @@
-//! Reading the binary logs of MariaDB and MySQL, and keeping copies of tables by them. `cargo lab test` starts the servers.
+//! Reading the binary logs of MariaDB and MySQL, and keeping copies of tables by them. `cargo lab test` starts the
+//! servers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is the failure")]
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
+mod across;
+#[cfg(feature = "servers")]
 #[path = "../certificates.rs"]
 #[allow(dead_code, reason = "other suites use all of it")]
 mod certificates;
+#[cfg(feature = "servers")]
+mod copies;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]

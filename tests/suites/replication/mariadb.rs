@@ -4,6 +4,11 @@ pub(crate) const VARIABLE: &str = outbox_tests::lab_client::MARIADB_URL;
 pub(crate) const KIND: &str = "mariadb";
 pub(crate) const IS_MARIADB: bool = true;
 
+/// Columns of types that the other product lacks.
+pub(crate) const APPLY_KINDS: &[(&str, &str)] = &[("uu", "uuid"), ("i4", "inet4"), ("i6", "inet6")];
+
+#[path = "apply.rs"]
+mod apply;
 #[path = "copying.rs"]
 mod copying;
 #[path = "copying_faults.rs"]

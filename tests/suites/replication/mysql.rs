@@ -4,6 +4,11 @@ pub(crate) const VARIABLE: &str = outbox_tests::lab_client::MYSQL_URL;
 pub(crate) const KIND: &str = "mysql";
 pub(crate) const IS_MARIADB: bool = false;
 
+/// Columns of types that the other product lacks.
+pub(crate) const APPLY_KINDS: &[(&str, &str)] = &[("js", "json"), ("vec", "vector(3)")];
+
+#[path = "apply.rs"]
+mod apply;
 #[path = "copying.rs"]
 mod copying;
 #[path = "copying_faults.rs"]
