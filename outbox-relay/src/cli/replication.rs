@@ -112,8 +112,7 @@ pub(super) async fn snapshot(config: &Config, name: &str, table: Option<&str>) -
         return End::Failed(format!("listening for signals: {error}"));
     }
     match remake(config, table.map(|_| copies[0].as_str()), &copies, &shutdown).await {
-        Ok(held) if shutdown.is_cancelled() => {
-            let _ = held;
+        Ok(_) if shutdown.is_cancelled() => {
             End::Failed("ended by a signal; the copies are made by whoever runs the replication next".into())
         }
         Ok(held) if held.is_empty() => End::Done,
@@ -148,35 +147,40 @@ pub(super) async fn remake(
     report::remake(config, copy).await?;
     if is_run {
         eprintln!("replication {}: the process that runs it makes the copies", config.name);
-        return watch(config, copies, shutdown).await;
+        if let Some(held) = watch(config, copies, true, shutdown).await? {
+            return Ok(held);
+        }
+        eprintln!("replication {}: that process has ended; the copies are made here", config.name);
     }
     let here = shutdown.child_token();
     let running = Replication::from_config(config)?.run_until_idle(here.clone());
     tokio::pin!(running);
-    let watching = watch(config, copies, &here);
+    let watching = watch(config, copies, false, &here);
     let held = tokio::select! {
         ran = &mut running => {
             let left = ran?.map_or_else(Vec::new, |left| left.copies);
             return Ok(left.into_iter().map(|held| format!("copy {}: {}", held.copy, held.reason)).collect());
         }
-        watched = watching => watched?,
+        watched = watching => watched?.unwrap_or_default(),
     };
     here.cancel();
     running.await?;
     Ok(held)
 }
 
-/// Shows how far the copies are until each is complete or held; gives the held ones.
+/// Shows how far the copies are until each is complete or held; gives the held ones. `None`: they are made by another
+/// process, and that one has ended.
 async fn watch(
     config: &ReplicationConfig,
     copies: &[String],
+    by_another: bool,
     shutdown: &CancellationToken,
-) -> Result<Vec<String>> {
+) -> Result<Option<Vec<String>>> {
     let began = Instant::now();
     let is_terminal = std::io::stderr().is_terminal();
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return Ok(Vec::new()),
+            () = shutdown.cancelled() => return Ok(Some(Vec::new())),
             () = tokio::time::sleep(SHOW) => {}
         }
         let found = Report::of(config).await;
@@ -188,6 +192,9 @@ async fn watch(
             |name: &String| found.copies.iter().find(|copy| copy.copy == *name).map(|copy| copy.state);
         let is_done = |name: &String| state(name).is_some_and(|state| state != CopyPhase::Copying.as_str());
         if !copies.iter().all(is_done) {
+            if by_another && report::is_abandoned(config).await? {
+                return Ok(None);
+            }
             continue;
         }
         if is_terminal {
@@ -197,9 +204,8 @@ async fn watch(
             .copies
             .iter()
             .filter(|copy| copies.contains(&copy.copy) && copy.state == CopyPhase::Held.as_str());
-        return Ok(held
-            .map(|c| format!("copy {}: {}", c.copy, c.reason.as_deref().unwrap_or_default()))
-            .collect());
+        let held = held.map(|c| format!("copy {}: {}", c.copy, c.reason.as_deref().unwrap_or_default()));
+        return Ok(Some(held.collect()));
     }
 }
 

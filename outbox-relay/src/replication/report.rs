@@ -80,7 +80,8 @@ impl Report {
         let mut state = State::connect(&config.target(), &config.name).await?;
         self.paused = state.pause_state().await?.map(|pause| super::run::paused(&pause, &config.name));
         if let Some((owner, silent_s, lag_ms)) = owner(&mut state, &config.name).await? {
-            self.owner = silent_s.is_some_and(|silent| silent < SILENCE_S).then_some(owner);
+            let is_at_work = !owner.is_empty() && silent_s.is_some_and(|silent| silent < SILENCE_S);
+            self.owner = is_at_work.then_some(owner);
             self.lag_seconds = lag_ms.map(|ms| ms as f64 / 1000.0);
         }
         let set_aside = state.set_aside().await?;
@@ -136,6 +137,16 @@ pub async fn is_run(config: &ReplicationConfig) -> Result<bool> {
     Ok(owner.is_some_and(|(owner, silent_s, _)| {
         !owner.is_empty() && silent_s.is_some_and(|silent| silent < SILENCE_S)
     }))
+}
+
+/// Whether whoever had the replication has been silent for so long that it has ended.
+///
+/// # Errors
+/// As [`State::connect`].
+pub async fn is_abandoned(config: &ReplicationConfig) -> Result<bool> {
+    let mut state = State::connect(&config.target(), &config.name).await?;
+    let owner = owner(&mut state, &config.name).await?;
+    Ok(owner.is_none_or(|(_, silent_s, _)| silent_s.is_none_or(|silent| silent >= SILENCE_S)))
 }
 
 /// Has copies made anew, in place, by whoever runs the replication: one, or all of them from where the source is then.

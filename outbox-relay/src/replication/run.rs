@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Who has the replication writes every ten seconds at least; one that is silent for so long has ended.
 pub(super) const SILENCE_S: i64 = 30;
+/// How long giving the replication back may take at the end.
+const LAST: Duration = Duration::from_secs(5);
 /// The wait before a task that crashed is started again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -86,7 +88,12 @@ impl Replication {
         Ok(Self {
             source: config.source(),
             target: config.target(),
-            owner: format!("{}:{}", crate::outbox::host(), std::process::id()),
+            owner: format!(
+                "{}:{}:{:04x}",
+                crate::outbox::host(),
+                std::process::id(),
+                uuid::Uuid::now_v7().as_u128() as u16
+            ),
             status: Status::new(&config.name),
             config: config.clone(),
         })
@@ -101,6 +108,7 @@ impl Replication {
     /// the status and tried again.
     pub async fn run(self, shutdown: CancellationToken) {
         let ended = self.drive(None, &shutdown).await;
+        self.release().await;
         self.status.set_state(State::Stopped);
         if let Err(error) = ended {
             error!(replication = self.config.name, "ended: {error}");
@@ -114,8 +122,24 @@ impl Replication {
     /// At once when it cannot go on, is paused, or another process takes it over.
     pub async fn run_until_idle(self, shutdown: CancellationToken) -> Result<Option<Left>> {
         let left = self.drive(Some(()), &shutdown).await;
+        self.release().await;
         self.status.set_state(State::Stopped);
         left
+    }
+
+    /// Lets a standby take over at once. Without it that one waits for our silence, so a target that is away is no
+    /// matter.
+    async fn release(&self) {
+        let releasing = async {
+            let mut tables = Tables::connect(&self.target, &self.config.name).await?;
+            let sql = "update outbox_replication set owner = '' where name = ? and owner = ?";
+            let asked = tables.connection().exec_drop(sql, (&self.config.name, &self.owner)).await;
+            asked.map_err(|error| Error::new(ErrorKind::Outage, error.to_string()))
+        };
+        let released: std::result::Result<Result<()>, _> = tokio::time::timeout(LAST, releasing).await;
+        if !matches!(released, Ok(Ok(()))) {
+            info!(replication = self.config.name, "ended without giving the replication back");
+        }
     }
 
     /// From session to session. With a goal, whatever would need somebody's help is an error.
@@ -227,7 +251,7 @@ impl Replication {
             tokio::time::sleep(LOOK).await;
             let looked = async {
                 let mut tables = Tables::connect(&self.target, &self.config.name).await?;
-                let sql = "select position is null or coalesce(timestampdiff(second, applied_at, utc_timestamp(6)) >= ?, \
+                let sql = "select position is null or owner = '' or coalesce(timestampdiff(second, applied_at, utc_timestamp(6)) >= ?, \
                            true) from outbox_replication where name = ?";
                 let asked = tables.connection().exec_first(sql, (SILENCE_S, &self.config.name)).await;
                 asked.map_err(|error| Error::new(ErrorKind::Outage, error.to_string()))

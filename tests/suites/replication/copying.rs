@@ -8,11 +8,12 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
 use outbox_relay::replication::report;
+use outbox_tests::lab_client::PrivateServer;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 
-use super::VARIABLE;
+use super::{KIND, VARIABLE};
 use crate::pair::Pair;
 use crate::source::TestSource;
 
@@ -362,7 +363,10 @@ async fn a_copy_has_the_columns_and_rows_it_asks_for() {
 /// XA: seen only after its commit, never after a rollback, through a restart in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn xa_transactions_wait_for_their_commit() {
-    let mut pair = Pair::fresh(VARIABLE).await;
+    // Of its own: whoever begins to read while a transaction is prepared has to refuse its commit.
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
     pair.source.run(&["create table t (id int primary key)", "insert into t values (0)"]).await;
     pair.copy(&["t"]);
     assert_eq!(pair.until_idle().await, None);
@@ -386,7 +390,7 @@ async fn xa_transactions_wait_for_their_commit() {
     other.query_drop(format!("xa rollback {dropped}")).await.unwrap();
     assert_eq!(pair.until_idle().await, None);
     pair.assert_equal("t", "id").await;
-    pair.drop().await;
+    pair.target.drop().await;
 }
 
 /// Two replications of one source go on by themselves: one whose target is away delays nobody.

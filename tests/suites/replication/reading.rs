@@ -144,7 +144,9 @@ async fn changes_put_together_are_the_table() {
 /// D09, D10: prepared rows appear with XA COMMIT or never, also when reading begins anew in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn prepared_transactions_are_held_until_their_end() {
-    let mut source = TestSource::fresh(VARIABLE).await;
+    // Of its own: whoever begins to read while a transaction is prepared has to refuse its commit.
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let mut source = TestSource::fresh_at(server.url().to_owned()).await;
     source.run(&["create table t (id int primary key)"]).await;
     let from = source.position().await;
     let xid = |name: &str| format!("'{}_{name}'", source.database);
