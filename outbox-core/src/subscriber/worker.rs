@@ -55,7 +55,7 @@ pub(super) struct Worker<C: R2D2Connection + 'static> {
     pub(super) retention: Duration,
     pub(super) stats: SubscriberStats,
     /// The newest applied message of each queue and source, if it is not noted yet.
-    reached: Mutex<HashMap<(u16, String), (Version, DateTime<Utc>)>>,
+    reached: Mutex<HashMap<(u16, String), Newest>>,
     /// The source that each copy was found to follow.
     sources: Mutex<HashMap<&'static str, String>>,
     /// Whether an operator has paused it, as of the last look.
@@ -68,6 +68,9 @@ pub(super) struct Worker<C: R2D2Connection + 'static> {
     /// Rings when `next_due` changes, and when a halt may be over.
     pub(super) changed: Notify,
 }
+
+/// The newest message of a queue and source: its version, and when it was recorded.
+type Newest = (Version, DateTime<Utc>);
 
 /// What became of a message's effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
