@@ -212,6 +212,7 @@ pub(crate) fn checkpoint(position: Position) -> Checkpoint {
         position,
         committed_at_us: 1_700_000_000_123_456,
         checksum: 7,
+        before: None,
         source_id: "source".to_owned(),
         as_of_us: 1_700_000_000_500_000,
         lag_ms: 5,
