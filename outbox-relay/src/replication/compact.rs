@@ -22,6 +22,9 @@ pub struct Group {
     /// A transaction too large for memory; then it is the only one.
     pub(super) large: Option<Txn>,
     pub(super) windows: Vec<ClosedWindow>,
+    /// Whether a row that ends as it began is written nevertheless: while a window is open its key counts as touched,
+    /// so what was read of it is left out, and the target may not have it yet.
+    pub(super) keeps_all: bool,
     pub(super) bytes_max: u64,
     routes: Routes,
 }
@@ -98,6 +101,7 @@ impl Group {
             rows: Rows::new(plans.len()),
             large: None,
             windows: Vec::new(),
+            keeps_all: false,
             bytes_max,
             routes: Routes::default(),
         }
@@ -110,7 +114,8 @@ impl Group {
             || (self.large.is_none() && self.weight_bytes() + txn.changes.weight_bytes() <= self.bytes_max)
     }
 
-    /// Takes a transaction in; only one that [`fits`](Self::fits). `touched`: whoever has a window open.
+    /// Takes a transaction in; only one that [`fits`](Self::fits). `touched`: whoever has a window open, `None` if
+    /// nobody has.
     ///
     /// Gives the copies that cannot take it, which this group leaves out from then on, none of this transaction's
     /// changes included. [`Target::apply`](super::Target::apply) notes them as held; the next group has to do
@@ -120,6 +125,7 @@ impl Group {
     /// The temporary file of a large transaction cannot be read.
     pub fn push(&mut self, txn: Txn, mut touched: Option<&mut Touched<'_>>) -> Result<Vec<Held>> {
         let is_large = txn.changes.weight_bytes() > self.bytes_max;
+        self.keeps_all |= touched.is_some();
         let mut held = Vec::new();
         let mut pending: Vec<Projection> = Vec::new();
         if !is_large || touched.is_some() {
@@ -142,7 +148,7 @@ impl Group {
         }
         for (plan, before, after) in pending {
             if self.held[plan].is_none() {
-                self.rows.fold(&self.plans[plan], plan, before, after);
+                self.rows.fold(&self.plans[plan], plan, before, after, self.keeps_all);
             }
         }
         Ok(held)
@@ -198,33 +204,41 @@ impl Rows {
         self.weight as u64
     }
 
-    /// Puts a change behind what is there.
+    /// Puts a change behind what is there. A row that ends as it began is left out, if not all are kept.
     pub(super) fn fold(
         &mut self,
         plan: &CopyPlan,
         at: usize,
         before: Option<Projected>,
         after: Option<Projected>,
+        keeps_all: bool,
     ) {
         let keys = (before.as_ref().map(|row| plan.key(row)), after.as_ref().map(|row| plan.key(row)));
         match keys {
-            (Some(old), Some(new)) if old == new => self.put(at, old, before, after),
+            (Some(old), Some(new)) if old == new => self.put(at, old, before, after, keeps_all),
             (old, new) => {
                 if let Some(old) = old {
-                    self.put(at, old, before, None);
+                    self.put(at, old, before, None, keeps_all);
                 }
                 if let Some(new) = new {
-                    self.put(at, new, None, after);
+                    self.put(at, new, None, after, keeps_all);
                 }
             }
         }
     }
 
-    fn put(&mut self, at: usize, key: Key, before: Option<Projected>, after: Option<Projected>) {
+    fn put(
+        &mut self,
+        at: usize,
+        key: Key,
+        before: Option<Projected>,
+        after: Option<Projected>,
+        keeps_all: bool,
+    ) {
         let weight = |row: &Option<Projected>| row.as_ref().map_or(0, Projected::weight_bytes);
         match self.of[at].entry(key) {
             Slot::Vacant(slot) => {
-                if before != after {
+                if keeps_all || before != after {
                     self.weight += ROW_BYTES + weight(&before) + weight(&after);
                     slot.insert(Entry { was_gone: after.is_none(), before, after });
                 }
@@ -236,7 +250,8 @@ impl Rows {
                 entry.was_gone |= after.is_none();
                 entry.after = after;
                 // As it was: nothing to do. A row that was gone meanwhile begins anew nevertheless.
-                if entry.before == entry.after && (!entry.was_gone || entry.after.is_none()) {
+                let is_as_before = entry.before == entry.after && (!entry.was_gone || entry.after.is_none());
+                if is_as_before && !keeps_all {
                     let entry = slot.remove();
                     let freed = ROW_BYTES + weight(&entry.before) + weight(&entry.after);
                     self.weight -= freed.min(self.weight);

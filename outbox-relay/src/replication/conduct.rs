@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::applier::{self, Look, Order, Report};
 use super::chunks::{self, Answer};
-use super::compact::{CopyProgress, Group, Held};
+use super::compact::{CopyProgress, Group, Held, Touched};
 use super::ddl;
 use super::feed::{self, Read, What};
 use super::plan::{CopyPlan, CopySpec, Key};
@@ -269,11 +269,13 @@ impl<'c> Session<'c> {
             .iter_mut()
             .filter_map(|copy| Some((copy.plan.clone()?, copy.copying.as_mut()?)))
             .collect();
+        let is_copying = !copying.is_empty();
         let mut touch = |plan: &Arc<CopyPlan>, key: &Key| {
             let those = copying.iter_mut().filter(|(other, _)| Arc::ptr_eq(other, plan));
             those.for_each(|(_, copying)| copying.touch(key));
         };
-        let held = self.group.push(txn, Some(&mut touch))?;
+        let touched: Option<&mut Touched<'_>> = if is_copying { Some(&mut touch) } else { None };
+        let held = self.group.push(txn, touched)?;
         let before = std::mem::replace(&mut self.position, position);
         self.last = Last { committed_at_us, checksum, before: Some(before) };
         self.as_of_us = committed_at_us;

@@ -537,7 +537,7 @@ async fn large(
             }
             for (at, before, after) in projections.drain(..) {
                 touched[at] = true;
-                rows.fold(&group.plans[at], at, before, after);
+                rows.fold(&group.plans[at], at, before, after, group.keeps_all);
             }
         }
         if is_end || rows.weight_bytes() > group.bytes_max {

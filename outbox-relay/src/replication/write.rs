@@ -81,8 +81,7 @@ impl<'e> Work<'e> {
         let mut work = Self::default();
         for (key, entry) in rows {
             match (&entry.before, &entry.after) {
-                (None, None) => {}
-                (Some(_), None) => work.deletes.push(key),
+                (_, None) => work.deletes.push(key),
                 (None, Some(after)) => work.inserts.push((key, after)),
                 (Some(_), Some(after)) if entry.was_gone => {
                     work.deletes.push(key);

@@ -57,6 +57,12 @@ impl Subject {
             }
         }
         let places: Option<Vec<usize>> = places.into_iter().collect();
+        let origins = plan.mappings.columns.iter().map(|(origin, _)| match origin {
+            Origin::Column(name) => table.ordinal(name).map(|ordinal| &table.columns[ordinal].kind),
+            Origin::Hash(_) | Origin::Constant(_) => None,
+        });
+        let comparing =
+            origins.zip(&image.columns).map(|(kind, column)| Comparing::of(kind, &column.kind)).collect();
         let hashed =
             || invalid("its key is hashed, so rows of the copy cannot be asked for in the source".into());
         Ok(Self {
@@ -95,8 +101,8 @@ impl Subject {
     }
 
     pub(super) fn are_equal(&self, projected: &Projected, held: &Projected) -> bool {
-        let values = projected.0.iter().zip(&held.0).zip(&self.comparing);
-        values.into_iter().all(|((projected, held), comparing)| comparing.is_same(projected, held))
+        let mut values = projected.0.iter().zip(&held.0).zip(&self.comparing);
+        values.all(|((projected, held), comparing)| comparing.is_same(projected, held))
     }
 
     /// The columns that differ, with their values only if they were asked for.
