@@ -25,6 +25,12 @@ pub trait Broker: Clone + Send + Sync + 'static {
 
     /// A connection that consumes one queue, with the queue and its bindings declared or checked.
     fn consumer(&self, queue: &Queue) -> impl Future<Output = Result<Self::Consumer>> + Send;
+
+    /// How many messages wait in a queue, those that are delivered and not acknowledged not counted; `None` where a
+    /// broker cannot tell.
+    fn depth(&self, _queue: &Queue) -> impl Future<Output = Result<Option<u64>>> + Send {
+        std::future::ready(Ok(None))
+    }
 }
 
 /// A queue of a subscriber: durable, one active consumer at a time, first in first out.

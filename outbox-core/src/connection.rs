@@ -25,12 +25,14 @@ pub(crate) mod rendered;
 pub(crate) mod resync;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+pub(crate) mod upkeep;
 #[cfg(feature = "mysql")]
 pub(crate) mod written_out;
 
 use inbox::InboxConnection;
 use marks::MarkConnection;
 use resync::ResyncConnection;
+use upkeep::UpkeepConnection;
 
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
 /// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
@@ -42,6 +44,7 @@ pub trait OutboxConnection:
     + InboxConnection
     + MarkConnection
     + ResyncConnection
+    + UpkeepConnection
     + 'static
 {
     /// Whether a deadlock rolls the whole transaction back, its savepoints included.

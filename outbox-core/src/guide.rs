@@ -15,3 +15,7 @@ struct Asynchronous;
 #[cfg(all(feature = "derive", feature = "sqlite", feature = "testing"))]
 #[doc = include_str!("../docs/guide/testing.md")]
 struct Testing;
+
+#[cfg(all(feature = "derive", feature = "sqlite", feature = "testing"))]
+#[doc = include_str!("../docs/guide/subscribing.md")]
+struct Subscribing;

@@ -111,7 +111,9 @@ pub use outbox_macros::{Outbox, OutboxEvent, Replica};
 pub use resync::{Resync, ResyncOn};
 pub use retry::{RetryPolicy, Waits};
 pub use rows::Condition;
-pub use subscriber::{FailurePolicy, Incoming, Subscriber, SubscriberStats};
+pub use subscriber::{
+    FailurePolicy, Freshness, Incoming, Pruned, Reached, Seen, Subscriber, SubscriberStats,
+};
 pub use transaction::OutboxTx;
 pub use write::{EntityOn, InsertOn, UpsertOn};
 pub use writer::{BacklogLimit, WhenFull, Writer};

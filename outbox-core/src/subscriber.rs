@@ -26,21 +26,27 @@ mod batch;
 #[cfg(feature = "testing")]
 mod drain;
 mod effect;
+mod freshness;
 mod held;
 mod incoming;
 mod pump;
 mod stats;
+mod upkeep;
 mod worker;
 
 pub use effect::FailurePolicy;
 use effect::{Effect, Effects};
+pub use freshness::{Freshness, Reached, Seen};
 pub use incoming::Incoming;
 pub use stats::SubscriberStats;
+pub use upkeep::Pruned;
 use worker::{Retries, Worker};
 
 /// The waits between the attempts at a failing message.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
+/// How long applied messages are remembered.
+const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Consumes the messages of other services into this service's database, each with one effect.
 ///
@@ -73,6 +79,7 @@ pub struct Subscriber<B, C: R2D2Connection + 'static> {
     overlaps: Vec<String>,
     queues: u16,
     batch: u16,
+    retention: Duration,
     retries: Retries,
     stats: SubscriberStats,
 }
@@ -99,6 +106,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
             overlaps: Vec::new(),
             queues: 1,
             batch: 100,
+            retention: RETENTION,
             retries: Retries { policy: RetryPolicy::default(), later: RETRY_AFTER.to_vec() },
             stats: SubscriberStats::default(),
         }
@@ -207,8 +215,8 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         self
     }
 
-    /// How many messages one transaction applies at most; also how many a queue's consumer holds in memory.
-    /// Default 100.
+    /// How many messages one transaction applies at most, fewer where it takes more than half a second; also how
+    /// many a queue's consumer holds in memory, fewer once they are found to take more than 64 MiB. Default 100.
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;
@@ -228,6 +236,27 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     pub fn retry_after(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
         self.retries.later = waits.into_iter().collect();
         self
+    }
+
+    /// How long the inbox remembers what was applied, and copies what was deleted; a day at least, default 14 days.
+    ///
+    /// A message that is delivered later than that cannot be told from one that was applied: it is set aside in
+    /// `inbox_held`, where it can be forced or discarded.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless messages wait in
+    /// its queues; [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
+    ///
+    /// # Errors
+    /// `Invalid` as [`run`](Self::run); an outage of the broker; the database's.
+    pub async fn prune(&self) -> Result<Pruned> {
+        self.validate()?;
+        let worker = Arc::new(self.worker());
+        upkeep::prune(&worker, &self.broker, &self.queue_list(), &CancellationToken::new()).await
     }
 
     /// Counters that stay readable while it runs.
@@ -258,19 +287,18 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         self.validate()?;
         let queues = self.queue_list();
-        let effects = self.effects();
-        let Self { name, broker, pool, batch, retries, stats, .. } = self;
-        let worker = Arc::new(Worker::new(name, pool, effects, retries, stats));
-        pump::run(worker, broker, queues, usize::from(batch), shutdown).await
+        let worker = Arc::new(self.worker());
+        pump::run(worker, self.broker, queues, usize::from(self.batch), shutdown).await
     }
 
-    /// The consumers, with their policies.
-    fn effects(&self) -> Effects<C> {
+    /// What its tasks share.
+    fn worker(&self) -> Worker<C> {
         let mut effects = self.effects.clone();
         for (kind, policy) in &self.policies {
             effects.set_policy(kind, *policy);
         }
-        effects
+        let (name, pool, stats) = (self.name.clone(), self.pool.clone(), self.stats.clone());
+        Worker::new(name, pool, effects, self.retries.clone(), self.retention, stats)
     }
 
     fn validate(&self) -> Result<()> {
@@ -296,6 +324,8 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
             self.policies.iter().find(|(kind, policy)| !self.effects.clone().set_policy(kind, *policy))
         {
             Some(format!("subscriber {}: on_failure names {kind}, which it does not consume", self.name))
+        } else if self.retention < upkeep::RETENTION_MIN {
+            Some(format!("subscriber {}: a retention is at least a day", self.name))
         } else if !(1..=BUCKETS).contains(&self.queues) || self.batch == 0 {
             Some(format!("subscriber {}: queues are 1 to {BUCKETS}, a batch is at least 1", self.name))
         } else {

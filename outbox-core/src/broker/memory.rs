@@ -153,6 +153,10 @@ impl Broker for MemoryBroker {
     async fn consumer(&self, queue: &Queue) -> Result<MemoryConsumer> {
         Ok(self.open(queue))
     }
+
+    async fn depth(&self, queue: &Queue) -> Result<Option<u64>> {
+        Ok(Some(self.0.lock().queues.get(&queue.name).map_or(0, |queue| queue.ready.len() as u64)))
+    }
 }
 
 /// What the broker's futures do, and the test kit without any.

@@ -290,4 +290,19 @@ impl Broker for RabbitMq {
         })
         .await
     }
+
+    async fn depth(&self, queue: &Queue) -> Result<Option<u64>> {
+        let parts = Names::of(&self.exchange)?.queue(queue)?;
+        self.within_timeout("looking at a queue", async {
+            let link = self.link("check").await?;
+            let channel = link.channel().await?;
+            let mut depth = 0;
+            for part in parts.iter().filter(|part| matches!(part, Part::Queue { .. })) {
+                depth += part.look(&channel).await.map_err(|e| part.missing(&link, &e))?;
+            }
+            link.close().await;
+            Ok(Some(u64::from(depth)))
+        })
+        .await
+    }
 }

@@ -70,12 +70,14 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
     /// An error means that the database cannot be used now; what is left is to be tried again.
     pub(super) fn apply(
         &self,
+        queue: u16,
         pending: &mut VecDeque<Delivery>,
         shutdown: &CancellationToken,
     ) -> Result<Progress> {
         let mut connection = self.pool.get()?;
         let mut done = 0;
-        let progress = self.apply_parts(&mut connection, pending.make_contiguous(), shutdown, &mut done);
+        let progress =
+            self.apply_parts(&mut connection, queue, pending.make_contiguous(), shutdown, &mut done);
         pending.drain(..done);
         progress
     }
@@ -83,6 +85,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
     fn apply_parts(
         &self,
         connection: &mut C,
+        queue: u16,
         deliveries: &[Delivery],
         shutdown: &CancellationToken,
         done: &mut usize,
@@ -106,6 +109,8 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
                     (0..applied).for_each(|_| self.stats.count_applied());
                     (0..duplicates).for_each(|_| self.stats.count_duplicate());
                     held.iter().for_each(|hold| self.note_held(hold));
+                    let recorded = part.iter().take(count).filter_map(|item| item.recorded.as_ref().ok());
+                    recorded.for_each(|recorded| self.reach(queue, recorded));
                     *done += count;
                     // Nothing, unless one of them holds all.
                     parts.extend(Some(length - count).filter(|rest| *rest > 0));
@@ -280,6 +285,10 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
             checked => checked?,
         }
         let holds = effect.policy.holds();
+        match self.check_horizon(connection, recorded) {
+            Err(error) if error.kind() == ErrorKind::Invalid => return dead(holds, error),
+            checked => checked?,
+        }
         if holds == Holds::Key && known.waited_for.contains(&key_of(recorded)) {
             return Ok(Step::Hold(HeldState::Waiting, holds, None));
         }

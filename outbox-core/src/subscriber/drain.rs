@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Subscriber;
 use super::batch::Progress;
-use super::worker::Worker;
 use crate::broker::memory::MemoryBroker;
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +42,7 @@ impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
         let worker = self.worker();
         let mut count = 0;
         let in_context = |e: Error| e.context(format!("subscriber {}", self.name));
-        for queue in self.queue_list() {
+        for (number, queue) in (0..).zip(self.queue_list()) {
             let consumer = self.broker.open(&queue);
             loop {
                 let deliveries = consumer.take(usize::from(self.batch));
@@ -51,10 +50,10 @@ impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
                 count += deliveries.len();
                 let mut pending = VecDeque::from(deliveries);
                 let shutdown = CancellationToken::new();
-                let mut progress = worker.apply(&mut pending, &shutdown).map_err(in_context)?;
+                let mut progress = worker.apply(number, &mut pending, &shutdown).map_err(in_context)?;
                 worker.serve_held(WHENEVER, &shutdown).map_err(in_context)?;
                 if progress == Progress::Halted {
-                    progress = worker.apply(&mut pending, &shutdown).map_err(in_context)?;
+                    progress = worker.apply(number, &mut pending, &shutdown).map_err(in_context)?;
                 }
                 if progress != Progress::Done {
                     break;
@@ -65,11 +64,6 @@ impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
         worker.serve_held(WHENEVER, &CancellationToken::new()).map_err(in_context)?;
         let newly_held: Vec<_> = self.held()?.into_iter().filter(|row| !held_before.contains(row)).collect();
         if newly_held.is_empty() { Ok(count) } else { Err(self.set_aside_error(&newly_held)) }
-    }
-
-    fn worker(&self) -> Worker<C> {
-        let effects = self.effects();
-        Worker::new(self.name.clone(), self.pool.clone(), effects, self.retries.clone(), self.stats.clone())
     }
 
     fn held(&self) -> Result<Vec<HeldRow>> {

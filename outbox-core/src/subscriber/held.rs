@@ -37,6 +37,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
     pub(super) fn serve_held(&self, within: Duration, shutdown: &CancellationToken) -> Result<()> {
         let mut connection = self.pool.get()?;
         self.set_paused(connection.is_consumer_paused(&self.name)?);
+        self.save_reached(&mut connection)?;
         if self.is_sweep_due() {
             for id in connection.freed_held(&self.name)? {
                 connection.free_held(&self.name, &id)?;
@@ -107,6 +108,9 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
         if !connection.record_applied(&self.name, recorded.message.id())? {
             self.stats.count_duplicate();
             return Ok(());
+        }
+        if state == HeldState::Replay {
+            self.check_horizon(connection, &recorded).map_err(|e| of_message(e, &recorded))?;
         }
         let attempts = u32::try_from(held.attempts).unwrap_or_default();
         if attempts > 0 {

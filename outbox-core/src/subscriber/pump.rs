@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Progress;
+use super::upkeep;
 use super::worker::Worker;
 use crate::broker::{Broker, Consumer, Delivery, Queue};
 use crate::connection::OutboxConnection;
@@ -19,8 +20,10 @@ use crate::retry::Waits;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A transaction that takes longer makes the next batch smaller; one that takes much less, larger.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
+/// What a queue's deliveries in memory may take, as far as their sizes can be told beforehand.
+const PREFETCH_BYTES: usize = 64 * 1024 * 1024;
 
-/// One task per queue and one for what is held, until shutdown or until one of them cannot start.
+/// One task per queue, one for what is held and one that prunes, until shutdown or until one of them cannot start.
 pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     worker: Arc<Worker<C>>,
     broker: B,
@@ -29,12 +32,17 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let mut tasks = JoinSet::new();
-    for queue in queues {
+    for (number, queue) in (0..).zip(queues.clone()) {
         let (worker, broker, shutdown) = (Arc::clone(&worker), broker.clone(), shutdown.clone());
-        tasks.spawn(async move { consume(&worker, &broker, &queue, batch, &shutdown).await });
+        tasks.spawn(async move { consume(&worker, &broker, (number, &queue), batch, &shutdown).await });
     }
-    let serving = shutdown.clone();
-    tasks.spawn(async move { serve(&worker, &serving).await });
+    let (serving, stop) = (Arc::clone(&worker), shutdown.clone());
+    tasks.spawn(async move { serve(&serving, &stop).await });
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        upkeep::run(&worker, &broker, &queues, &stop).await;
+        Ok(())
+    });
     while let Some(ended) = tasks.join_next().await {
         let result = ended.unwrap_or_else(|e| {
             Err(Error::with_source(ErrorKind::Application, "a subscriber's task ended", e))
@@ -52,16 +60,18 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
 async fn consume<B: Broker, C: OutboxConnection + R2D2Connection>(
     worker: &Arc<Worker<C>>,
     broker: &B,
-    queue: &Queue,
+    (number, queue): (u16, &Queue),
     batch: usize,
     shutdown: &CancellationToken,
 ) -> Result<()> {
     let mut waits = worker.retries.policy.waits();
     let mut started = false;
+    let mut prefetch = Prefetch::new(queue.prefetch);
     loop {
+        let fitting = Queue { prefetch: prefetch.count, ..queue.clone() };
         let connected = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            connected = broker.consumer(queue) => connected,
+            connected = broker.consumer(&fitting) => connected,
         };
         let trouble = match connected {
             // Refused at the first try, it is the set-up that is wrong; later it is an outage like others.
@@ -73,8 +83,9 @@ async fn consume<B: Broker, C: OutboxConnection + R2D2Connection>(
                     started = true;
                 }
                 waits.reset();
-                match pump(worker, consumer, batch, shutdown).await {
-                    Ok(()) => return Ok(()),
+                match pump(worker, consumer, number, batch, &mut prefetch, shutdown).await {
+                    Ok(Ended::Shutdown) => return Ok(()),
+                    Ok(Ended::Refit) => continue,
                     Err(error) => error,
                 }
             }
@@ -162,29 +173,71 @@ async fn sleep_until_due<C: OutboxConnection + R2D2Connection>(
     }
 }
 
-/// Applies and acknowledges batch after batch; `Ok` at shutdown, `Err` when the broker is at fault.
+/// Why a consumer is given back.
+enum Ended {
+    Shutdown,
+    /// Its messages are of another size than its prefetch was made for.
+    Refit,
+}
+
+/// How many deliveries may wait in memory, by the size of those that came.
+struct Prefetch {
+    count: u16,
+    max: u16,
+    /// Of the last deliveries, in bytes.
+    average: usize,
+}
+
+impl Prefetch {
+    fn new(max: u16) -> Self {
+        Self { count: max, max, average: 0 }
+    }
+
+    /// Whether deliveries of these bytes want another count, which it then has.
+    fn is_refitted(&mut self, bytes: usize, deliveries: usize) -> bool {
+        let now = bytes / deliveries.max(1);
+        self.average = if self.average == 0 { now } else { (3 * self.average + now) / 4 };
+        let fit = PREFETCH_BYTES / self.average.max(1);
+        let fit = u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, self.max);
+        // Not for a little: the messages in flight are delivered again.
+        let is_far = fit < self.count / 2 || fit / 2 >= self.count;
+        if is_far {
+            self.count = fit;
+        }
+        is_far
+    }
+}
+
+/// Applies and acknowledges batch after batch; `Err` when the broker is at fault.
 async fn pump<K: Consumer, C: OutboxConnection + R2D2Connection>(
     worker: &Arc<Worker<C>>,
     mut consumer: K,
+    queue: u16,
     batch: usize,
+    prefetch: &mut Prefetch,
     shutdown: &CancellationToken,
-) -> Result<()> {
+) -> Result<Ended> {
     let mut size = batch;
     loop {
         if !resumed(worker, shutdown).await {
-            return Ok(());
+            return Ok(Ended::Shutdown);
         }
         let deliveries = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(Ended::Shutdown),
             deliveries = consumer.next(size) => deliveries?,
         };
         let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { continue };
         let (count, started) = (deliveries.len(), Instant::now());
-        if !apply_all(worker, deliveries.into(), shutdown).await {
-            return Ok(());
+        let bytes = deliveries.iter().map(|delivery| delivery.frame.size()).sum();
+        if !apply_all(worker, queue, deliveries.into(), shutdown).await {
+            return Ok(Ended::Shutdown);
         }
         size = next_size(size, count, started.elapsed(), batch);
         consumer.ack_through(last).await?;
+        if prefetch.is_refitted(bytes, count) {
+            tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for messages of this size");
+            return Ok(Ended::Refit);
+        }
     }
 }
 
@@ -217,6 +270,7 @@ async fn resumed<C: OutboxConnection + R2D2Connection>(
 /// False at shutdown.
 async fn apply_all<C: OutboxConnection + R2D2Connection>(
     worker: &Arc<Worker<C>>,
+    queue: u16,
     mut pending: VecDeque<Delivery>,
     shutdown: &CancellationToken,
 ) -> bool {
@@ -224,7 +278,7 @@ async fn apply_all<C: OutboxConnection + R2D2Connection>(
     loop {
         let (applying, stop) = (Arc::clone(worker), shutdown.clone());
         let applied = on_blocking_thread(move || {
-            let result = applying.apply(&mut pending, &stop);
+            let result = applying.apply(queue, &mut pending, &stop);
             Ok((pending, result))
         })
         .await;
@@ -259,7 +313,7 @@ async fn apply_all<C: OutboxConnection + R2D2Connection>(
     }
 }
 
-async fn on_blocking_thread<T: Send + 'static>(
+pub(super) async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)
@@ -278,6 +332,20 @@ async fn wait(waits: &mut Waits, shutdown: &CancellationToken) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_messages_get_a_smaller_prefetch_and_small_ones_the_whole() {
+        const MIB: usize = 1024 * 1024;
+        let mut prefetch = Prefetch::new(100);
+        assert!(!prefetch.is_refitted(100 * 1000, 100));
+        assert!(!prefetch.is_refitted(MIB, 10), "a little larger");
+        let count = (0..20).filter(|_| prefetch.is_refitted(160 * MIB, 10)).count();
+        assert!((1..=4).contains(&count), "{count}");
+        assert!((4..=8).contains(&prefetch.count), "{}", prefetch.count);
+        let count = (0..60).filter(|_| prefetch.is_refitted(1000, 1)).count();
+        assert!((1..=6).contains(&count), "{count}");
+        assert!(prefetch.count > 50, "{}", prefetch.count);
+    }
 
     #[test]
     fn batches_shrink_when_they_take_long_and_grow_when_they_are_full_and_quick() {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 use tokio::sync::Notify;
 
@@ -17,7 +18,7 @@ use super::stats::SubscriberStats;
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::{Failure, HeldMessage, HeldState, Holds, text};
-use crate::message::{Frame, Recorded};
+use crate::message::{Frame, Recorded, Version};
 use crate::retry::RetryPolicy;
 use crate::trace;
 use crate::transaction::OutboxTx;
@@ -51,7 +52,10 @@ pub(super) struct Worker<C: R2D2Connection + 'static> {
     pub(super) pool: Pool<ConnectionManager<C>>,
     pub(super) effects: Effects<C>,
     pub(super) retries: Retries,
+    pub(super) retention: Duration,
     pub(super) stats: SubscriberStats,
+    /// The newest applied message of each queue and source, if it is not noted yet.
+    reached: Mutex<HashMap<(u16, String), (Version, DateTime<Utc>)>>,
     /// The source that each copy was found to follow.
     sources: Mutex<HashMap<&'static str, String>>,
     /// Whether an operator has paused it, as of the last look.
@@ -79,6 +83,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
         pool: Pool<ConnectionManager<C>>,
         effects: Effects<C>,
         retries: Retries,
+        retention: Duration,
         stats: SubscriberStats,
     ) -> Self {
         Self {
@@ -86,7 +91,9 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
             pool,
             effects,
             retries,
+            retention,
             stats,
+            reached: Mutex::default(),
             sources: Mutex::default(),
             paused: AtomicBool::new(false),
             sweep: AtomicBool::new(true),
@@ -137,6 +144,28 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
             *next = None;
         }
         wait
+    }
+
+    /// A message was applied.
+    pub(super) fn reach(&self, queue: u16, recorded: &Recorded) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = reached
+            .entry((queue, recorded.source.clone()))
+            .or_insert((recorded.version, recorded.recorded_at));
+        if newest.0 < recorded.version {
+            *newest = (recorded.version, recorded.recorded_at);
+        }
+    }
+
+    /// Notes how far the queues have come.
+    pub(super) fn save_reached(&self, connection: &mut C) -> Result<()> {
+        let reached = std::mem::take(&mut *self.reached.lock().unwrap_or_else(PoisonError::into_inner));
+        for ((queue, source), (version, recorded_at)) in reached {
+            // Queues are fewer than buckets.
+            let (queue, at) = (queue as i16, recorded_at.timestamp_micros());
+            connection.save_progress(&self.name, &source, queue, version, at)?;
+        }
+        Ok(())
     }
 
     /// Whether to look for messages that wait for nothing. That reads all that wait: not more often than it can

@@ -12,7 +12,15 @@ mod database;
 #[path = "stage.rs"]
 mod stage;
 
+#[path = "economy.rs"]
+mod economy;
+#[path = "memories.rs"]
+mod memories;
+#[path = "poison.rs"]
+mod poison;
 #[path = "policies.rs"]
 mod policies;
+#[path = "storms.rs"]
+mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;

@@ -69,6 +69,10 @@ pub(crate) fn ask(connection: &mut Connection, state: &str, of: &str) -> usize {
         .unwrap()
 }
 
+pub(crate) async fn publish(broker: &MemoryBroker, frames: &[Frame]) {
+    broker.publisher().await.unwrap().publish(frames).await.unwrap();
+}
+
 /// A subscriber that waits for nothing long.
 pub(crate) fn subscriber(
     broker: &MemoryBroker,
@@ -106,7 +110,7 @@ impl Running {
         frames: &[Frame],
     ) -> Self {
         subscriber.declare().await.unwrap();
-        broker.publisher().await.unwrap().publish(frames).await.unwrap();
+        publish(&broker, frames).await;
         let (shutdown, stats) = (CancellationToken::new(), subscriber.stats());
         let task = tokio::spawn(subscriber.run(shutdown.clone()));
         let connection = connect(&database);
@@ -128,7 +132,7 @@ impl Running {
     }
 
     pub(crate) async fn publish(&self, frames: &[Frame]) {
-        self.broker.publisher().await.unwrap().publish(frames).await.unwrap();
+        publish(&self.broker, frames).await;
     }
 
     pub(crate) async fn feed(&self, frames: &[Frame]) {

@@ -1,0 +1,147 @@
+//! How fresh what a subscriber keeps is, for the service's own code.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
+
+use super::pump::on_blocking_thread;
+use crate::connection::OutboxConnection;
+use crate::error::Result;
+use crate::message::{MessageId, Version};
+use crate::retry::RetryPolicy;
+
+/// Tells how far a subscriber has come, from the tables of its database: for any process of the service, also
+/// one that runs no subscriber.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use diesel::r2d2::{ConnectionManager, Pool};
+/// # use outbox_core::{Freshness, MessageId, Seen};
+/// # async fn example(
+/// #     pool: Pool<ConnectionManager<diesel::SqliteConnection>>, id: MessageId,
+/// # ) -> outbox_core::Result<()> {
+/// let freshness = Freshness::new("order", pool);
+/// // `id` came with the answer of the service that wrote: read one's own writes.
+/// if freshness.wait_for(id, Duration::from_secs(2)).await? != Seen::Applied {
+///     // Say that it takes a little longer.
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Freshness<C: R2D2Connection + 'static> {
+    consumer: String,
+    pool: Pool<ConnectionManager<C>>,
+}
+
+// Not derived: `C` itself is never cloned.
+impl<C: R2D2Connection + 'static> Clone for Freshness<C> {
+    fn clone(&self) -> Self {
+        Self { consumer: self.consumer.clone(), pool: self.pool.clone() }
+    }
+}
+
+impl<C: R2D2Connection + 'static> fmt::Debug for Freshness<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Freshness").field("consumer", &self.consumer).finish_non_exhaustive()
+    }
+}
+
+/// What a consumer has done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Seen {
+    /// Its effect is there.
+    Applied,
+    /// It stands in `inbox_held`: it failed, or an earlier one of its key did.
+    Held,
+    /// It has not come yet.
+    NotYet,
+}
+
+/// The newest message that was applied of one source in one queue; up to about a second old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reached {
+    /// The outbox that it came from.
+    pub source: String,
+    /// The number in the name of its queue.
+    pub queue: u16,
+    /// Its version; the id is the outbox row's.
+    pub version: Version,
+    /// When it was recorded, by the clock of the source's database.
+    pub recorded_at: DateTime<Utc>,
+    /// When this was noted, by the clock of the consumer's.
+    pub applied_at: DateTime<Utc>,
+    /// How long ago it was recorded. Where messages come all the time, that is how much behind the consumer is;
+    /// without new messages it only grows.
+    pub age: Duration,
+}
+
+impl<C: OutboxConnection + R2D2Connection> Freshness<C> {
+    /// Of the subscriber with this name, in its database.
+    pub fn new(consumer: impl Into<String>, pool: Pool<ConnectionManager<C>>) -> Self {
+        Self { consumer: consumer.into(), pool }
+    }
+
+    /// How far the subscriber has come, by source and queue; empty before its first message. Blocking.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn reached(&self) -> Result<Vec<Reached>> {
+        let rows = self.pool.get()?.progress(&self.consumer)?;
+        let time = |us| DateTime::from_timestamp_micros(us).unwrap_or_default();
+        Ok(rows
+            .into_iter()
+            .map(|row| Reached {
+                source: row.source,
+                queue: row.queue.unsigned_abs(),
+                version: Version { generation: row.generation, id: row.id },
+                recorded_at: time(row.recorded_us),
+                applied_at: time(row.applied_us),
+                age: Duration::from_micros(u64::try_from(row.age_us).unwrap_or(0)),
+            })
+            .collect())
+    }
+
+    /// What the subscriber has done with this message. Blocking.
+    ///
+    /// After the [retention](crate::Subscriber::retention) an applied message counts as not come.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn seen(&self, id: MessageId) -> Result<Seen> {
+        let mut connection = self.pool.get()?;
+        if !connection.applied_among(&self.consumer, &[id])?.is_empty() {
+            return Ok(Seen::Applied);
+        }
+        let is_held = !connection.held_among(&self.consumer, &[&id.to_string()])?.is_empty();
+        Ok(if is_held { Seen::Held } else { Seen::NotYet })
+    }
+
+    /// Waits until the subscriber has applied this message, at most so long; returns how it stands then.
+    ///
+    /// Asks the database every 5 ms at first, every 100 ms later.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn wait_for(&self, id: MessageId, timeout: Duration) -> Result<Seen> {
+        let end = Instant::now() + timeout;
+        let policy = RetryPolicy {
+            initial: Duration::from_millis(5),
+            max: Duration::from_millis(100),
+            ..RetryPolicy::default()
+        };
+        let mut waits = policy.waits();
+        loop {
+            let asking = self.clone();
+            let seen = on_blocking_thread(move || asking.seen(id)).await?;
+            let rest = end.saturating_duration_since(Instant::now());
+            if seen == Seen::Applied || rest.is_zero() {
+                return Ok(seen);
+            }
+            tokio::time::sleep(waits.next_wait().min(rest)).await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Forgets what was applied long ago: old rows of the inbox and old marks of deleted keys.
+//!
+//! Once they are gone, a message that was applied could be taken for new. So the horizon is raised first: a
+//! message recorded before it, which the inbox does not know, is set aside instead of applied. So that nothing new
+//! is ever behind the horizon, it is raised only while the queues are empty.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use diesel::r2d2::R2D2Connection;
+use tokio_util::sync::CancellationToken;
+
+use super::pump::on_blocking_thread;
+use super::worker::{Worker, millis};
+use crate::broker::{Broker, Queue};
+use crate::connection::OutboxConnection;
+use crate::error::{Error, Result};
+use crate::message::Recorded;
+
+/// What is younger is never forgotten: with it, the horizon is always further away than [`MARGIN`].
+pub(super) const RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
+/// The horizon lies so much later than what is forgotten: the clocks of source and consumer may differ by this.
+const MARGIN: Duration = Duration::from_secs(3600);
+/// Rows of one DELETE, and the pause behind it in which others have the table.
+const CHUNK: i64 = 1000;
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long one process may prune at a time. Less than the margin.
+const TURN: Duration = Duration::from_secs(300);
+/// How often it is looked whether there is something to forget.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// What [`Subscriber::prune`](crate::Subscriber::prune) has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// False when nothing could be forgotten now: messages wait in the queues, or another process prunes.
+    pub ran: bool,
+    /// Rows deleted from `inbox`.
+    pub applied: u64,
+    /// Rows deleted from `copy_deleted`.
+    pub deleted: u64,
+}
+
+/// Prunes now and then until shutdown.
+pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
+    worker: &Arc<Worker<C>>,
+    broker: &B,
+    queues: &[Queue],
+    shutdown: &CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        match prune(worker, broker, queues, shutdown).await {
+            Ok(Pruned { ran: true, applied, deleted }) if applied + deleted > 0 => {
+                tracing::info!(subscriber = worker.name, applied, deleted, "old inbox rows are forgotten");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(subscriber = worker.name, %error, "the inbox is not pruned now"),
+        }
+    }
+}
+
+pub(super) async fn prune<B: Broker, C: OutboxConnection + R2D2Connection>(
+    worker: &Arc<Worker<C>>,
+    broker: &B,
+    queues: &[Queue],
+    shutdown: &CancellationToken,
+) -> Result<Pruned> {
+    for queue in queues {
+        // A broker that cannot tell is taken for busy.
+        if broker.depth(queue).await?.is_none_or(|depth| depth > 0) {
+            return Ok(Pruned::default());
+        }
+    }
+    let (worker, shutdown) = (Arc::clone(worker), shutdown.clone());
+    on_blocking_thread(move || worker.prune(&shutdown)).await
+}
+
+impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+    fn prune(&self, shutdown: &CancellationToken) -> Result<Pruned> {
+        let mut connection = self.pool.get()?;
+        if !connection.claim_upkeep(&self.name, millis(TURN))? {
+            return Ok(Pruned::default());
+        }
+        connection.raise_horizon(&self.name, millis(self.retention.saturating_sub(MARGIN)))?;
+        let mut pruned = Pruned { ran: true, ..Pruned::default() };
+        let end = Instant::now() + TURN;
+        let goes_on = || {
+            std::thread::sleep(PAUSE);
+            Instant::now() < end && !shutdown.is_cancelled()
+        };
+        let ago = millis(self.retention);
+        // The ids begin with the time at which they were made, which is before they were applied: all that is old
+        // stands at the beginning of the primary key.
+        let before = first_id_of(chrono::Utc::now() - chrono::TimeDelta::milliseconds(ago));
+        let mut after = vec![0; 16];
+        loop {
+            let (last, count) = connection.prune_inbox(&self.name, [&after, &before], ago, CHUNK)?;
+            pruned.applied += count as u64;
+            match last {
+                Some(last) if goes_on() => after = last,
+                _ => break,
+            }
+        }
+        for copy in self.effects.copies() {
+            loop {
+                let count = in_peace(|| connection.prune_deleted(copy, ago, CHUNK))? as u64;
+                pruned.deleted += count;
+                if count < CHUNK.unsigned_abs() || !goes_on() {
+                    break;
+                }
+            }
+        }
+        connection.release_upkeep(&self.name)?;
+        Ok(pruned)
+    }
+
+    /// Refuses a message, unknown to the inbox, that may have been applied before the inbox forgot.
+    pub(super) fn check_horizon(&self, connection: &mut C, recorded: &Recorded) -> Result<()> {
+        // No horizon is that near.
+        if chrono::Utc::now() - recorded.recorded_at < chrono::TimeDelta::hours(1) {
+            return Ok(());
+        }
+        match connection.horizon_us(&self.name)? {
+            Some(horizon) if recorded.recorded_at.timestamp_micros() < horizon => {
+                Err(Error::invalid(format!(
+                    "behind-horizon: recorded at {}, before what the inbox remembers: it may have been applied \
+                 before; force it, or discard it",
+                    recorded.recorded_at
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Again where another transaction was preferred.
+fn in_peace<T>(mut work: impl FnMut() -> diesel::QueryResult<T>) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match work().map_err(Error::from) {
+            Err(error) if error.is_contention() && tries < 10 => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+}
+
+/// The lowest UUIDv7 of a time.
+fn first_id_of(time: chrono::DateTime<chrono::Utc>) -> Vec<u8> {
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0).to_be_bytes();
+    let mut id = vec![0; 16];
+    id[..6].copy_from_slice(&millis[2..]);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::MessageId;
+
+    #[test]
+    fn ids_of_later_are_greater() {
+        let id = MessageId::now();
+        let made = id.made_at().unwrap();
+        assert!(first_id_of(made).as_slice() <= id.as_bytes().as_slice());
+        assert!(first_id_of(made + chrono::TimeDelta::milliseconds(1)).as_slice() > id.as_bytes().as_slice());
+    }
+}

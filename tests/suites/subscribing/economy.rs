@@ -1,0 +1,73 @@
+//! How many statements a batch takes, whatever it holds.
+
+use std::sync::{Arc, Mutex};
+
+use diesel::Connection as _;
+use diesel::connection::InstrumentationEvent;
+use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use outbox_core::Subscriber;
+use outbox_core::broker::memory::MemoryBroker;
+
+use super::Connection;
+use super::SERVER;
+use super::database::{copies, fresh};
+use super::stage::{Running, change, copy};
+use crate::harness::{Server, until};
+use crate::items::ItemCopy;
+
+/// Notes what is written.
+#[derive(Debug, Clone, Default)]
+struct Written(Arc<Mutex<Vec<String>>>);
+
+impl CustomizeConnection<Connection, diesel::r2d2::Error> for Written {
+    fn on_acquire(&self, connection: &mut Connection) -> Result<(), diesel::r2d2::Error> {
+        let seen = Arc::clone(&self.0);
+        connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::StartQuery { query, .. } = event {
+                let text = query.to_string().to_lowercase().replace(['`', '"'], "");
+                seen.lock().unwrap().push(text.chars().take(60).collect());
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A hundred changes of a hundred keys, updates of a tenth of them, deletes of another tenth: as many statements
+/// as for one of each.
+#[tokio::test]
+async fn a_batch_of_changes_takes_one_statement_for_each_table() {
+    let (database, broker, written) = (fresh(), MemoryBroker::new(), Written::default());
+    let pool = Pool::builder()
+        .max_size(2)
+        .connection_customizer(Box::new(written.clone()))
+        .build(ConnectionManager::<Connection>::new(&database.url))
+        .unwrap();
+    let subscriber = Subscriber::new("test", broker.clone(), pool).batch(200).copy::<ItemCopy>();
+    let mut frames: Vec<_> = (1..=100).map(|id| change(id, "created", "a", id)).collect();
+    frames.extend((1..=10).map(|id| change(id, "updated", "b", 100 + id)));
+    frames.extend((11..=20).map(|id| change(id, "deleted", "a", 100 + id)));
+    let mut running = Running::over(broker, database, subscriber, &frames).await;
+    until("all is consumed", || async { running.broker.is_idle() }).await;
+    let expected: Vec<_> =
+        (1..=10).map(|id| copy(id, "b", 100 + id)).chain((21..=100).map(|id| copy(id, "a", id))).collect();
+    assert_eq!(copies(&mut running.connection), expected);
+    assert!(running.rows().is_empty());
+
+    let seen = written.0.lock().unwrap().clone();
+    let count = |beginning: &str| seen.iter().filter(|text| text.starts_with(beginning)).count();
+    assert_eq!(count("insert into item_copy"), 1, "{seen:#?}");
+    assert_eq!(count("delete from item_copy"), 1, "{seen:#?}");
+    assert_eq!(count("insert into copy_deleted"), 1, "{seen:#?}");
+    let inbox = if matches!(SERVER, Server::Mariadb | Server::Mysql) {
+        "insert ignore into inbox "
+    } else {
+        "insert or ignore into inbox "
+    };
+    let inbox = if SERVER == Server::Postgres { "insert into inbox " } else { inbox };
+    assert_eq!(count(inbox), 1, "{seen:#?}");
+    // MySQL and MariaDB do not tell by a count of rows which of them were newer.
+    let of_copy = seen.iter().filter(|text| text.contains("from item_copy") && text.starts_with("select"));
+    let looks = if matches!(SERVER, Server::Mariadb | Server::Mysql) { 2 } else { 1 };
+    assert_eq!(of_copy.count(), looks, "{seen:#?}");
+    running.stop().await;
+}
