@@ -269,9 +269,9 @@ where
     if C::Backend::HAS_RETURNING {
         return first(connection.load_all(returning::<E, _>(update))?);
     }
-    connection.execute_returning_count(&update)?;
+    let updated = connection.execute_returning_count(&update)?;
     // Locks, to see the row that the update saw and not an older one of the transaction's snapshot.
-    first(connection.load_all(select_locked::<E, _>(entity.is_self()))?)
+    rows::of_updated(updated, connection.load_all(select_locked::<E, _>(entity.is_self()))?)
 }
 
 fn delete_one<'e, E, C>(row: impl Fn() -> Sql<'e, C>, connection: &mut C) -> QueryResult<E>

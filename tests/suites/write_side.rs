@@ -5,6 +5,7 @@ use outbox_core::{Error, ErrorKind, Message, OutboxConnection as _};
 use serde_json::json;
 
 use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
+use crate::harness::Server;
 use crate::items::{Item, NewItem, Stepped, item};
 
 fn new(name: &str) -> NewItem<'_> {
@@ -280,4 +281,33 @@ fn concurrent_writers_of_one_key_get_ids_in_commit_order() {
         .map(|row| row.payload["after"]["amount"].as_i64().unwrap())
         .collect();
     assert_eq!(amounts, (5..=105).collect::<Vec<_>>());
+}
+
+/// Where the server returns the row, it is recorded under both keys; elsewhere it cannot be found again.
+#[test]
+fn a_changeset_that_changes_the_primary_key_is_recorded_or_cannot_be_committed() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let written = connection.outbox_transaction(|tx| tx.insert(&new("a"))).unwrap();
+    let outcome = connection.outbox_transaction(|tx| {
+        let moved = tx.update_with(&written, item::id.eq(written.id + 100));
+        // An error that is swallowed.
+        Ok(moved.map_err(|error| error.to_string()))
+    });
+    let kinds: Vec<_> = outbox(&mut connection).into_iter().map(|row| row.kind).collect();
+    match super::SERVER {
+        Server::Mysql | Server::Mariadb => {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
+            assert_eq!(items(&mut connection), [written.clone()]);
+            assert_eq!(kinds, ["item.created"]);
+            let told =
+                connection.outbox_transaction(|tx| tx.update_with(&written, item::id.eq(written.id + 100)));
+            let told = told.unwrap_err().to_string();
+            assert!(told.contains("must not change the primary key"), "{told}");
+        }
+        Server::Postgres | Server::Sqlite => {
+            assert_eq!(outcome.unwrap().unwrap().id, written.id + 100);
+            assert_eq!(kinds, ["item.created", "item.deleted", "item.created"]);
+        }
+    }
 }

@@ -295,8 +295,8 @@ where
     }
     // A row that did not change counts as none here: the read tells whether there is one. It locks, to see the
     // row that the update saw and not an older one of the transaction's snapshot.
-    connection.execute_returning_count(update).await?;
-    first(load(connection, select_locked::<E, _>(entity.is_self())).await?)
+    let updated = connection.execute_returning_count(update).await?;
+    rows::of_updated(updated, load(connection, select_locked::<E, _>(entity.is_self())).await?)
 }
 
 async fn delete_one<'e, E, C>(row: impl Fn() -> Sql<'e, C> + Send, connection: &mut C) -> QueryResult<E>
