@@ -295,12 +295,6 @@ macro_rules! append_methods {
             Ok(())
         }
     };
-    () => {
-        append_methods!(|connection, run| {
-            let rows: Vec<_> = run.iter().map(crate::schema::NewOutboxRow::of).collect();
-            diesel::insert_into(crate::schema::outbox::table).values(rows).execute(connection)
-        });
-    };
 }
 pub(crate) use append_methods;
 

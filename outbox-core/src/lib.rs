@@ -76,6 +76,7 @@ mod inbox;
 mod message;
 pub mod migrate;
 mod model;
+mod nested;
 mod resync;
 mod retry;
 mod rows;

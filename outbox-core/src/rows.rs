@@ -112,9 +112,7 @@ where
 }
 
 /// `(a OR b OR …)`; none is false.
-pub fn any_of<'a, DB: Backend + 'a>(
-    conditions: impl IntoIterator<Item = Fragment<'a, DB>>,
-) -> Fragment<'a, DB> {
+pub fn any_of<'a, DB: Server>(conditions: impl IntoIterator<Item = Fragment<'a, DB>>) -> Fragment<'a, DB> {
     let any = conditions.into_iter().fold(None, |any: Option<Statement<'a, DB>>, condition| {
         Some(any.map_or_else(|| Statement::new("("), |any| any.sql(" OR ")).fragment(condition))
     });
@@ -147,13 +145,24 @@ where
 {
     let places: HashMap<_, _> = after.iter().enumerate().map(|(place, row)| (row.id(), place)).collect();
     let order: Option<Vec<usize>> = before.iter().map(|row| places.get(&row.id()).copied()).collect();
-    let order = order.filter(|_| places.len() == before.len()).ok_or_else(|| {
-        Error::QueryBuilderError(
-            "an update must not change the primary key: delete the entity and insert the new one".into(),
-        )
-    })?;
+    let order = order.filter(|_| places.len() == before.len()).ok_or_else(key_changed)?;
     drop(places);
     let mut after: Vec<_> = after.into_iter().map(Some).collect();
     // Each place is taken once: keys are distinct.
     Ok(before.into_iter().zip(order).filter_map(|(row, place)| Some((row, after[place].take()?))).collect())
+}
+
+/// The one row that an UPDATE has written, as far as it was found again by its key.
+///
+/// # Errors
+/// `NotFound` when it wrote none, and `QueryBuilderError` when it changed the key.
+pub(crate) fn of_updated<E>(updated: usize, found: Vec<E>) -> QueryResult<E> {
+    let missing = if updated > 0 { key_changed() } else { Error::NotFound };
+    found.into_iter().next().ok_or(missing)
+}
+
+fn key_changed() -> Error {
+    Error::QueryBuilderError(
+        "an update must not change the primary key: delete the entity and insert the new one".into(),
+    )
 }

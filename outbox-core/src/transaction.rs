@@ -13,6 +13,7 @@ use crate::entity::{Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::Message;
+use crate::nested::HeldBack;
 use crate::rows::Condition;
 use crate::write::{EntityOn, InsertOn, UpsertOn};
 
@@ -25,6 +26,7 @@ use crate::write::{EntityOn, InsertOn, UpsertOn};
 pub struct OutboxTx<'c, C> {
     connection: &'c mut C,
     buffer: Buffer,
+    held_back: HeldBack,
 }
 
 impl<'c, C> fmt::Debug for OutboxTx<'c, C> {
@@ -35,10 +37,17 @@ impl<'c, C> fmt::Debug for OutboxTx<'c, C> {
 
 impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub(crate) fn new(connection: &'c mut C) -> Self {
-        Self { connection, buffer: Buffer::default() }
+        Self::with(connection, Buffer::default())
+    }
+
+    fn with(connection: &'c mut C, buffer: Buffer) -> Self {
+        Self { held_back: HeldBack::on(connection), connection, buffer }
     }
 
     /// The connection, for anything else in the same transaction. Writes through it are not recorded.
+    ///
+    /// An outbox transaction on it is refused at its end when it has recorded messages of a key of which this one
+    /// has too: it would write them first. Use [`savepoint`](Self::savepoint).
     ///
     /// ```standalone_crate
     /// # include!("doc_setup.rs");
@@ -48,6 +57,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Ok(()) }) }
     /// ```
     pub fn conn(&mut self) -> &mut C {
+        self.held_back.note(self.buffer.messages());
         self.connection
     }
 
@@ -389,8 +399,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     pub fn savepoint<T>(&mut self, body: impl FnOnce(&mut OutboxTx<'_, C>) -> Result<T>) -> Result<T> {
         let buffer = self.buffer.inner();
         let mut is_lost = false;
+        self.held_back.note(self.buffer.messages());
         let outcome = self.open()?.transaction(|connection| {
-            let mut tx = OutboxTx { connection, buffer };
+            let mut tx = OutboxTx::with(connection, buffer);
             let value = body(&mut tx);
             is_lost = tx.buffer.is_lost();
             Ok::<_, Error>((value?, tx.buffer))
@@ -424,8 +435,10 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         self.buffer.keep_strict(aggregate, key);
     }
 
-    /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
+    /// Writes what was recorded inside another transaction: one multi-row INSERT, or a few where it would grow
+    /// too large.
     pub(crate) fn flush(mut self) -> Result<()> {
+        self.held_back.check(self.buffer.messages())?;
         self.make_ready()?;
         let messages = self.buffer.messages();
         if messages.is_empty() {

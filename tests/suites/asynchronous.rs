@@ -279,3 +279,25 @@ async fn strict_keys_are_locked_before_the_messages_go_in() {
     tokio::join!(holder, waiter);
     assert_eq!(outbox(&mut connect(&database)).len(), 2);
 }
+
+#[tokio::test]
+async fn a_transaction_nested_through_the_connection_must_not_overtake_messages_of_its_key() {
+    fn step(account: &str, sequence: i64) -> Stepped {
+        Stepped { account: account.into(), sequence }
+    }
+    let database = fresh();
+    let mut connection = open(&database).await;
+    connection
+        .outbox_transaction(async |tx| {
+            tx.record(&step("a", 1))?;
+            tx.conn().outbox_transaction(async |tx| tx.record(&step("b", 1))).await?;
+            let nested = tx.conn().outbox_transaction(async |tx| tx.record(&step("a", 2))).await;
+            assert_eq!(nested.unwrap_err().kind(), ErrorKind::Invalid);
+            tx.record(&step("a", 3))
+        })
+        .await
+        .unwrap();
+    let pending = outbox(&mut connect(&database));
+    let written: Vec<_> = pending.iter().map(|row| (row.key.as_str(), &row.payload["sequence"])).collect();
+    assert_eq!(written, [("b", &json!(1)), ("a", &json!(1)), ("a", &json!(3))]);
+}

@@ -5,6 +5,7 @@ use outbox_core::{Error, ErrorKind, Message, OutboxConnection as _};
 use serde_json::json;
 
 use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
+use crate::harness::Server;
 use crate::items::{Item, NewItem, Stepped, item};
 
 fn new(name: &str) -> NewItem<'_> {
@@ -280,4 +281,81 @@ fn concurrent_writers_of_one_key_get_ids_in_commit_order() {
         .map(|row| row.payload["after"]["amount"].as_i64().unwrap())
         .collect();
     assert_eq!(amounts, (5..=105).collect::<Vec<_>>());
+}
+
+/// It writes its messages at its own end, before those that the outer one has recorded so far.
+#[test]
+fn a_transaction_nested_through_the_connection_must_not_overtake_messages_of_its_key() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    connection
+        .outbox_transaction(|tx| {
+            tx.record_message(message("k", "first"));
+            tx.conn().outbox_transaction(|tx| {
+                tx.record_message(message("other", "nested"));
+                Ok(())
+            })?;
+            let nested = tx.conn().outbox_transaction(|tx| {
+                tx.insert(&new("nested"))?;
+                tx.record_message(message("k", "second"));
+                Ok(())
+            });
+            let error = nested.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("thing.second of key k"), "{error}");
+            let deeper = tx.savepoint(|tx| {
+                tx.conn().transaction(|connection| {
+                    connection.record_in_open_transaction(|tx| {
+                        tx.record_message(message("k", "third"));
+                        Ok(())
+                    })
+                })
+            });
+            assert_eq!(deeper.unwrap_err().kind(), ErrorKind::Invalid);
+            tx.record_message(message("k", "last"));
+            Ok(())
+        })
+        .unwrap();
+    let written: Vec<_> = outbox(&mut connection).into_iter().map(|row| (row.key, row.kind)).collect();
+    let expected = [("other", "thing.nested"), ("k", "thing.first"), ("k", "thing.last")];
+    assert_eq!(written, expected.map(|(key, kind)| (key.to_owned(), kind.to_owned())));
+    assert!(items(&mut connection).is_empty(), "what was refused is rolled back");
+    // Nothing is held back any more.
+    connection
+        .transaction(|connection| {
+            connection.outbox_transaction(|tx| {
+                tx.record_message(message("k", "later"));
+                Ok(())
+            })
+        })
+        .unwrap();
+}
+
+/// Where the server returns the row, it is recorded under both keys; elsewhere it cannot be found again.
+#[test]
+fn a_changeset_that_changes_the_primary_key_is_recorded_or_cannot_be_committed() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let written = connection.outbox_transaction(|tx| tx.insert(&new("a"))).unwrap();
+    let outcome = connection.outbox_transaction(|tx| {
+        let moved = tx.update_with(&written, item::id.eq(written.id + 100));
+        // An error that is swallowed.
+        Ok(moved.map_err(|error| error.to_string()))
+    });
+    let kinds: Vec<_> = outbox(&mut connection).into_iter().map(|row| row.kind).collect();
+    match super::SERVER {
+        Server::Mysql | Server::Mariadb => {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
+            assert_eq!(items(&mut connection), [written.clone()]);
+            assert_eq!(kinds, ["item.created"]);
+            let told =
+                connection.outbox_transaction(|tx| tx.update_with(&written, item::id.eq(written.id + 100)));
+            let told = told.unwrap_err().to_string();
+            assert!(told.contains("must not change the primary key"), "{told}");
+        }
+        Server::Postgres | Server::Sqlite => {
+            assert_eq!(outcome.unwrap().unwrap().id, written.id + 100);
+            assert_eq!(kinds, ["item.created", "item.deleted", "item.created"]);
+        }
+    }
 }

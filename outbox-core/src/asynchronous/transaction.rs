@@ -12,6 +12,7 @@ use crate::entity::{Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::message::Message;
+use crate::nested::HeldBack;
 use crate::rows::Condition;
 use crate::transaction::{append_failed, in_context, lock_failed};
 
@@ -64,6 +65,7 @@ use crate::transaction::{append_failed, in_context, lock_failed};
 pub struct AsyncOutboxTx<'c, C> {
     connection: &'c mut C,
     buffer: Buffer,
+    held_back: HeldBack,
 }
 
 impl<'c, C> fmt::Debug for AsyncOutboxTx<'c, C> {
@@ -76,11 +78,17 @@ impl<'c, C> fmt::Debug for AsyncOutboxTx<'c, C> {
 
 impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     pub(crate) fn new(connection: &'c mut C) -> Self {
-        Self { connection, buffer: Buffer::default() }
+        Self::with(connection, Buffer::default())
     }
 
-    /// The connection, for anything else in the same transaction. Writes through it are not recorded.
+    fn with(connection: &'c mut C, buffer: Buffer) -> Self {
+        Self { held_back: HeldBack::on(connection), connection, buffer }
+    }
+
+    /// The connection, for anything else in the same transaction. Writes through it are not recorded, and an
+    /// outbox transaction on it must not record messages of a key of which this one has some.
     pub fn conn(&mut self) -> &mut C {
+        self.held_back.note(self.buffer.messages());
         self.connection
     }
 
@@ -305,8 +313,9 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             + 'a,
         T: Send + 'a,
     {
+        self.held_back.note(self.buffer.messages());
         C::TransactionManager::begin_transaction(self.open()?).await?;
-        let mut inner = AsyncOutboxTx { connection: &mut *self.connection, buffer: self.buffer.inner() };
+        let mut inner = AsyncOutboxTx::with(&mut *self.connection, self.buffer.inner());
         let outcome = body(&mut inner).await;
         let recorded = inner.buffer;
         let is_lost = recorded.is_lost();
@@ -335,6 +344,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) async fn flush(mut self) -> Result<()> {
+        self.held_back.check(self.buffer.messages())?;
         self.buffer.check()?;
         let count = self.buffer.messages().len();
         if count == 0 {
