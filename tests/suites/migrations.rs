@@ -20,6 +20,14 @@ type Backend = <super::Connection as diesel::Connection>::Backend;
 const OUTBOX_VERSIONS: [&str; 6] =
     ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004", "0000outbox0005", "0000outbox0006"];
 
+fn revert_all(connection: &mut Connection) {
+    for (role, versions) in [(&OUTBOX, OUTBOX_VERSIONS.len()), (&INBOX, INBOX.versions().len())] {
+        for _ in 0..versions {
+            connection.revert_last_migration(Backend::of(role)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn up_twice_down_and_up() {
     let database = SERVER.empty();
@@ -29,9 +37,7 @@ fn up_twice_down_and_up() {
     assert!(migrate::run(&mut connection, &OUTBOX).unwrap().is_empty());
 
     // Diesel reverts the newest version of the database, whoever made it.
-    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &INBOX, &INBOX, &INBOX] {
-        connection.revert_last_migration(Backend::of(migrations)).unwrap();
-    }
+    revert_all(&mut connection);
     assert!(connection.applied_migrations().unwrap().is_empty());
     assert_eq!(migrate::run(&mut connection, &OUTBOX).unwrap().len(), OUTBOX_VERSIONS.len());
 }
@@ -180,7 +186,5 @@ fn the_printed_sql_makes_the_same_tables_and_leaves_nothing_to_migrate() {
     }
     record_strictly(&mut connection).unwrap();
     assert_eq!(outbox(&mut connection).len(), 1);
-    for migrations in [&OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &OUTBOX, &INBOX, &INBOX, &INBOX] {
-        connection.revert_last_migration(Backend::of(migrations)).unwrap();
-    }
+    revert_all(&mut connection);
 }
