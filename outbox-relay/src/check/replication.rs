@@ -105,15 +105,15 @@ async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &m
             "set gtid_mode = ON and enforce_gtid_consistency = ON in my.cnf",
         );
     }
-    match value("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse::<u64>().ok()) {
-        Some(seconds @ 1..RETENTION_S) => about.warn(
+    let kept = value("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse::<u64>().ok());
+    if let Some(seconds @ 1..RETENTION_S) = kept {
+        about.warn(
             format!(
                 "the log is kept for {} h: a longer outage of the target needs all copies anew",
                 seconds / 3600
             ),
             format!("set global binlog_expire_logs_seconds = {};", 7 * 24 * 3600),
-        ),
-        _ => {}
+        );
     }
     if let (Some(own), Some(ours)) = (value("server_id"), config.server_id)
         && own == ours.to_string()
