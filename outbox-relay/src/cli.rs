@@ -327,7 +327,8 @@ async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::
 async fn relay(config: &Config, file: &Path, until_idle: bool) -> End {
     if config.outbox.is_empty() && config.replication.is_empty() {
         return End::Wrong(
-            "there is nothing to relay: the configuration has no section [[outbox]] or [[replication]]".into(),
+            "there is nothing to relay: the configuration has no section [[outbox]] or [[replication]]"
+                .into(),
         );
     }
     // Without an outbox there need not be a broker either.

@@ -176,7 +176,8 @@ mod tests {
         status.observe_latency(Duration::from_millis(4));
         let subscriber =
             SubscriberReport { subscriber: "order".into(), dead: 2, ..SubscriberReport::default() };
-        let shown = Shown { subscribers: Watched::of(vec![subscriber]), ..vec![status, Status::new("order")].into() };
+        let shown =
+            Shown { subscribers: Watched::of(vec![subscriber]), ..vec![status, Status::new("order")].into() };
         let text = text(&shown).unwrap();
         for line in [
             "# HELP outbox_relay_published Messages that the broker confirmed",

@@ -17,8 +17,14 @@ use crate::harness::{Server, TestDatabase, until};
 
 type Backend = <super::Connection as diesel::Connection>::Backend;
 
-const OUTBOX_VERSIONS: [&str; 6] =
-    ["0000outbox0001", "0000outbox0002", "0000outbox0003", "0000outbox0004", "0000outbox0005", "0000outbox0006"];
+const OUTBOX_VERSIONS: [&str; 6] = [
+    "0000outbox0001",
+    "0000outbox0002",
+    "0000outbox0003",
+    "0000outbox0004",
+    "0000outbox0005",
+    "0000outbox0006",
+];
 
 fn revert_all(connection: &mut Connection) {
     for (role, versions) in [(&OUTBOX, OUTBOX_VERSIONS.len()), (&INBOX, INBOX.versions().len())] {
