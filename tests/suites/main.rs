@@ -12,6 +12,7 @@ mod existing_transactions;
 #[cfg(feature = "servers")]
 mod harness;
 #[cfg(feature = "servers")]
+#[allow(dead_code, reason = "shared with other binaries")]
 mod items;
 #[cfg(feature = "servers")]
 mod mariadb;
