@@ -6,13 +6,11 @@ use std::marker::PhantomData;
 use diesel::backend::Backend;
 use diesel::connection::{Connection, DefaultLoadingMode, LoadConnection};
 use diesel::deserialize;
-use diesel::query_builder::{AstPass, Query, QueryBuilder as _, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{EmptyChangeset, Error, QueryResult, UnexpectedEndOfRow};
 use diesel::row::{Field, Row};
 
 use crate::model::{EntitySql, FromRow, UpsertKey};
-
-mod kept;
 
 /// Values, a condition, a selection, …: a piece of SQL with its binds.
 pub type Fragment<'a, DB> = Box<dyn QueryFragment<DB> + 'a>;
@@ -28,7 +26,7 @@ pub enum ServerKind {
 
 /// A backend that statements are written for.
 #[doc(hidden)]
-pub trait Server: Backend<QueryBuilder: Default> + Default + 'static {
+pub trait Server: Backend + Default + 'static {
     const KIND: ServerKind;
     /// MariaDB has RETURNING for INSERT and DELETE, but Diesel's MySQL connection cannot read it.
     const HAS_RETURNING: bool;
@@ -146,63 +144,46 @@ enum Part<'a, DB: Backend> {
     Fragment(Fragment<'a, DB>),
 }
 
-/// Whether a connection keeps a statement prepared.
-#[derive(Clone, Copy)]
-enum Keep {
-    /// Where Diesel would.
-    AsDiesel,
-    Never,
-    /// Where Diesel would, and where it is one of the first texts of this entity's statements.
-    FirstTexts(&'static str),
-}
-
 /// A statement, or a piece of one.
 pub struct Statement<'a, DB: Backend> {
-    parts: Parts<'a, DB>,
-    keep: Keep,
+    parts: Vec<Part<'a, DB>>,
+    is_kept: bool,
 }
 
 impl<'a, DB: Backend> Statement<'a, DB> {
     pub(crate) fn new(sql: &'static str) -> Self {
-        Self { parts: Parts(vec![Part::Sql(sql)]), keep: Keep::AsDiesel }
+        Self { parts: vec![Part::Sql(sql)], is_kept: true }
     }
 
     pub(crate) fn sql(mut self, sql: &'static str) -> Self {
-        self.parts.0.push(Part::Sql(sql));
+        self.parts.push(Part::Sql(sql));
         self
     }
 
     pub(crate) fn number(mut self, number: usize) -> Self {
-        self.parts.0.push(Part::Number(number));
+        self.parts.push(Part::Number(number));
         self
     }
 
     pub(crate) fn fragment(mut self, fragment: Fragment<'a, DB>) -> Self {
-        self.parts.0.push(Part::Fragment(fragment));
+        self.parts.push(Part::Fragment(fragment));
         self
     }
 
     /// Text that was put together.
     pub(crate) fn text(mut self, sql: String) -> Self {
-        self.parts.0.push(Part::Text(sql));
+        self.parts.push(Part::Text(sql));
         self
     }
 
     pub(crate) fn identifier(mut self, name: &'static str) -> Self {
-        self.parts.0.push(Part::Identifier(name));
+        self.parts.push(Part::Identifier(name));
         self
     }
 
     /// Not kept prepared: as Diesel does it with its own of the kind.
     pub(crate) fn not_kept(mut self) -> Self {
-        self.keep = Keep::Never;
-        self
-    }
-
-    /// Kept prepared while its entity has few texts. Diesel would not: which optional fields are given decides
-    /// what an INSERT and an UPDATE say, so that there may be as many texts as combinations of them.
-    pub(crate) fn few_texts<E: EntitySql<DB>>(mut self) -> Self {
-        self.keep = Keep::FirstTexts(E::AGGREGATE);
+        self.is_kept = false;
         self
     }
 
@@ -211,44 +192,19 @@ impl<'a, DB: Backend> Statement<'a, DB> {
     }
 }
 
-impl<DB: Server> QueryFragment<DB> for Statement<'_, DB> {
-    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
-        match self.keep {
-            Keep::Never => Ok(false),
-            Keep::AsDiesel => self.parts.is_safe_to_cache_prepared(backend),
-            Keep::FirstTexts(aggregate) => {
-                let mut text = DB::QueryBuilder::default();
-                self.to_sql(&mut text, backend)?;
-                Ok(kept::is_among_first(aggregate, &text.finish()))
-            }
-        }
-    }
-
+impl<DB: Backend> QueryFragment<DB> for Statement<'_, DB> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        // Of a piece of another statement, that one asks.
-        if matches!(self.keep, Keep::Never) {
+        if !self.is_kept {
             out.unsafe_to_cache_prepared();
         }
-        self.parts.walk_ast(out)
-    }
-}
-
-struct Parts<'a, DB: Backend>(Vec<Part<'a, DB>>);
-
-impl<DB: Backend> QueryFragment<DB> for Parts<'_, DB> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        self.0.iter().try_for_each(|part| part.walk_ast(out.reborrow()))
-    }
-}
-
-impl<DB: Backend> QueryFragment<DB> for Part<'_, DB> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        match self {
-            Self::Sql(sql) => out.push_sql(sql),
-            Self::Identifier(name) => out.push_identifier(name)?,
-            Self::Number(number) => out.push_sql(&number.to_string()),
-            Self::Text(text) => out.push_sql(text),
-            Self::Fragment(fragment) => fragment.walk_ast(out)?,
+        for part in &self.parts {
+            match part {
+                Part::Sql(sql) => out.push_sql(sql),
+                Part::Identifier(name) => out.push_identifier(name)?,
+                Part::Number(number) => out.push_sql(&number.to_string()),
+                Part::Text(text) => out.push_sql(text),
+                Part::Fragment(fragment) => fragment.walk_ast(out.reborrow())?,
+            }
         }
         Ok(())
     }
@@ -277,11 +233,7 @@ impl<R, DB: Backend> Query for Loading<'_, R, DB> {
     type SqlType = Columns<R>;
 }
 
-impl<R, DB: Server> QueryFragment<DB> for Loading<'_, R, DB> {
-    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
-        self.statement.is_safe_to_cache_prepared(backend)
-    }
-
+impl<R, DB: Backend> QueryFragment<DB> for Loading<'_, R, DB> {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         self.statement.walk_ast(out)
     }
@@ -374,7 +326,7 @@ pub(crate) fn upsert<'a, E: EntitySql<DB> + UpsertKey, DB: Server>(
     changes: Fragment<'a, DB>,
 ) -> QueryResult<Statement<'a, DB>> {
     let changes_nothing = changes.is_noop(&DB::default())?;
-    let mut upsert = insert::<E, DB>(values).few_texts::<E>();
+    let mut upsert = insert::<E, DB>(values).not_kept();
     let between = |place: usize| if place > 0 { ", " } else { "" };
     if DB::KIND == ServerKind::Mysql {
         upsert = upsert.sql(" ON DUPLICATE KEY UPDATE ");

@@ -156,7 +156,7 @@ where
     type Entity = <I as NewRow>::Entity;
 
     async fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
-        let insert = statement::insert::<I::Entity, _>(self.values()).few_texts::<I::Entity>();
+        let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
             return first(load(connection, returning::<I::Entity, _>(insert)).await?);
         }
@@ -218,8 +218,7 @@ where
     }
 
     async fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        let update = || Ok(statement::update::<E, _>(self.is_self(), self.changes())?.few_texts::<E>());
-        update_one(self, update, connection).await
+        update_one(self, || self.changes(), connection).await
     }
 
     async fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -227,8 +226,7 @@ where
         X: AsChangeset<Target = Self::Table> + Send,
         X::Changeset: QueryFragment<C::Backend> + Send,
     {
-        let update = || statement::update::<E, _>(self.is_self(), Box::new(changes.as_changeset()));
-        update_one(self, update, connection).await
+        update_one(self, || Box::new(changes.as_changeset()), connection).await
     }
 
     async fn update_where_on<P, X>(
@@ -282,14 +280,14 @@ where
 
 async fn update_one<'x, E, C>(
     entity: &'x E,
-    update: impl FnOnce() -> QueryResult<Statement<'x, C::Backend>> + Send,
+    changes: impl FnOnce() -> Sql<'x, C> + Send,
     connection: &mut C,
 ) -> QueryResult<E>
 where
     C: AsyncConnection<Backend: Server>,
     E: EntitySql<C::Backend> + Send + Sync,
 {
-    let update = update()?;
+    let update = statement::update::<E, _>(entity.is_self(), changes())?;
     if C::Backend::HAS_RETURNING {
         return first(load(connection, returning::<E, _>(update)).await?);
     }
