@@ -67,7 +67,7 @@ pub struct ReplicationTableConfig {
     pub filter: Option<String>,
     /// The columns of a unique key without NULL, by the source's names, for a table without a primary key.
     pub key: Vec<String>,
-    /// Whether `migrate` and `run` create the copy if it is missing. Default false.
+    /// Whether `run` creates the copy if it is missing. Default false.
     pub create: bool,
 }
 

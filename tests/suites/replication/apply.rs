@@ -513,6 +513,45 @@ async fn a_window_is_reconciled() {
     copies.drop().await;
 }
 
+/// A row that is read while transactions change it and back, or in columns that are not copied, is left to them: they
+/// have to write it, or nobody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_as_it_began_within_a_window_is_written() {
+    let table = "create table t (id int primary key, v varchar(10), own int)";
+    let mut copies = Copies::of(VARIABLE, &[table], &[], vec![columns("t", &["id", "v"])]).await;
+    copies.source.run(&["insert into t values (1, 'back', 0), (2, 'own', 0), (3, 'gone', 0)"]).await;
+    // As if the copy began here: the rows are in the source only.
+    let _begun = copies.read().await;
+    copies
+        .source
+        .run(&[
+            "update t set v = 'forth' where id = 1",
+            "update t set v = 'back' where id = 1",
+            "update t set own = 1 where id = 2",
+            "delete from t where id = 3",
+            "insert into t values (3, 'gone', 0)",
+        ])
+        .await;
+    let (mut group, mut touched) = (Group::new(&copies.plans, ROOMY), HashSet::new());
+    for txn in copies.read().await {
+        copies.checkpoint.position = txn.position.clone();
+        let mut touch = |_: &Arc<CopyPlan>, key: &Key| drop(touched.insert(key.clone()));
+        group.push(txn, Some(&mut touch)).unwrap();
+    }
+    let row = |id: i64, v: &str| Projected(vec![Value::Int(id), Value::Text(v.into())]);
+    group.add_window(ClosedWindow {
+        plan: Arc::clone(&copies.plans[0]),
+        after: None,
+        through: None,
+        rows: vec![row(1, "forth"), row(2, "own"), row(3, "gone")],
+        touched,
+        progress: Some(CopyProgress { after_key: None, rows: 3, is_last: true }),
+    });
+    copies.target.apply(group, &copies.checkpoint).await.unwrap();
+    assert_eq!(copies.ask("select group_concat(id, v order by id) from t").await, ["1back,2own,3gone"]);
+    copies.drop().await;
+}
+
 /// A lock that somebody holds here is waited for, however often the server gives up.
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_are_waited_for() {
