@@ -346,7 +346,7 @@ fn a_changeset_that_changes_the_primary_key_is_recorded_or_cannot_be_committed()
     match super::SERVER {
         Server::Mysql | Server::Mariadb => {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Invalid);
-            assert_eq!(items(&mut connection), [written.clone()]);
+            assert_eq!(items(&mut connection), std::slice::from_ref(&written));
             assert_eq!(kinds, ["item.created"]);
             let told =
                 connection.outbox_transaction(|tx| tx.update_with(&written, item::id.eq(written.id + 100)));

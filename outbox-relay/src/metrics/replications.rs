@@ -19,6 +19,8 @@ impl Replications {
 }
 
 type Read<F, T> = fn(&F) -> T;
+/// Name, help, unit, and how it is read.
+type Gauge = (&'static str, &'static str, Option<Unit>, Read<Snapshot, f64>);
 
 const COUNTERS: &[(&str, &str, Read<Snapshot, u64>)] = &[
     ("replication_transactions", "Source transactions taken in", |s| s.progress.transactions),
@@ -27,7 +29,7 @@ const COUNTERS: &[(&str, &str, Read<Snapshot, u64>)] = &[
     ("replication_deleted", "Rows deleted from copies", |s| s.progress.deleted),
 ];
 
-const GAUGES: &[(&str, &str, Option<Unit>, Read<Snapshot, f64>)] = &[
+const GAUGES: &[Gauge] = &[
     ("replication_up", "1 while the replication works as it should, a standby too", None, |s| {
         f64::from(u8::from(s.state.is_ready()))
     }),

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::ErrorKind;
 use outbox_relay::change::{Change, Image, Row, Txn, Value};
 use outbox_relay::replication::{
-    ClosedWindow, CopyProgress, CopySpec, Fenced, Group, Key, Projected, State, Target,
+    ClosedWindow, CopyPlan, CopyProgress, CopySpec, Fenced, Group, Key, Projected, State, Target,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
