@@ -535,7 +535,9 @@ async fn what_ends_as_it_began_within_a_window_is_written() {
     let (mut group, mut touched) = (Group::new(&copies.plans, ROOMY), HashSet::new());
     for txn in copies.read().await {
         copies.checkpoint.position = txn.position.clone();
-        let mut touch = |_: &Arc<CopyPlan>, key: &Key| drop(touched.insert(key.clone()));
+        let mut touch = |_: &Arc<CopyPlan>, key: &Key| {
+            touched.insert(key.clone());
+        };
         group.push(txn, Some(&mut touch)).unwrap();
     }
     let row = |id: i64, v: &str| Projected(vec![Value::Int(id), Value::Text(v.into())]);
