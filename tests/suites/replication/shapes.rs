@@ -236,39 +236,6 @@ async fn deleted_rows_come_back_and_children_wait_for_nobody() {
     stage.drop().await;
 }
 
-/// D09, D10: the rows of a prepared transaction come with its commit, or never.
-#[tokio::test(flavor = "multi_thread")]
-async fn prepared_rows_come_with_the_commit() {
-    let mut stage = Stage::new(VARIABLE, VARIABLE).await;
-    stage.source.run(&["create table product (id int primary key)"]).await;
-    stage.add_table("product");
-    let running = stage.start().await;
-    stage.until_live().await;
-    let xids = ["commit", "rollback"].map(|end| format!("'{}_{end}'", stage.source.database));
-    let mut others = [stage.source.connect().await, stage.source.connect().await];
-    for (n, (connection, xid)) in others.iter_mut().zip(&xids).enumerate() {
-        for statement in [
-            format!("xa start {xid}"),
-            format!("insert into product values ({n})"),
-            format!("xa end {xid}"),
-            format!("xa prepare {xid}"),
-        ] {
-            connection.query_drop(statement).await.unwrap();
-        }
-    }
-    stage.catch_up().await;
-    assert_eq!(lines(&mut stage, "select count(*) from product").await, ["0"]);
-    // The restarted relay has to find them again.
-    running.end().await;
-    let running = stage.start().await;
-    others[0].query_drop(format!("xa commit {}", xids[0])).await.unwrap();
-    others[1].query_drop(format!("xa rollback {}", xids[1])).await.unwrap();
-    stage.catch_up().await;
-    assert_eq!(lines(&mut stage, "select id from product").await, ["0"]);
-    running.end().await;
-    stage.drop().await;
-}
-
 /// A14: what cannot be kept is held before anything is written, with what helps; the others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_is_held() {
