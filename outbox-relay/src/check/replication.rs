@@ -6,9 +6,11 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Result, migrate};
 
+use super::rights::grantee;
 use super::{About, Finding, Level};
 use crate::binlog::Server;
 use crate::config::ReplicationConfig;
+use crate::outbox::store::Kind;
 use crate::replication::sql::quoted;
 use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs};
 
@@ -127,12 +129,15 @@ async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &m
     found
 }
 
+/// Who is connected, as GRANT wants it; empty if the server does not say.
+async fn user(connection: &mut Conn) -> String {
+    let user: Option<String> = connection.query_first("select current_user()").await.ok().flatten();
+    user.map_or_else(String::new, |user| grantee(Kind::Mysql, &user))
+}
+
 /// Rights of a reader, but for those on its tables.
 async fn check_reader(server: &mut Server, about: &mut About) {
-    let user: Option<String> = server.connection().query_first("select current_user()").await.ok().flatten();
-    let user = user.unwrap_or_default();
-    let user =
-        user.rsplit_once('@').map_or_else(|| user.clone(), |(name, host)| format!("'{name}'@'{host}'"));
+    let user = user(server.connection()).await;
     let monitor = if server.is_mariadb() { "binlog monitor" } else { "replication client" };
     if let Err(error) = server.high_mark().await {
         about.bad(error.to_string(), format!("grant {monitor} on *.* to {user};"));
@@ -216,10 +221,7 @@ async fn check_target(connection: &mut Conn, source: &Variables, about: &mut Abo
 /// Runs a statement that changes nothing.
 async fn probe(connection: &mut Conn, table: &str, statement: &str, right: &str, about: &mut About) {
     let Err(error) = connection.query_drop(statement).await else { return };
-    let user: Option<String> = connection.query_first("select current_user()").await.ok().flatten();
-    let user = user.unwrap_or_default();
-    let user =
-        user.rsplit_once('@').map_or_else(|| user.clone(), |(name, host)| format!("'{name}'@'{host}'"));
+    let user = user(connection).await;
     about.bad(
         format!("table {table}: {error}"),
         format!("grant select, {right} on {} to {user};", quoted(table)),
