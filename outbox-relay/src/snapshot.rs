@@ -4,6 +4,6 @@ mod describe;
 mod read;
 
 pub use describe::describe;
-pub(crate) use describe::describe_by;
+pub(crate) use describe::describe_whole;
 pub(crate) use read::days;
 pub use read::{row, select_list};

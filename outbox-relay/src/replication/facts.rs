@@ -57,8 +57,6 @@ pub enum KeyPart {
     Expression(Vec<usize>),
 }
 
-type Answer = (String, String, Option<String>, Option<String>, Option<String>, String, String);
-
 /// Of a unique key: its name, the column, how much of it, the expression.
 type Part = (String, Option<String>, Option<u64>, Option<String>);
 
@@ -68,7 +66,6 @@ impl TableFacts {
     /// # Errors
     /// As [`describe`](crate::snapshot::describe).
     pub async fn describe(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Self>> {
-        let Some(table) = snapshot::describe_by(connection, database, name).await? else { return Ok(None) };
         let failed = |error: mysql_async::Error| {
             let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
             Error::new(kind, format!("describing {database}.{name}: {error}"))
@@ -76,10 +73,6 @@ impl TableFacts {
         let of_table = (database, name);
         let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(failed)?;
         let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
-        let sql = "SELECT COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, GENERATION_EXPRESSION, COLUMN_DEFAULT, \
-                   IS_NULLABLE, EXTRA FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? \
-                   ORDER BY ORDINAL_POSITION";
-        let answers: Vec<Answer> = connection.exec(sql, of_table).await.map_err(failed)?;
         // MySQL alone has keys over expressions; MariaDB has them over generated columns, as MySQL too.
         let expression = if is_mariadb { "NULL" } else { "EXPRESSION" };
         let sql = format!(
@@ -91,10 +84,11 @@ impl TableFacts {
         let sql = "SELECT DISTINCT REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
                    WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND REFERENCED_TABLE_SCHEMA = TABLE_SCHEMA";
         let references: Vec<String> = connection.exec(sql, of_table).await.map_err(failed)?;
-        let generated = |name: &str| {
-            let answer = answers.iter().find(|answer| answer.0 == name)?;
-            answer.3.as_deref().filter(|expression| !expression.is_empty())
-        };
+        // Last, by one statement; what was said of keys before is by names.
+        let described = snapshot::describe_whole(connection, database, name).await?;
+        let Some((table, described)) = described else { return Ok(None) };
+        let generated =
+            |name: &str| described.iter().find(|column| column.name == name)?.generation.as_deref();
         let mut unique_keys: Vec<UniqueKey> = Vec::new();
         for (key, column, prefix, expression) in parts {
             let part = match (column, expression) {
@@ -112,15 +106,12 @@ impl TableFacts {
                 None => unique_keys.push(UniqueKey { name: key, parts: vec![part] }),
             }
         }
-        let columns =
-            answers.into_iter().map(|(_, column_type, collation, generation, default, nullable, extra)| {
-                ColumnFacts {
-                    column_type,
-                    collation,
-                    is_generated: generation.is_some_and(|expression| !expression.is_empty()),
-                    has_default: nullable == "YES" || default.is_some() || extra.contains("auto_increment"),
-                }
-            });
+        let columns = described.iter().map(|column| ColumnFacts {
+            column_type: column.column_type.clone(),
+            collation: column.collation.clone(),
+            is_generated: column.generation.is_some(),
+            has_default: column.has_default,
+        });
         let columns = columns.collect();
         Ok(Some(Self { table: Arc::new(table), columns, unique_keys, references, is_mariadb }))
     }

@@ -8,20 +8,37 @@ use crate::binlog::Server;
 use crate::change::{AddressType, Column, ColumnType, Table};
 
 /// What `information_schema.COLUMNS` says of a column.
-struct Described {
-    name: String,
+pub(crate) struct Described {
+    pub(crate) name: String,
     data_type: String,
-    column_type: String,
-    is_nullable: String,
+    pub(crate) column_type: String,
+    is_nullable: bool,
     charset: Option<String>,
     octets: Option<u64>,
     precision: Option<u64>,
     scale: Option<u64>,
     fraction: Option<u64>,
+    pub(crate) collation: Option<String>,
+    /// The expression of a generated column.
+    pub(crate) generation: Option<String>,
+    /// Whether an INSERT may leave it out.
+    pub(crate) has_default: bool,
 }
 
-type Answer =
-    (String, String, String, String, Option<String>, Option<u64>, Option<u64>, Option<u64>, Option<u64>);
+type Answer = (
+    String,
+    String,
+    String,
+    bool,
+    Option<String>,
+    Option<u64>,
+    Option<u64>,
+    Option<u64>,
+    Option<u64>,
+    Option<String>,
+    Option<String>,
+    bool,
+);
 
 /// The table of this name; `None` if there is none.
 ///
@@ -29,26 +46,32 @@ type Answer =
 /// `Outage` when the server cannot be reached, `Database` when it refuses, `Invalid` when a column has a type that
 /// is not known here.
 pub async fn describe(server: &mut Server, database: &str, name: &str) -> Result<Option<Table>> {
-    describe_by(server.connection(), database, name).await
+    Ok(describe_whole(server.connection(), database, name).await?.map(|(table, _)| table))
 }
 
-/// The same by any connection.
-pub(crate) async fn describe_by(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Table>> {
+/// The table with all that is said of each of its columns, which is as it was at one time: one statement asks for it.
+pub(crate) async fn describe_whole(
+    connection: &mut Conn,
+    database: &str,
+    name: &str,
+) -> Result<Option<(Table, Vec<Described>)>> {
     let failed = |error: mysql_async::Error| {
         let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
         Error::new(kind, format!("describing {database}.{name}: {error}"))
     };
-    let columns: Vec<Answer> = connection
+    let described: Vec<Answer> = connection
         .exec(
-            "SELECT COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, \
-             CHARACTER_OCTET_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION FROM \
+            "SELECT COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, IS_NULLABLE = 'YES', CHARACTER_SET_NAME, \
+             CHARACTER_OCTET_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION, COLLATION_NAME, \
+             NULLIF(GENERATION_EXPRESSION, ''), \
+             IS_NULLABLE = 'YES' OR COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' FROM \
              information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             (database, name),
         )
         .await
         .map_err(failed)?;
-    let columns: Vec<_> = columns.into_iter().map(Described::from).collect();
-    if columns.is_empty() {
+    let described: Vec<_> = described.into_iter().map(Described::from).collect();
+    if described.is_empty() {
         return Ok(None);
     }
     let key: Vec<String> = connection
@@ -60,8 +83,8 @@ pub(crate) async fn describe_by(connection: &mut Conn, database: &str, name: &st
         .await
         .map_err(failed)?;
     let primary_key =
-        key.iter().filter_map(|part| columns.iter().position(|column| column.name == *part)).collect();
-    let columns = columns.into_iter().map(|described| {
+        key.iter().filter_map(|part| described.iter().position(|column| column.name == *part)).collect();
+    let columns = described.iter().map(|described| {
         let unknown = || {
             let column = format!("{database}.{name}, column `{}`", described.name);
             Error::new(
@@ -70,17 +93,44 @@ pub(crate) async fn describe_by(connection: &mut Conn, database: &str, name: &st
             )
         };
         let kind = described.kind().ok_or_else(unknown)?;
-        Ok(Column { kind, nullable: described.is_nullable == "YES", name: described.name })
+        Ok(Column { kind, nullable: described.is_nullable, name: described.name.clone() })
     });
     let columns = columns.collect::<Result<_>>()?;
-    Ok(Some(Table { database: database.to_owned(), name: name.to_owned(), columns, primary_key }))
+    let table = Table { database: database.to_owned(), name: name.to_owned(), columns, primary_key };
+    Ok(Some((table, described)))
 }
 
 impl From<Answer> for Described {
     fn from(
-        (name, data_type, column_type, is_nullable, charset, octets, precision, scale, fraction): Answer,
+        (
+            name,
+            data_type,
+            column_type,
+            is_nullable,
+            charset,
+            octets,
+            precision,
+            scale,
+            fraction,
+            collation,
+            generation,
+            has_default,
+        ): Answer,
     ) -> Self {
-        Self { name, data_type, column_type, is_nullable, charset, octets, precision, scale, fraction }
+        Self {
+            name,
+            data_type,
+            column_type,
+            is_nullable,
+            charset,
+            octets,
+            precision,
+            scale,
+            fraction,
+            collation,
+            generation,
+            has_default,
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Changes of the source's tables: what touches a copy holds it, with the way on; anything else passes unseen.
 
+use std::time::Duration;
+
 use outbox_relay::config::ReplicationTableConfig;
-use outbox_relay::replication::report;
+use outbox_relay::replication::{KeyPart, TableFacts, report};
 
 use super::VARIABLE;
 use crate::pair::Pair;
+use crate::source::TestSource;
 
 async fn made(create: &[&str], tables: &[&str]) -> Pair {
     let mut pair = Pair::fresh(VARIABLE).await;
@@ -140,4 +143,43 @@ async fn a_table_may_be_altered_while_it_is_copied() {
     assert_eq!(pair.until_idle().await, None);
     pair.assert_equal("t", "id, v").await;
     pair.drop().await;
+}
+
+/// N10: what is asked of a table by several statements is never put together from before and after an ALTER.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_altered_is_described_as_it_was_at_one_time() {
+    let mut source = TestSource::fresh(VARIABLE).await;
+    source.run(&["create table t (id int primary key, v varchar(200), other int)"]).await;
+    let mut reader = source.server().await;
+    let (mut seen, database) = ([0, 0], source.database.clone());
+    let alters = async {
+        for pause in 0..40 {
+            for alter in
+                ["add column more int first, drop column other", "add column other int, drop column more"]
+            {
+                source.run(&[&format!("alter table t {alter}")]).await;
+                tokio::time::sleep(Duration::from_millis(pause / 2)).await;
+            }
+        }
+    };
+    let describes = async {
+        loop {
+            match TableFacts::describe(reader.connection(), &database, "t").await {
+                Ok(facts) => {
+                    let facts = facts.unwrap();
+                    let at = facts.table.ordinal("v").unwrap();
+                    assert_eq!(facts.columns[at].column_type, "varchar(200)", "{facts:?}");
+                    assert_eq!(facts.unique_keys[0].parts, [KeyPart::Column(at - 1)]);
+                    seen[at - 1] += 1;
+                }
+                Err(error) => assert!(error.is_outage(), "{error}"),
+            }
+        }
+    };
+    tokio::select! {
+        () = alters => {}
+        () = describes => {}
+    }
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+    source.drop().await;
 }
