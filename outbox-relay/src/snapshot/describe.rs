@@ -25,21 +25,6 @@ pub(crate) struct Described {
     pub(crate) has_default: bool,
 }
 
-type Answer = (
-    String,
-    String,
-    String,
-    bool,
-    Option<String>,
-    Option<u64>,
-    Option<u64>,
-    Option<u64>,
-    Option<u64>,
-    Option<String>,
-    Option<String>,
-    bool,
-);
-
 /// The table of this name; `None` if there is none.
 ///
 /// # Errors
@@ -59,18 +44,44 @@ pub(crate) async fn describe_whole(
         let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
         Error::new(kind, format!("describing {database}.{name}: {error}"))
     };
-    let described: Vec<Answer> = connection
-        .exec(
+    let described = connection
+        .exec_map(
             "SELECT COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, IS_NULLABLE = 'YES', CHARACTER_SET_NAME, \
              CHARACTER_OCTET_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION, COLLATION_NAME, \
              NULLIF(GENERATION_EXPRESSION, ''), \
              IS_NULLABLE = 'YES' OR COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' FROM \
              information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             (database, name),
+            |(
+                name,
+                data_type,
+                column_type,
+                is_nullable,
+                charset,
+                octets,
+                precision,
+                scale,
+                fraction,
+                collation,
+                generation,
+                has_default,
+            )| Described {
+                name,
+                data_type,
+                column_type,
+                is_nullable,
+                charset,
+                octets,
+                precision,
+                scale,
+                fraction,
+                collation,
+                generation,
+                has_default,
+            },
         )
         .await
         .map_err(failed)?;
-    let described: Vec<_> = described.into_iter().map(Described::from).collect();
     if described.is_empty() {
         return Ok(None);
     }
@@ -98,40 +109,6 @@ pub(crate) async fn describe_whole(
     let columns = columns.collect::<Result<_>>()?;
     let table = Table { database: database.to_owned(), name: name.to_owned(), columns, primary_key };
     Ok(Some((table, described)))
-}
-
-impl From<Answer> for Described {
-    fn from(
-        (
-            name,
-            data_type,
-            column_type,
-            is_nullable,
-            charset,
-            octets,
-            precision,
-            scale,
-            fraction,
-            collation,
-            generation,
-            has_default,
-        ): Answer,
-    ) -> Self {
-        Self {
-            name,
-            data_type,
-            column_type,
-            is_nullable,
-            charset,
-            octets,
-            precision,
-            scale,
-            fraction,
-            collation,
-            generation,
-            has_default,
-        }
-    }
 }
 
 impl Described {
