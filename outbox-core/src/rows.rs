@@ -112,9 +112,7 @@ where
 }
 
 /// `(a OR b OR …)`; none is false.
-pub fn any_of<'a, DB: Backend + 'a>(
-    conditions: impl IntoIterator<Item = Fragment<'a, DB>>,
-) -> Fragment<'a, DB> {
+pub fn any_of<'a, DB: Server>(conditions: impl IntoIterator<Item = Fragment<'a, DB>>) -> Fragment<'a, DB> {
     let any = conditions.into_iter().fold(None, |any: Option<Statement<'a, DB>>, condition| {
         Some(any.map_or_else(|| Statement::new("("), |any| any.sql(" OR ")).fragment(condition))
     });

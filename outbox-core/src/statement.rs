@@ -6,11 +6,13 @@ use std::marker::PhantomData;
 use diesel::backend::Backend;
 use diesel::connection::{Connection, DefaultLoadingMode, LoadConnection};
 use diesel::deserialize;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryBuilder as _, QueryFragment, QueryId};
 use diesel::result::{EmptyChangeset, Error, QueryResult, UnexpectedEndOfRow};
 use diesel::row::{Field, Row};
 
 use crate::model::{EntitySql, FromRow, UpsertKey};
+
+mod kept;
 
 /// Values, a condition, a selection, …: a piece of SQL with its binds.
 pub type Fragment<'a, DB> = Box<dyn QueryFragment<DB> + 'a>;
@@ -26,7 +28,7 @@ pub enum ServerKind {
 
 /// A backend that statements are written for.
 #[doc(hidden)]
-pub trait Server: Backend + Default + 'static {
+pub trait Server: Backend<QueryBuilder: Default> + Default + 'static {
     const KIND: ServerKind;
     /// MariaDB has RETURNING for INSERT and DELETE, but Diesel's MySQL connection cannot read it.
     const HAS_RETURNING: bool;
@@ -144,46 +146,69 @@ enum Part<'a, DB: Backend> {
     Fragment(Fragment<'a, DB>),
 }
 
+/// Whether a connection keeps a statement prepared.
+#[derive(Clone, Copy)]
+enum Keep {
+    /// Where Diesel would.
+    AsDiesel,
+    Never,
+    /// Where it is one of the first texts of this entity's statements.
+    FirstTexts(&'static str),
+}
+
 /// A statement, or a piece of one.
 pub struct Statement<'a, DB: Backend> {
-    parts: Vec<Part<'a, DB>>,
-    is_kept: bool,
+    parts: Parts<'a, DB>,
+    keep: Keep,
 }
 
 impl<'a, DB: Backend> Statement<'a, DB> {
     pub(crate) fn new(sql: &'static str) -> Self {
-        Self { parts: vec![Part::Sql(sql)], is_kept: true }
+        Self { parts: Parts(vec![Part::Sql(sql)]), keep: Keep::AsDiesel }
     }
 
     pub(crate) fn sql(mut self, sql: &'static str) -> Self {
-        self.parts.push(Part::Sql(sql));
+        self.parts.0.push(Part::Sql(sql));
         self
     }
 
     pub(crate) fn number(mut self, number: usize) -> Self {
-        self.parts.push(Part::Number(number));
+        self.parts.0.push(Part::Number(number));
         self
     }
 
     pub(crate) fn fragment(mut self, fragment: Fragment<'a, DB>) -> Self {
-        self.parts.push(Part::Fragment(fragment));
+        self.parts.0.push(Part::Fragment(fragment));
         self
     }
 
     /// Text that was put together.
     pub(crate) fn text(mut self, sql: String) -> Self {
-        self.parts.push(Part::Text(sql));
+        self.parts.0.push(Part::Text(sql));
         self
     }
 
     pub(crate) fn identifier(mut self, name: &'static str) -> Self {
-        self.parts.push(Part::Identifier(name));
+        self.parts.0.push(Part::Identifier(name));
         self
     }
 
     /// Not kept prepared: as Diesel does it with its own of the kind.
     pub(crate) fn not_kept(mut self) -> Self {
-        self.is_kept = false;
+        self.keep = Keep::Never;
+        self
+    }
+
+    /// Kept prepared on PostgreSQL, which otherwise plans it each time anew, while its entity has few texts. Diesel
+    /// would not: which optional fields are given decides what an INSERT and an UPDATE say, so that there may be as
+    /// many texts as combinations of them.
+    pub(crate) fn few_texts<E: EntitySql<DB>>(mut self) -> Self
+    where
+        DB: Server,
+    {
+        if DB::KIND == ServerKind::Postgres {
+            self.keep = Keep::FirstTexts(E::AGGREGATE);
+        }
         self
     }
 
@@ -192,19 +217,44 @@ impl<'a, DB: Backend> Statement<'a, DB> {
     }
 }
 
-impl<DB: Backend> QueryFragment<DB> for Statement<'_, DB> {
+impl<DB: Server> QueryFragment<DB> for Statement<'_, DB> {
+    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
+        match self.keep {
+            Keep::Never => Ok(false),
+            Keep::AsDiesel => self.parts.is_safe_to_cache_prepared(backend),
+            Keep::FirstTexts(aggregate) => {
+                let mut text = DB::QueryBuilder::default();
+                self.to_sql(&mut text, backend)?;
+                Ok(kept::is_among_first(aggregate, &text.finish()))
+            }
+        }
+    }
+
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if !self.is_kept {
+        // Of a piece of another statement, that one asks.
+        if matches!(self.keep, Keep::Never) {
             out.unsafe_to_cache_prepared();
         }
-        for part in &self.parts {
-            match part {
-                Part::Sql(sql) => out.push_sql(sql),
-                Part::Identifier(name) => out.push_identifier(name)?,
-                Part::Number(number) => out.push_sql(&number.to_string()),
-                Part::Text(text) => out.push_sql(text),
-                Part::Fragment(fragment) => fragment.walk_ast(out.reborrow())?,
-            }
+        self.parts.walk_ast(out)
+    }
+}
+
+struct Parts<'a, DB: Backend>(Vec<Part<'a, DB>>);
+
+impl<DB: Backend> QueryFragment<DB> for Parts<'_, DB> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        self.0.iter().try_for_each(|part| part.walk_ast(out.reborrow()))
+    }
+}
+
+impl<DB: Backend> QueryFragment<DB> for Part<'_, DB> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        match self {
+            Self::Sql(sql) => out.push_sql(sql),
+            Self::Identifier(name) => out.push_identifier(name)?,
+            Self::Number(number) => out.push_sql(&number.to_string()),
+            Self::Text(text) => out.push_sql(text),
+            Self::Fragment(fragment) => fragment.walk_ast(out)?,
         }
         Ok(())
     }
@@ -233,7 +283,11 @@ impl<R, DB: Backend> Query for Loading<'_, R, DB> {
     type SqlType = Columns<R>;
 }
 
-impl<R, DB: Backend> QueryFragment<DB> for Loading<'_, R, DB> {
+impl<R, DB: Server> QueryFragment<DB> for Loading<'_, R, DB> {
+    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
+        self.statement.is_safe_to_cache_prepared(backend)
+    }
+
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         self.statement.walk_ast(out)
     }
@@ -326,7 +380,7 @@ pub(crate) fn upsert<'a, E: EntitySql<DB> + UpsertKey, DB: Server>(
     changes: Fragment<'a, DB>,
 ) -> QueryResult<Statement<'a, DB>> {
     let changes_nothing = changes.is_noop(&DB::default())?;
-    let mut upsert = insert::<E, DB>(values).not_kept();
+    let mut upsert = insert::<E, DB>(values).not_kept().few_texts::<E>();
     let between = |place: usize| if place > 0 { ", " } else { "" };
     if DB::KIND == ServerKind::Mysql {
         upsert = upsert.sql(" ON DUPLICATE KEY UPDATE ");

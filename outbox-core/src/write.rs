@@ -9,7 +9,7 @@ use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
-    self, Fragment, Server, ServerKind, StatementConnection, Upserted, first, returning, select,
+    self, Fragment, Server, ServerKind, Statement, StatementConnection, Upserted, first, returning, select,
     select_locked, select_matching,
 };
 
@@ -151,7 +151,7 @@ where
     type Entity = <I as NewRow>::Entity;
 
     fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
-        let insert = statement::insert::<I::Entity, _>(self.values());
+        let insert = statement::insert::<I::Entity, _>(self.values()).few_texts::<I::Entity>();
         if C::Backend::HAS_RETURNING {
             return first(connection.load_all(returning::<I::Entity, _>(insert))?);
         }
@@ -202,7 +202,8 @@ where
     }
 
     fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        update_one(self, self.changes(), connection)
+        let update = statement::update::<E, _>(self.is_self(), self.changes())?;
+        update_one(self, update.few_texts::<E>(), connection)
     }
 
     fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -210,7 +211,8 @@ where
         X: AsChangeset<Target = Self::Table>,
         X::Changeset: QueryFragment<C::Backend>,
     {
-        update_one(self, Box::new(changes.as_changeset()), connection)
+        let update = statement::update::<E, _>(self.is_self(), Box::new(changes.as_changeset()))?;
+        update_one(self, update, connection)
     }
 
     fn update_where_on<P, X>(condition: P, changes: X, connection: &mut C) -> QueryResult<Vec<(Self, Self)>>
@@ -259,12 +261,11 @@ where
     }
 }
 
-fn update_one<E, C>(entity: &E, changes: Sql<'_, C>, connection: &mut C) -> QueryResult<E>
+fn update_one<E, C>(entity: &E, update: Statement<'_, C::Backend>, connection: &mut C) -> QueryResult<E>
 where
     C: StatementConnection,
     E: EntitySql<C::Backend>,
 {
-    let update = statement::update::<E, _>(entity.is_self(), changes)?;
     if C::Backend::HAS_RETURNING {
         return first(connection.load_all(returning::<E, _>(update))?);
     }

@@ -187,3 +187,38 @@ fn statements_commit_by_themselves_again_after_a_transaction_however_it_ended() 
     assert_eq!(names, ["a", "b", "d"]);
     assert_eq!(outbox(&mut other).len(), 1);
 }
+
+/// Diesel has an INSERT with defaults and an UPDATE planned each time anew.
+#[test]
+fn the_statements_of_an_entity_stay_prepared_on_postgres() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    connection.set_instrumentation({
+        let kept = kept.clone();
+        move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::CacheQuery { sql, .. } = event {
+                kept.lock().unwrap().push(sql.replace(['`', '"'], ""));
+            }
+        }
+    });
+    for name in ["a", "b", "c"] {
+        connection
+            .outbox_transaction(|tx| {
+                let one = tx.insert(&new(name))?;
+                let one = tx.update(&Item { amount: 2, ..one })?;
+                tx.upsert(&Item { amount: 3, ..one }).map(drop)
+            })
+            .unwrap();
+    }
+    let kept = kept.lock().unwrap();
+    let count = |start: &str| kept.iter().filter(|sql| sql.starts_with(start)).count();
+    let expected = match SERVER {
+        // The insert, and the upsert with all columns.
+        Server::Postgres => (2, 1),
+        // As Diesel keeps its own.
+        Server::Sqlite => (1, 0),
+        Server::Mysql | Server::Mariadb => (0, 0),
+    };
+    assert_eq!((count("INSERT INTO item "), count("UPDATE item ")), expected, "{kept:?}");
+}

@@ -156,7 +156,7 @@ where
     type Entity = <I as NewRow>::Entity;
 
     async fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
-        let insert = statement::insert::<I::Entity, _>(self.values());
+        let insert = statement::insert::<I::Entity, _>(self.values()).few_texts::<I::Entity>();
         if C::Backend::HAS_RETURNING {
             return first(load(connection, returning::<I::Entity, _>(insert)).await?);
         }
@@ -218,7 +218,8 @@ where
     }
 
     async fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        update_one(self, || self.changes(), connection).await
+        let update = || Ok(statement::update::<E, _>(self.is_self(), self.changes())?.few_texts::<E>());
+        update_one(self, update, connection).await
     }
 
     async fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -226,7 +227,8 @@ where
         X: AsChangeset<Target = Self::Table> + Send,
         X::Changeset: QueryFragment<C::Backend> + Send,
     {
-        update_one(self, || Box::new(changes.as_changeset()), connection).await
+        let update = || statement::update::<E, _>(self.is_self(), Box::new(changes.as_changeset()));
+        update_one(self, update, connection).await
     }
 
     async fn update_where_on<P, X>(
@@ -280,14 +282,14 @@ where
 
 async fn update_one<'x, E, C>(
     entity: &'x E,
-    changes: impl FnOnce() -> Sql<'x, C> + Send,
+    update: impl FnOnce() -> QueryResult<Statement<'x, C::Backend>> + Send,
     connection: &mut C,
 ) -> QueryResult<E>
 where
     C: AsyncConnection<Backend: Server>,
     E: EntitySql<C::Backend> + Send + Sync,
 {
-    let update = statement::update::<E, _>(entity.is_self(), changes())?;
+    let update = update()?;
     if C::Backend::HAS_RETURNING {
         return first(load(connection, returning::<E, _>(update)).await?);
     }
