@@ -50,7 +50,7 @@ impl<P, T, DB: Backend> Condition<T, DB> for P where
 
 /// Rows of one multi-row INSERT, as far as their values fit the servers' limits of placeholders.
 const INSERT_ROWS_MAX: usize = 1000;
-const PLACEHOLDERS_MAX: usize = 30_000;
+pub(crate) const PLACEHOLDERS_MAX: usize = 30_000;
 /// Rows that are read back by conditions on each: their order costs the square of it.
 const READ_BACK_ROWS_MAX: usize = 100;
 
@@ -133,6 +133,14 @@ pub(crate) fn all_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
         )
         .into(),
     ))
+}
+
+/// The rows, if the statement that inserted them gave them all: a trigger may have left some out.
+///
+/// # Errors
+/// `NotFound` when it did not.
+pub(crate) fn each_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
+    if rows.len() == inserted { Ok(rows) } else { Err(Error::NotFound) }
 }
 
 /// Brings each row as it is together with the row as it was, by primary key.

@@ -10,9 +10,13 @@ use diesel::query_builder::{AstPass, Query, QueryBuilder as _, QueryFragment, Qu
 use diesel::result::{EmptyChangeset, Error, QueryResult, UnexpectedEndOfRow};
 use diesel::row::{Field, Row};
 
-use crate::model::{EntitySql, FromRow, UpsertKey};
+use crate::model::{EntitySql, FromRow, NewRowSql, UpsertKey};
+use crate::rows::PLACEHOLDERS_MAX;
 
 mod kept;
+pub(crate) mod same_rows;
+
+use same_rows::{ROWS, SameRows};
 
 /// Values, a condition, a selection, …: a piece of SQL with its binds.
 pub type Fragment<'a, DB> = Box<dyn QueryFragment<DB> + 'a>;
@@ -218,6 +222,10 @@ impl<'a, DB: Backend> Statement<'a, DB> {
 }
 
 impl<DB: Server> QueryFragment<DB> for Statement<'_, DB> {
+    fn to_sql(&self, out: &mut DB::QueryBuilder, backend: &DB) -> QueryResult<()> {
+        self.parts.to_sql(out, backend)
+    }
+
     fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
         match self.keep {
             Keep::Never => Ok(false),
@@ -242,6 +250,14 @@ impl<DB: Server> QueryFragment<DB> for Statement<'_, DB> {
 struct Parts<'a, DB: Backend>(Vec<Part<'a, DB>>);
 
 impl<DB: Backend> QueryFragment<DB> for Parts<'_, DB> {
+    /// Piece by piece: a piece may know its text.
+    fn to_sql(&self, out: &mut DB::QueryBuilder, backend: &DB) -> QueryResult<()> {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Fragment(fragment) => (**fragment).to_sql(out, backend),
+            part => part.to_sql(out, backend),
+        })
+    }
+
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         self.0.iter().try_for_each(|part| part.walk_ast(out.reborrow()))
     }
@@ -284,6 +300,10 @@ impl<R, DB: Backend> Query for Loading<'_, R, DB> {
 }
 
 impl<R, DB: Server> QueryFragment<DB> for Loading<'_, R, DB> {
+    fn to_sql(&self, out: &mut DB::QueryBuilder, backend: &DB) -> QueryResult<()> {
+        self.statement.to_sql(out, backend)
+    }
+
     fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
         self.statement.is_safe_to_cache_prepared(backend)
     }
@@ -313,6 +333,19 @@ impl<E: FromRow<DB>, DB: Server> FromRow<DB> for Upserted<E> {
 
 pub(crate) fn insert<'a, E: EntitySql<DB>, DB: Server>(values: Fragment<'a, DB>) -> Statement<'a, DB> {
     Statement::new("INSERT INTO ").fragment(E::table()).sql(" ").fragment(values)
+}
+
+/// The INSERT of [`ROWS`] rows on SQLite; `None` elsewhere, of fewer rows, and where they go in one by one.
+pub(crate) fn insert_same<I, DB>(new: &[I]) -> QueryResult<Option<Statement<'_, DB>>>
+where
+    DB: Server,
+    I: NewRowSql<DB, Entity: EntitySql<DB>>,
+{
+    if DB::KIND != ServerKind::Sqlite || new.len() != ROWS || ROWS * I::COLUMNS > PLACEHOLDERS_MAX {
+        return Ok(None);
+    }
+    let rows = SameRows::of(new.iter().map(NewRowSql::values).collect())?;
+    Ok(rows.map(|rows| insert::<I::Entity, DB>(Box::new(rows))))
 }
 
 /// The statement with the rows that it writes as its result.

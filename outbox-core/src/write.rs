@@ -8,6 +8,7 @@ use diesel::{Connection, QueryResult, Table};
 use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
+use crate::statement::same_rows::ROWS;
 use crate::statement::{
     self, Fragment, Server, ServerKind, Statement, StatementConnection, Upserted, first, returning, select,
     select_locked, select_matching,
@@ -177,15 +178,38 @@ where
 }
 
 /// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
-fn insert_each<I: InsertOn<C>, C: Connection>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>> {
+fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
+where
+    C: StatementConnection,
+    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend>>,
+{
     C::TransactionManager::begin_transaction(connection)?;
-    match new.iter().map(|row| row.insert_on(connection)).collect() {
+    match insert_in_parts(new, connection) {
         Ok(all) => C::TransactionManager::commit_transaction(connection).map(|()| all),
         Err(error) => {
             C::TransactionManager::rollback_transaction(connection)?;
             Err(error)
         }
     }
+}
+
+fn insert_in_parts<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
+where
+    C: StatementConnection,
+    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend>>,
+{
+    let mut all = Vec::with_capacity(new.len());
+    for part in new.chunks(ROWS) {
+        if let Some(insert) = statement::insert_same(part)? {
+            let rows = connection.load_all::<I::Entity>(returning::<I::Entity, _>(insert))?;
+            all.extend(rows::each_of(part.len(), rows)?);
+            continue;
+        }
+        for row in part {
+            all.push(row.insert_on(connection)?);
+        }
+    }
+    Ok(all)
 }
 
 #[diagnostic::do_not_recommend]

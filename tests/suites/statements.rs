@@ -50,7 +50,7 @@ fn recorded(count: usize) -> &'static str {
     if count == 0 { "" } else { "outbox " }
 }
 
-fn new(name: &str) -> NewItem<'_> {
+const fn new(name: &str) -> NewItem<'_> {
     NewItem { name, amount: 1 }
 }
 
@@ -64,7 +64,7 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
     };
     type Body = fn(Tx<'_, '_>, &Item) -> Result<()>;
     // What is done, on PostgreSQL, on SQLite, on MySQL and MariaDB, which have no RETURNING.
-    let table: [(&str, Body, [&str; 3]); 13] = [
+    let table: [(&str, Body, [&str; 3]); 14] = [
         ("nothing", |_, _| Ok(()), ["", "", ""]),
         ("a read", |tx, one| tx.lock::<Item>(&one.id).map(drop), ["select", "select", "select"]),
         (
@@ -77,6 +77,16 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
             "insert_all of 3",
             |tx, _| tx.insert_all(&[new("x"), new("y"), new("z")]).map(drop),
             ["insert outbox", "savepoint insert insert insert release outbox", "insert select outbox"],
+        ),
+        // Of 50 at a time it has one that stays prepared.
+        (
+            "insert_all of 101",
+            |tx, _| tx.insert_all(&[const { new("x") }; 101]).map(drop),
+            [
+                "insert outbox",
+                "savepoint insert insert insert release outbox outbox outbox",
+                "insert select outbox",
+            ],
         ),
         ("insert_all of none", |tx, _| tx.insert_all::<NewItem<'_>>(&[]).map(drop), ["", "", ""]),
         // Only PostgreSQL says in the row whether it was new.

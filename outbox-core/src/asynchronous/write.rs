@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, FromRow, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
+use crate::statement::same_rows::ROWS;
 use crate::statement::{
     self, Fragment, Server, ServerKind, Statement, Upserted, first, from_row, returning, select,
     select_locked, select_matching,
@@ -183,23 +184,37 @@ where
 }
 
 /// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
-async fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
+async fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<<I as NewRow>::Entity>>
 where
-    C: AsyncConnection,
-    I: AsyncInsertOn<C, Entity: Send> + Sync,
+    C: AsyncConnection<Backend: Server>,
+    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend> + Send> + Sync,
 {
     C::TransactionManager::begin_transaction(connection).await?;
-    let mut all = Vec::with_capacity(new.len());
-    for row in new {
-        match row.insert_on(connection).await {
-            Ok(inserted) => all.push(inserted),
-            Err(error) => {
-                C::TransactionManager::rollback_transaction(connection).await?;
-                return Err(error);
-            }
+    match insert_in_parts(new, connection).await {
+        Ok(all) => C::TransactionManager::commit_transaction(connection).await.map(|()| all),
+        Err(error) => {
+            C::TransactionManager::rollback_transaction(connection).await?;
+            Err(error)
         }
     }
-    C::TransactionManager::commit_transaction(connection).await?;
+}
+
+async fn insert_in_parts<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<<I as NewRow>::Entity>>
+where
+    C: AsyncConnection<Backend: Server>,
+    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend> + Send> + Sync,
+{
+    let mut all = Vec::with_capacity(new.len());
+    for part in new.chunks(ROWS) {
+        let same = statement::insert_same(part)?.map(returning::<<I as NewRow>::Entity, _>);
+        if let Some(reading) = same.map(|insert| load::<<I as NewRow>::Entity, _>(connection, insert)) {
+            all.extend(rows::each_of(part.len(), reading.await?)?);
+            continue;
+        }
+        for row in part {
+            all.push(row.insert_on(connection).await?);
+        }
+    }
     Ok(all)
 }
 
