@@ -109,8 +109,9 @@ async fn run(options: &Options) -> Result<(), Failure> {
         println!("{}", if options.json { measure.json() } else { measure.row() });
     }
     if wanted("derive") {
-        let measure = derive::measure(if options.quick { 1 } else { 5 })?;
-        println!("{}", if options.json { measure.json() } else { measure.row() });
+        for measure in derive::measure(if options.quick { 1 } else { 5 })? {
+            println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
     }
     let turns = if options.quick {
         tax::Turns { single: 50, batch: 3, runs: 1 }
