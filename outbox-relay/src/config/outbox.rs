@@ -39,16 +39,12 @@ pub enum Mode {
 
 impl Mode {
     /// Why an outbox in this database cannot be followed so.
-    fn problem(self, kind: Kind, tls: bool) -> Option<&'static str> {
+    fn problem(self, kind: Kind) -> Option<&'static str> {
         match (self, kind) {
             (Self::Poll, _) | (Self::Tail, Kind::Postgres) => None,
             (Self::Tail, Kind::Mysql) if !cfg!(feature = "binlog") => Some(
                 "mode: \"tail\" on MySQL and MariaDB is not part of this build; build it with feature \"binlog\", or use \
                  \"poll\"",
-            ),
-            (Self::Tail, Kind::Mysql) if tls => Some(
-                "mode: \"tail\" on MySQL and MariaDB reads the binary log, whose connection speaks no TLS; use \"poll\" \
-                 with `tls`",
             ),
             (Self::Tail, Kind::Mysql) => None,
             (Self::Tail, Kind::Sqlite) => Some(
@@ -172,7 +168,7 @@ impl OutboxConfig {
         check(self.retry_max.get() <= Duration::from_secs(24 * 3600), "retry_max: at most 24h");
         check((1..=1000).contains(&self.in_flight_per_key), "in_flight_per_key: 1 to 1000");
         match database_problem(&self.database, Database::of(self)) {
-            Ok(database) => found.extend(self.mode.problem(database.kind(), self.tls).map(str::to_owned)),
+            Ok(database) => found.extend(self.mode.problem(database.kind()).map(str::to_owned)),
             Err(problem) => found.push(problem),
         }
         found.extend(self.tls_problems());
@@ -189,7 +185,7 @@ mod tests {
         let mysql = if cfg!(feature = "binlog") { None } else { Some("feature \"binlog\"") };
         for (url, tls, told) in [
             ("mysql://u@h/db", false, mysql),
-            ("mysql://u@h/db", true, Some(mysql.unwrap_or("speaks no TLS"))),
+            ("mysql://u@h/db", true, mysql),
             ("sqlite:///tmp/product.db", false, Some("needs a server")),
             ("postgres://u@h/db", true, None),
         ] {
