@@ -65,6 +65,9 @@ use crate::status::{Backlog, Status};
 /// How long a round that is under way may go on at the end. Cut off, its statements might still take leases
 /// behind those that are given back.
 const LAST_ROUND: Duration = Duration::from_secs(2);
+/// How long a statement may take, however short the lease: a relay that gave up sooner on a slow machine would never
+/// get to the end of a round, and each statement that it left behind would go on in the server.
+const STATEMENT_MIN: Duration = Duration::from_secs(1);
 /// How long giving the leases back may take at the end.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
@@ -280,7 +283,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status, bell: Bell) -> Self {
         // A statement that takes longer than this cannot renew in time; a fresh connection may.
-        let store = store.with_timeout(leases.lease / 3);
+        let store = store.with_timeout((leases.lease / 3).max(STATEMENT_MIN));
         Self { store, leases, status, bell, rounds: 0 }
     }
 

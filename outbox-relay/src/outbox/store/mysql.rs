@@ -272,22 +272,43 @@ pub(super) async fn acquire(
     ttl_ms: i64,
     count: u16,
 ) -> QueryResult<usize> {
-    // The order of the assignments matters here: the server runs them from left to right.
-    Statement::fixed(format!(
-        "update outbox_lease
-         set unclean = case when owner is null or owner = ? then unclean else least(unclean + 1, 1000) end,
-           epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
-           lease_ms = ?
+    // Leases that a vanished relay has locked in the middle of a transaction must not keep all others from being taken:
+    // an UPDATE would wait for them, SKIP LOCKED does not.
+    c.batch_execute(BEGIN).await?;
+    let free: Vec<FreeBucket> = Statement::fixed(format!(
+        "select bucket from outbox_lease
          where owner is null or expires_at < utc_timestamp(6)
            or expires_at > utc_timestamp(6) + interval lease_ms * 2000 microsecond
-         order by bucket limit {count}",
+         order by bucket limit {count} for update skip locked",
     ))
-    .text(owner)
-    .text(owner)
-    .int(ttl_ms)
-    .int(ttl_ms)
-    .execute(c)
-    .await
+    .load(c)
+    .await?;
+    let mut rows = 0;
+    if !free.is_empty() {
+        // The order of the assignments matters here: the server runs them from left to right.
+        rows = Statement::once(format!(
+            "update outbox_lease
+             set unclean = case when owner is null or owner = ? then unclean else least(unclean + 1, 1000) end,
+               epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
+               lease_ms = ?
+             where bucket in ({})",
+            list(free.iter().map(|free| free.bucket))
+        ))
+        .text(owner)
+        .text(owner)
+        .int(ttl_ms)
+        .int(ttl_ms)
+        .execute(c)
+        .await?;
+    }
+    c.batch_execute(COMMIT).await?;
+    Ok(rows)
+}
+
+#[derive(QueryableByName)]
+struct FreeBucket {
+    #[diesel(sql_type = SmallInt)]
+    bucket: i16,
 }
 
 pub(super) async fn leases(c: &mut AsyncMysqlConnection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
