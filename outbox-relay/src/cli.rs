@@ -21,6 +21,7 @@ mod reload;
 mod replication;
 mod resync;
 mod run;
+mod running;
 mod signals;
 mod verify;
 
@@ -277,7 +278,10 @@ fn actor() -> String {
 }
 
 async fn status(config: &Config, json: bool) -> End {
-    let outboxes = report::all(config).await;
+    let (mut outboxes, rates) = tokio::join!(report::all(config), running::rates(&config.admin));
+    for report in &mut outboxes {
+        report.rates = rates.get(&report.outbox).copied();
+    }
     let subscribers = subscribers::all(&config.subscriber).await;
     let replications = crate::replication::report::all(config).await;
     if json {

@@ -23,6 +23,8 @@ const POLL_MAX: Duration = Duration::from_millis(350);
 const ATTEMPTS: u32 = 5;
 /// The wait after the first refusal.
 const RETRY_INITIAL: Duration = Duration::from_secs(1);
+/// How long it is known who replayed or discarded what: until the next yearly look at it.
+const AUDIT_RETENTION: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The longest wait between attempts.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -95,6 +97,8 @@ pub struct OutboxConfig {
     pub in_flight_per_key: u32,
     /// Whether messages have the attributes of CloudEvents 1.0 as headers besides. Default false.
     pub cloudevents: bool,
+    /// How long lines of `outbox_audit` are kept, 1d to 36500d. Default 365d.
+    pub audit_retention: Interval,
 }
 
 impl Default for OutboxConfig {
@@ -117,6 +121,7 @@ impl Default for OutboxConfig {
             retry_max: RETRY_MAX.into(),
             in_flight_per_key: 1,
             cloudevents: false,
+            audit_retention: AUDIT_RETENTION.into(),
         }
     }
 }
@@ -166,6 +171,11 @@ impl OutboxConfig {
             "retry_max: cannot be shorter than retry_initial",
         );
         check(self.retry_max.get() <= Duration::from_secs(24 * 3600), "retry_max: at most 24h");
+        let day = Duration::from_secs(24 * 3600);
+        check(
+            (day..=36_500 * day).contains(&self.audit_retention.get()),
+            "audit_retention: 1d to 36500d; a hundred years is for ever",
+        );
         check((1..=1000).contains(&self.in_flight_per_key), "in_flight_per_key: 1 to 1000");
         match database_problem(&self.database, Database::of(self)) {
             Ok(database) => found.extend(self.mode.problem(database.kind()).map(str::to_owned)),

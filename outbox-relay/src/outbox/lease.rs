@@ -60,7 +60,7 @@ use tracing::{debug, info, warn};
 
 use super::store::Store;
 use crate::bell::Bell;
-use crate::status::{Backlog, Status};
+use crate::status::Status;
 
 /// How long a round that is under way may go on at the end. Cut off, its statements might still take leases
 /// behind those that are given back.
@@ -331,6 +331,11 @@ impl Keeper {
         self.store.heartbeat(lease).await?;
         if !*is_introduced {
             self.store.forget_dead().await?;
+            // Both may have started at once, when neither could see the other yet.
+            if let Some(text) = super::other_name(&mut self.store, self.status.name()).await? {
+                warn!(outbox = self.status.name(), "{text}");
+                self.status.set_error(text);
+            }
             *is_introduced = true;
         }
         self.store.renew(lease).await?;
@@ -344,11 +349,6 @@ impl Keeper {
             }
         }
         self.status.set_keys(found.waiting, found.parked);
-        let backlog = self.store.backlog().await?;
-        self.status.set_backlog(Backlog {
-            rows_at_most: backlog.rows_max().unsigned_abs(),
-            oldest_seconds: backlog.oldest_ms.unwrap_or_default().max(0) as f64 / 1000.0,
-        });
         if self.leases.be_careful(&found) {
             self.store.forgive().await?;
         }

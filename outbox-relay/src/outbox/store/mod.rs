@@ -60,8 +60,10 @@ pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, Res
 pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::resync::{Offer, Resync, ResyncAsk};
+use self::row::{Alive, Depth};
 pub use self::row::{
-    Ask, Backlog, Body, Bucket, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
+    Ask, Backlog, Body, Bucket, DEPTH_MAX, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner,
+    Setting,
 };
 
 /// How long a connection may take to stand. A server that does not answer in this time counts as

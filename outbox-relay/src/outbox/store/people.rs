@@ -1,6 +1,7 @@
 //! What people and `run --until-idle` ask of an outbox, and what they have done to it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use outbox_core::Result;
 
@@ -37,6 +38,37 @@ impl Store {
     /// As every statement.
     pub async fn buckets(&mut self) -> Result<Vec<Bucket>> {
         on!(self, "looking at the buckets of outbox", buckets())
+    }
+
+    /// Deletes the oldest lines of `outbox_audit` that are older than `retention`, a thousand at most; how many.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn prune_audit(&mut self, retention: Duration) -> Result<usize> {
+        let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+        on!(self, "clearing outbox_audit", prune_audit(seconds))
+    }
+
+    /// How many rows wait in each of these buckets, in their order, counted up to [`DEPTH_MAX`].
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn depths(&mut self, buckets: &[u16]) -> Result<Vec<u64>> {
+        if buckets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found: Vec<Depth> = on!(self, "counting in the buckets of outbox", depths(buckets))?;
+        let of = |bucket: &u16| found.iter().find(|depth| depth.bucket == i64::from(*bucket));
+        Ok(buckets.iter().map(|bucket| of(bucket).map_or(0, |depth| depth.depth.unsigned_abs())).collect())
+    }
+
+    /// Names of the relay processes that live.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn relays(&mut self) -> Result<Vec<String>> {
+        let alive: Vec<Alive> = on!(self, "reading outbox_relay", relays())?;
+        Ok(alive.into_iter().map(|relay| relay.owner).collect())
     }
 
     /// Who holds how many buckets.
