@@ -86,22 +86,31 @@ async fn run(options: &Options) -> Result<(), Failure> {
         println!("{}", if options.json { measure.json() } else { measure.row() });
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("memory {}", server.name)) {
+            let rows = if options.quick { 100_000 } else { 1_000_000 };
+            let measure = drain::measure_memory(&server, rows, size.payload_bytes).await?;
+            println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
+    }
+    for server in [drain::MARIADB, drain::POSTGRES] {
         // Filling it takes minutes.
         if !options.quick && wanted(&format!("backlog {}", server.name)) {
             let measure = drain::measure_backlog(&server, options.backlog, size.payload_bytes).await?;
             println!("{}", if options.json { measure.json() } else { measure.row() });
         }
     }
-    for server in [drain::MARIADB, drain::POSTGRES] {
+    for server in [drain::MARIADB, drain::MYSQL, drain::POSTGRES] {
         if wanted(&format!("latency {}", server.name)) {
             let samples = if options.quick { 40 } else { 200 };
             let measure = latency::measure(&server, samples, size.runs).await?;
             println!("{}", if options.json { measure.json() } else { measure.row() });
         }
     }
-    if wanted("idle") {
-        for measure in idle::measure(if options.quick { 8 } else { 30 }, size.runs).await? {
-            println!("{}", if options.json { measure.json() } else { measure.row() });
+    for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("idle {}", server.name)) {
+            for measure in idle::measure(&server, if options.quick { 8 } else { 30 }, size.runs).await? {
+                println!("{}", if options.json { measure.json() } else { measure.row() });
+            }
         }
     }
     if wanted("decode mariadb") {

@@ -103,7 +103,9 @@ impl Drop for Relay {
 pub(crate) fn program() -> Result<std::path::PathBuf, Failure> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "outbox-relay", "--bin", "outbox-relay"]);
+    // Together with this package, whose features this program was built with: nothing is built twice.
+    build.args(["build", "--quiet", "--package", "outbox-relay", "--package", "outbox-tests"]);
+    build.args(["--features", "outbox-tests/servers", "--bin", "outbox-relay"]);
     build.args((!cfg!(debug_assertions)).then_some("--release"));
     let built = build.status()?;
     let program = std::env::current_exe()?.with_file_name("outbox-relay");

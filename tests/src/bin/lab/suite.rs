@@ -21,9 +21,9 @@ use crate::signals::{POLL, Stop};
 
 /// Fault tests that run side by side: most of the time they wait for something to be noticed.
 const FAULTS_AT_A_TIME: &str = "4";
-/// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, leases of 200 ms starve
-/// beside other tests, and the broker's faults and the lines to it are not different for a relay of the other database.
-const ONLY_IN_FULL: &str = "test(a_full_disk) | test(relays_that_fight_over_short_leases) | test(/^postgres::(brokers|clocks)::/) | test(/^mariadb::networks::.*_(broker|line|delay)/)";
+/// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, and the broker's faults
+/// and the lines to it are not different for a relay of the other database.
+const ONLY_IN_FULL: &str = "test(a_full_disk) | test(/^postgres::(brokers|clocks)::/) | test(/^mariadb::networks::.*_(broker|line|delay)/)";
 /// The columns of what fault tests report.
 const FAULT_COLUMNS: [&str; 9] = [
     "fault",
