@@ -149,7 +149,7 @@ impl CopyPlan {
     ///
     /// # Errors
     /// `Invalid` when the table has no longer the columns, or not of types that fit: the copy has to be held.
-    pub fn project(&self, table: &Arc<Table>, row: &Row) -> Result<Option<Projected>> {
+    pub fn project(&self, table: &Arc<Table>, row: Row) -> Result<Option<Projected>> {
         let mapping = self.mappings.of(table)?;
         Ok(self.mappings.project(&mapping, row))
     }
