@@ -5,7 +5,7 @@
 //! *filter* and *project* make its rows of the source's; *compact* gathers whole transactions into a [`Group`];
 //! *target* applies a group with its checkpoint in one transaction, by *write* (*statement*, *park*, *aside*) and
 //! *reconcile*, *large* one that memory does not hold; *state* is what the target knows of the replication, *note* writes
-//! it; *session* connects; *sql* writes names and values.
+//! it; *session* connects; *sql* writes names and values, *json* documents.
 //!
 //! *run* goes from connection to connection; *setup* says what a replication begins with; *conduct* owns one while it
 //! is connected, and *copy* what it is to each, with *tasks* beside it: *feed* (reads the log), *chunks* (reads tables;
@@ -26,6 +26,7 @@ pub mod facts;
 mod feed;
 pub mod filter;
 mod holds;
+mod json;
 mod keys;
 mod large;
 mod note;
