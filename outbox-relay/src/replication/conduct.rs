@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::applier::{Look, Order, Report};
+use super::begin;
 use super::chunks::Answer;
 use super::clock::{clock, now_us};
 use super::compact::{CopyProgress, Group, Held, Touched};
@@ -106,7 +107,7 @@ impl<'c> Session<'c> {
                 checkpoint
             }
             None => {
-                let checkpoint = beginning(&mut server, now_us() + clock_us).await?;
+                let checkpoint = begin::beginning(&mut server, &config.name, now_us() + clock_us).await?;
                 let states: Vec<_> = found.iter().map(|copy| copy.state.clone()).collect();
                 target.start(&checkpoint, &states).await?;
                 info!(replication = config.name, position = %checkpoint.position, "begins");
@@ -177,11 +178,12 @@ impl<'c> Session<'c> {
                     }
                 }
                 answer = self.tasks.answers.recv() => self.answered(answer.ok_or_else(gone)?),
+                // Before what is read, of which there may always be more.
+                _ = ticks.tick() => self.tick(),
                 read = self.tasks.reads.recv(), if may_take => {
                     self.take(read.ok_or_else(gone)?).await?;
                     self.take_burst().await?;
                 }
-                _ = ticks.tick() => self.tick(),
             }
             if let (Some(_), Some((why, since))) = (goal, &self.trouble)
                 && since.elapsed() >= PATIENCE
@@ -499,17 +501,4 @@ impl<'c> Session<'c> {
             progress.copies = copies;
         });
     }
-}
-
-/// Where a replication begins: nothing before it is missing from a table that is read afterwards.
-async fn beginning(server: &mut Server, now_us: i64) -> Result<Checkpoint> {
-    Ok(Checkpoint {
-        position: server.low_mark().await?,
-        committed_at_us: 0,
-        checksum: 0,
-        before: None,
-        source_id: server.identity().await?,
-        as_of_us: now_us,
-        lag_ms: 0,
-    })
 }

@@ -7,13 +7,14 @@
 //! *reconcile*, *large* one that memory does not hold; *state* is what the target knows of the replication, *note* writes
 //! it; *session* connects; *sql* writes names and values, *json* documents.
 //!
-//! *run* goes from connection to connection; *setup* says what a replication begins with; *conduct* owns one while it
-//! is connected, and *copy* what it is to each, with *tasks* beside it: *feed* (reads the log), *chunks* (reads tables;
-//! *window* waits for the log with what was read) and *applier* (writes); *holds* takes copies out that cannot go on, by
-//! *ddl* too, which finds what no row event tells; *status* and *report* are for whoever looks.
+//! *run* goes from connection to connection; *setup* says what a replication begins with, *begin* where; *conduct* owns
+//! one while it is connected, and *copy* what it is to each, with *tasks* beside it: *feed* (reads the log), *chunks*
+//! (reads tables; *window* waits for the log with what was read) and *applier* (writes); *holds* takes copies out that
+//! cannot go on, by *ddl* too, which finds what no row event tells; *status* and *report* are for whoever looks.
 
 mod applier;
 mod aside;
+mod begin;
 mod chunks;
 mod clock;
 mod columns;
