@@ -38,7 +38,7 @@ pub(crate) fn try_connect(url: &str) -> ConnectionResult<Connection> {
     Ok(connection)
 }
 
-fn settings() -> &'static str {
+pub(crate) fn settings() -> &'static str {
     match SERVER {
         Server::Sqlite => {
             "pragma busy_timeout = 20000; pragma journal_mode = wal; pragma synchronous = normal"

@@ -15,11 +15,19 @@ mod items;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
+mod mariadb_async;
+#[cfg(feature = "servers")]
 mod mysql;
+#[cfg(feature = "servers")]
+mod mysql_async;
 #[cfg(feature = "servers")]
 mod postgres;
 #[cfg(feature = "servers")]
+mod postgres_async;
+#[cfg(feature = "servers")]
 mod sqlite;
+#[cfg(feature = "servers")]
+mod sqlite_async;
 
 /// Without the feature nothing here would run, and that must not look like a success.
 #[cfg(not(feature = "servers"))]

@@ -4,26 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use outbox_core::Error;
 use outbox_core::broker::rabbitmq::RabbitMq;
 use outbox_core::broker::{Broker as _, Publisher as _};
-use outbox_core::{Error, Subscriber};
 use tokio_util::sync::CancellationToken;
 
-use super::Connection;
-use super::database::{connect, enter, fresh, ledger_entries, pool};
-use super::stage::{held_rows, quick, step};
+use super::consumer::{Subscriber, on};
+use super::database::{connect, fresh, ledger_entries};
+use super::stage::{Handles as _, held_rows, quick, step};
 use crate::harness::{TestDatabase, server_url, unique, until};
-use crate::items::Stepped;
 
-fn build(name: &str, broker: &RabbitMq, database: &TestDatabase) -> Subscriber<RabbitMq, Connection> {
+fn build(name: &str, broker: &RabbitMq, database: &TestDatabase) -> Subscriber<RabbitMq> {
     let count = Arc::new(AtomicU32::new(0));
-    Subscriber::new(name, broker.clone(), pool(database))
+    on(name, broker.clone(), database)
         .retry(quick())
         .retry_after([Duration::from_millis(1)])
         .queues(2)
         .batch(8)
-        .on_with("account.stepped", move |tx, step: Stepped, incoming| {
-            enter(tx.conn(), &step.account, step.sequence)?;
+        .steps(move |entries, step, incoming| {
+            entries.enter(step);
             if incoming.attempt() == 1 && count.fetch_add(1, Ordering::Relaxed) % 10 == 9 {
                 return Err(Error::application("now and then"));
             }
