@@ -58,10 +58,14 @@ impl diesel::r2d2::CustomizeConnection<Connection, diesel::r2d2::Error> for Sett
 }
 
 pub(crate) fn pool(database: &TestDatabase) -> Pool<ConnectionManager<Connection>> {
+    pool_at(&database.url)
+}
+
+pub(crate) fn pool_at(url: &str) -> Pool<ConnectionManager<Connection>> {
     Pool::builder()
         .max_size(4)
         .connection_customizer(Box::new(Settings))
-        .build(ConnectionManager::new(&database.url))
+        .build(ConnectionManager::new(url))
         .unwrap()
 }
 

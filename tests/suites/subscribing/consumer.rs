@@ -6,7 +6,7 @@ use outbox_core::{Event, Incoming, Result};
 use serde::de::DeserializeOwned;
 
 use super::Connection;
-use super::database::{enter, pool};
+use super::database::{enter, pool_at};
 use super::stage::{Entries, Handles};
 use crate::harness::TestDatabase;
 use crate::items::Stepped;
@@ -14,7 +14,11 @@ use crate::items::Stepped;
 pub(crate) type Subscriber<B = MemoryBroker> = outbox_core::Subscriber<B, Connection>;
 
 pub(crate) fn on<B: Broker>(name: &str, broker: B, database: &TestDatabase) -> Subscriber<B> {
-    Subscriber::new(name, broker, pool(database))
+    at(name, broker, &database.url)
+}
+
+pub(crate) fn at<B: Broker>(name: &str, broker: B, url: &str) -> Subscriber<B> {
+    Subscriber::new(name, broker, pool_at(url))
 }
 
 impl<B: Broker> Handles for Subscriber<B> {

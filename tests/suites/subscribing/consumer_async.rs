@@ -19,11 +19,15 @@ use crate::items::{Stepped, ledger};
 pub(crate) type Subscriber<B = MemoryBroker> = outbox_core::Subscriber<B, Awaited<AsyncConnection>>;
 
 pub(crate) fn on<B: Broker>(name: &str, broker: B, database: &TestDatabase) -> Subscriber<B> {
-    let pool = pool(database);
+    at(name, broker, &database.url)
+}
+
+pub(crate) fn at<B: Broker>(name: &str, broker: B, url: &str) -> Subscriber<B> {
+    let pool = pool_at(url);
     Subscriber::new_async(name, broker, async move || pool.get().await)
 }
 
-pub(crate) fn pool(database: &TestDatabase) -> Pool<AsyncConnection> {
+pub(crate) fn pool_at(url: &str) -> Pool<AsyncConnection> {
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(|url| {
         async move {
@@ -34,10 +38,7 @@ pub(crate) fn pool(database: &TestDatabase) -> Pool<AsyncConnection> {
         }
         .boxed()
     });
-    Pool::builder(AsyncDieselConnectionManager::new_with_config(&database.url, config))
-        .max_size(4)
-        .build()
-        .unwrap()
+    Pool::builder(AsyncDieselConnectionManager::new_with_config(url, config)).max_size(4).build().unwrap()
 }
 
 impl<B: Broker> Handles for Subscriber<B> {

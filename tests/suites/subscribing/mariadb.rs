@@ -18,8 +18,12 @@ mod stage;
 mod economy;
 #[path = "hanging.rs"]
 mod hanging;
+#[path = "killing.rs"]
+mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "outages.rs"]
+mod outages;
 #[path = "over_rabbitmq.rs"]
 mod over_rabbitmq;
 #[path = "poison.rs"]

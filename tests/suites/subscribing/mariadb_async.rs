@@ -18,6 +18,8 @@ mod stage;
 
 #[path = "hanging_async.rs"]
 mod hanging;
+#[path = "killing.rs"]
+mod killing;
 #[path = "policies.rs"]
 mod policies;
 #[path = "storms.rs"]

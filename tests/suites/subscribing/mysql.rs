@@ -18,6 +18,8 @@ mod stage;
 mod economy;
 #[path = "hanging.rs"]
 mod hanging;
+#[path = "killing.rs"]
+mod killing;
 #[path = "memories.rs"]
 mod memories;
 #[path = "poison.rs"]
