@@ -264,6 +264,10 @@ fn left_over(part: &Part, names: &Names, waiting: u32) -> Option<String> {
     }
 }
 
+/// So many of the largest messages fit into what a queue's deliveries may take. RabbitMQ bounds deliveries by their
+/// number only.
+const FIRST_FILL: u16 = 4;
+
 impl Broker for RabbitMq {
     type Publisher = RabbitMqPublisher;
     type Consumer = RabbitMqConsumer;
@@ -280,6 +284,10 @@ impl Broker for RabbitMq {
             RabbitMqPublisher::open(link, names.exchange, self.timeout).await
         })
         .await
+    }
+
+    fn first_fill(&self) -> u16 {
+        FIRST_FILL
     }
 
     /// # Errors

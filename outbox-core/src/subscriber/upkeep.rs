@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diesel::r2d2::R2D2Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::pump::on_blocking_thread;
@@ -42,7 +41,7 @@ pub struct Pruned {
 }
 
 /// Prunes now and then until shutdown.
-pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
+pub(super) async fn run<B: Broker, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     broker: &B,
     queues: &[Queue],
@@ -63,7 +62,7 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     }
 }
 
-pub(super) async fn prune<B: Broker, C: OutboxConnection + R2D2Connection>(
+pub(super) async fn prune<B: Broker, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     broker: &B,
     queues: &[Queue],
@@ -79,9 +78,9 @@ pub(super) async fn prune<B: Broker, C: OutboxConnection + R2D2Connection>(
     on_blocking_thread(move || worker.prune(&shutdown)).await
 }
 
-impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+impl<C: OutboxConnection> Worker<C> {
     fn prune(&self, shutdown: &CancellationToken) -> Result<Pruned> {
-        let mut connection = self.pool.get()?;
+        let connection = &mut *self.connections.get()?;
         if !connection.claim_upkeep(&self.name, millis(TURN))? {
             return Ok(Pruned::default());
         }
