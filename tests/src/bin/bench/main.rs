@@ -10,6 +10,7 @@ mod idle;
 mod latency;
 mod process;
 mod raw;
+mod replication;
 mod table;
 mod tax;
 
@@ -35,6 +36,10 @@ struct Options {
     /// Rows of the large backlog.
     #[arg(long, value_name = "ROWS", default_value_t = 5_000_000)]
     backlog: usize,
+    /// How much replications are measured with: 1 is 1.1 million changes, a million updates of one row, and one
+    /// transaction of five million rows.
+    #[arg(long, value_name = "PART", default_value_t = 1.0)]
+    scale: f64,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -116,6 +121,13 @@ async fn run(options: &Options) -> Result<(), Failure> {
     if wanted("decode mariadb") {
         let measure = decode::measure(size).await?;
         println!("{}", if options.json { measure.json() } else { measure.row() });
+    }
+    for product in replication::PRODUCTS {
+        let scale = if options.quick { options.scale.min(0.02) } else { options.scale };
+        let size = replication::Size::scaled(scale, size.runs);
+        let tell =
+            |measure: &Measure| println!("{}", if options.json { measure.json() } else { measure.row() });
+        replication::measure(product, size, wanted, tell).await?;
     }
     if wanted("derive") {
         for measure in derive::measure(if options.quick { 1 } else { 5 })? {

@@ -175,7 +175,13 @@ fn suites(fleet: &Fleet, filter: &[&str], args: &[String]) -> Command {
 }
 
 /// The verb `bench`.
-pub(crate) fn bench(stop: &Stop, quick: bool, only: Option<&str>, json: bool) -> Result<ExitCode> {
+pub(crate) fn bench(
+    stop: &Stop,
+    quick: bool,
+    only: Option<&str>,
+    scale: Option<f64>,
+    json: bool,
+) -> Result<ExitCode> {
     with_servers(stop, |fleet| {
         let mut bench = cargo();
         bench.args([
@@ -192,6 +198,9 @@ pub(crate) fn bench(stop: &Stop, quick: bool, only: Option<&str>, json: bool) ->
         bench.args(quick.then_some("--quick")).args(json.then_some("--json"));
         if let Some(name) = only {
             bench.args(["--only", name]);
+        }
+        if let Some(scale) = scale {
+            bench.args(["--scale", &scale.to_string()]);
         }
         run(fleet, stop, bench).map(exit_code)
     })
