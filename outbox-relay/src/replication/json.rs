@@ -58,9 +58,14 @@ fn number(text: &str) -> &str {
     &text[..text.find(|c| !is_part(c)).unwrap_or(text.len())]
 }
 
+/// Whether it is one as JSON has them: `1-2` and a date are not, and would mean something in SQL.
+fn is_number(number: &str) -> bool {
+    serde_json::from_str::<serde_json::Number>(number).is_ok()
+}
+
 /// Whether the server would print other digits for the number that it reads. One with an exponent is no DECIMAL.
 fn is_decimal(number: &str) -> bool {
-    if number.contains(['e', 'E']) {
+    if !is_number(number) || number.contains(['e', 'E']) {
         return false;
     }
     if !number.contains('.') {
@@ -90,6 +95,9 @@ impl Parser<'_> {
             b'"' => self.text(),
             b'-' | b'0'..=b'9' => {
                 let number = number(self.rest);
+                if !is_number(number) {
+                    return None;
+                }
                 let is_double = !is_decimal(number) && number.contains(['.', 'e', 'E']);
                 self.sql.push_str(&if is_double {
                     format!("cast('{number}' as json)")
