@@ -135,6 +135,7 @@ impl Proxy {
     }
 
     /// As [`Self::freeze_before`], but the server gets it.
+    #[allow(dead_code, reason = "the subscribers' faults alone use it")]
     pub(crate) fn freeze_unanswered(&self, text: &'static str) {
         self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), kind: TrapKind::Unanswered }));
     }
