@@ -298,8 +298,9 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
         self
     }
 
-    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless messages wait in
-    /// its queues; [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
+    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless what waits in
+    /// its queues may be old itself: while nothing recorded within the last hour was applied of them.
+    /// [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
     ///
     /// # Errors
     /// `Invalid` as [`run`](Self::run); an outage of the broker; the database's.
