@@ -256,8 +256,8 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
         self
     }
 
-    /// How many messages one transaction applies at most, fewer where it takes more than half a second; also how
-    /// many a queue's consumer holds in memory, fewer where those of late would take more than 64 MiB. Default 100.
+    /// How many messages one transaction applies at most, fewer where it takes more than half a second. A queue's
+    /// consumer holds twice as many in memory, fewer where those of late would take more than 64 MiB. Default 100.
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;
@@ -410,7 +410,8 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
                     let buckets = (0..BUCKETS).filter(|bucket| bucket % self.queues == number);
                     buckets.flat_map(|b| kinds().map(move |kind| format!("{kind}.{b:02}"))).collect()
                 },
-                prefetch: self.batch,
+                // The next batch comes in while one is applied.
+                prefetch: self.batch.saturating_mul(2),
             })
             .collect()
     }
