@@ -2,6 +2,7 @@
 //!
 //! `cargo lab bench` starts the servers and runs this in release mode.
 
+mod apply;
 mod database;
 mod decode;
 mod derive;
@@ -22,8 +23,8 @@ use table::Measure;
 /// What a benchmark may fail with: shown, and the process ends with 1.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the relay against raw lapin and bare SQL, the write side against plain Diesel, and the reading of
-/// binary logs against `mysqlbinlog`.
+/// Measures the relay against raw lapin and bare SQL, subscribers against bare upserts, the write side against plain
+/// Diesel, and the reading of binary logs against `mysqlbinlog`.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// Fewer rows and one run: to see that it works, not to quote.
@@ -97,6 +98,14 @@ async fn run(options: &Options) -> Result<(), Failure> {
             let samples = if options.quick { 40 } else { 200 };
             let measure = latency::measure(&server, samples, size.runs).await?;
             println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
+    }
+    for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("apply {}", server.name)) {
+            let size = Size { rows: size.rows / 2, ..size };
+            for measure in apply::measure(&server, size).await? {
+                println!("{}", if options.json { measure.json() } else { measure.row() });
+            }
         }
     }
     if wanted("idle") {
