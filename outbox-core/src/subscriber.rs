@@ -256,8 +256,8 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
         self
     }
 
-    /// How many messages one transaction applies at most, fewer where it takes more than half a second; also how
-    /// many a queue's consumer holds in memory, fewer where those of late would take more than 64 MiB. Default 100.
+    /// How many messages one transaction applies at most, fewer where it takes more than half a second. A queue's
+    /// consumer holds twice as many in memory, fewer where those of late would take more than 64 MiB. Default 100.
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;
@@ -298,8 +298,9 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
         self
     }
 
-    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless messages wait in
-    /// its queues; [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
+    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless what waits in
+    /// its queues may be old itself: while nothing recorded within the last hour was applied of them.
+    /// [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
     ///
     /// # Errors
     /// `Invalid` as [`run`](Self::run); an outage of the broker; the database's.
@@ -409,7 +410,8 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
                     let buckets = (0..BUCKETS).filter(|bucket| bucket % self.queues == number);
                     buckets.flat_map(|b| kinds().map(move |kind| format!("{kind}.{b:02}"))).collect()
                 },
-                prefetch: self.batch,
+                // The next batch comes in while one is applied.
+                prefetch: self.batch.saturating_mul(2),
             })
             .collect()
     }

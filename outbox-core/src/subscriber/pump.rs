@@ -24,7 +24,8 @@ const PREFETCH_BYTES: usize = 64 * 1024 * 1024;
 /// How many times as many deliveries as before are asked for at most.
 const GROWTH: u16 = 8;
 
-/// One task per queue, one for what is held, one that prunes and one that watches handlers, until shutdown or until one of them cannot start.
+/// One task per queue, one for what is held, one that prunes and one that watches handlers, until shutdown or until one
+/// of them cannot start.
 pub(super) async fn run<B: Broker, C: OutboxConnection>(
     worker: Arc<Worker<C>>,
     broker: B,

@@ -22,6 +22,8 @@ mod hanging;
 mod killing;
 #[path = "policies.rs"]
 mod policies;
+#[path = "services_async.rs"]
+mod services;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]

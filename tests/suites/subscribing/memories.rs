@@ -115,6 +115,36 @@ async fn nothing_is_forgotten_while_messages_wait_or_somebody_else_forgets() {
     assert!(error.to_string().contains("a retention is at least a day"), "{error}");
 }
 
+/// Under load a queue is never empty; how far the subscriber is with it tells that nothing old waits there.
+#[tokio::test]
+async fn a_queue_that_is_never_empty_is_no_reason_to_remember_for_ever() {
+    let build = |s: Subscriber| s.enter_steps();
+    let mut running = Running::start(build).await;
+    running.feed(&[step("x", 1)]).await;
+    age(&mut running.connection, 20);
+    running.feed(&[step("x", 2)]).await;
+    let freshness = Freshness::new("test", pool(&running.database));
+    crate::harness::until("it is noted how far it is", || async {
+        freshness.reached().unwrap().first().is_some_and(|reached| reached.version.id == 1002)
+    })
+    .await;
+    running.stop_keeping().await;
+    // It waits, as something always does.
+    running.publish(&[step("x", 3)]).await;
+    let pruning = build(subscriber(&running.broker, &running.database));
+    running.connection.batch_execute(&format!("update inbox_progress set recorded_at = {}", ago(1))).unwrap();
+    assert!(!pruning.prune().await.unwrap().ran, "it is a day behind");
+    running.connection.batch_execute(&format!("update inbox_progress set recorded_at = {}", ago(0))).unwrap();
+    let pruned = pruning.prune().await.unwrap();
+    assert_eq!((pruned.ran, pruned.applied), (true, 1));
+    running.start_again(build);
+    running.feed(&[]).await;
+    let entries = ledger_entries(&mut running.connection);
+    assert_eq!(entries, [("x".into(), 1), ("x".into(), 2), ("x".into(), 3)]);
+    assert!(running.rows().is_empty());
+    running.stop().await;
+}
+
 /// Many rows, in pieces, while others write; of which those that are young stay.
 #[tokio::test]
 async fn a_large_inbox_is_forgotten_in_pieces_while_messages_are_applied() {

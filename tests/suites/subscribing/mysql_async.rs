@@ -20,6 +20,8 @@ mod stage;
 mod hanging;
 #[path = "policies.rs"]
 mod policies;
+#[path = "services_async.rs"]
+mod services;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]

@@ -2,6 +2,7 @@
 //!
 //! `cargo lab bench` starts the servers and runs this in release mode.
 
+mod apply;
 mod database;
 mod decode;
 mod derive;
@@ -23,8 +24,8 @@ use table::Measure;
 /// What a benchmark may fail with: shown, and the process ends with 1.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the relay against raw lapin and bare SQL, the write side against plain Diesel, and the reading of
-/// binary logs against `mysqlbinlog`.
+/// Measures the relay against raw lapin and bare SQL, subscribers against bare upserts, the write side against plain
+/// Diesel, and the reading of binary logs against `mysqlbinlog`.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// Fewer rows and one run: to see that it works, not to quote.
@@ -114,6 +115,12 @@ async fn run(options: &Options) -> Result<(), Failure> {
     for server in [drain::MARIADB, drain::POSTGRES] {
         if wanted(&format!("idle {}", server.name)) {
             for measure in idle::measure(&server, if options.quick { 8 } else { 30 }, size.runs).await? {
+                println!("{}", if options.json { measure.json() } else { measure.row() });
+            }
+        }
+        if wanted(&format!("apply {}", server.name)) {
+            let size = Size { rows: size.rows / 2, ..size };
+            for measure in apply::measure(&server, size).await? {
                 println!("{}", if options.json { measure.json() } else { measure.row() });
             }
         }
