@@ -82,8 +82,8 @@ pub trait NewRowSql<DB: Backend>: NewRow {
     /// The names of the columns and the values.
     fn values(&self) -> Fragment<'_, DB>;
 
-    /// As [`values`](Self::values), of many; `None` where Diesel inserts rows with defaults one by one, on SQLite, and
-    /// where some of them have generated keys and some do not.
+    /// As [`values`](Self::values), of many; `None` where they go in one by one: Diesel inserts rows with
+    /// defaults so on SQLite anyway, where nothing crosses a network.
     fn all_values(_rows: &[Self]) -> Option<Fragment<'_, DB>> {
         None
     }

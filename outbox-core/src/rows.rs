@@ -50,7 +50,7 @@ impl<P, T, DB: Backend> Condition<T, DB> for P where
 
 /// Rows of one multi-row INSERT, as far as their values fit the servers' limits of placeholders.
 const INSERT_ROWS_MAX: usize = 1000;
-pub(crate) const PLACEHOLDERS_MAX: usize = 30_000;
+const PLACEHOLDERS_MAX: usize = 30_000;
 /// Rows that are read back by conditions on each: their order costs the square of it.
 const READ_BACK_ROWS_MAX: usize = 100;
 
@@ -112,7 +112,9 @@ where
 }
 
 /// `(a OR b OR …)`; none is false.
-pub fn any_of<'a, DB: Server>(conditions: impl IntoIterator<Item = Fragment<'a, DB>>) -> Fragment<'a, DB> {
+pub fn any_of<'a, DB: Backend + 'a>(
+    conditions: impl IntoIterator<Item = Fragment<'a, DB>>,
+) -> Fragment<'a, DB> {
     let any = conditions.into_iter().fold(None, |any: Option<Statement<'a, DB>>, condition| {
         Some(any.map_or_else(|| Statement::new("("), |any| any.sql(" OR ")).fragment(condition))
     });
@@ -133,14 +135,6 @@ pub(crate) fn all_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
         )
         .into(),
     ))
-}
-
-/// The rows, if the statement that inserted them gave them all: a trigger may have left some out.
-///
-/// # Errors
-/// `NotFound` when it did not.
-pub(crate) fn each_of<T>(inserted: usize, rows: Vec<T>) -> QueryResult<Vec<T>> {
-    if rows.len() == inserted { Ok(rows) } else { Err(Error::NotFound) }
 }
 
 /// Brings each row as it is together with the row as it was, by primary key.

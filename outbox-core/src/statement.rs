@@ -6,17 +6,11 @@ use std::marker::PhantomData;
 use diesel::backend::Backend;
 use diesel::connection::{Connection, DefaultLoadingMode, LoadConnection};
 use diesel::deserialize;
-use diesel::query_builder::{AstPass, Query, QueryBuilder as _, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{EmptyChangeset, Error, QueryResult, UnexpectedEndOfRow};
 use diesel::row::{Field, Row};
 
-use crate::model::{EntitySql, FromRow, NewRowSql, UpsertKey};
-use crate::rows::PLACEHOLDERS_MAX;
-
-mod kept;
-pub(crate) mod same_rows;
-
-use same_rows::{ROWS, SameRows};
+use crate::model::{EntitySql, FromRow, UpsertKey};
 
 /// Values, a condition, a selection, …: a piece of SQL with its binds.
 pub type Fragment<'a, DB> = Box<dyn QueryFragment<DB> + 'a>;
@@ -32,7 +26,7 @@ pub enum ServerKind {
 
 /// A backend that statements are written for.
 #[doc(hidden)]
-pub trait Server: Backend<QueryBuilder: Default> + Default + 'static {
+pub trait Server: Backend + Default + 'static {
     const KIND: ServerKind;
     /// MariaDB has RETURNING for INSERT and DELETE, but Diesel's MySQL connection cannot read it.
     const HAS_RETURNING: bool;
@@ -156,69 +150,46 @@ enum Part<'a, DB: Backend> {
     Fragment(Fragment<'a, DB>),
 }
 
-/// Whether a connection keeps a statement prepared.
-#[derive(Clone, Copy)]
-enum Keep {
-    /// Where Diesel would.
-    AsDiesel,
-    Never,
-    /// Where it is one of the first texts of this entity's statements.
-    FirstTexts(&'static str),
-}
-
 /// A statement, or a piece of one.
 pub struct Statement<'a, DB: Backend> {
-    parts: Parts<'a, DB>,
-    keep: Keep,
+    parts: Vec<Part<'a, DB>>,
+    is_kept: bool,
 }
 
 impl<'a, DB: Backend> Statement<'a, DB> {
     pub(crate) fn new(sql: &'static str) -> Self {
-        Self { parts: Parts(vec![Part::Sql(sql)]), keep: Keep::AsDiesel }
+        Self { parts: vec![Part::Sql(sql)], is_kept: true }
     }
 
     pub(crate) fn sql(mut self, sql: &'static str) -> Self {
-        self.parts.0.push(Part::Sql(sql));
+        self.parts.push(Part::Sql(sql));
         self
     }
 
     pub(crate) fn number(mut self, number: usize) -> Self {
-        self.parts.0.push(Part::Number(number));
+        self.parts.push(Part::Number(number));
         self
     }
 
     pub(crate) fn fragment(mut self, fragment: Fragment<'a, DB>) -> Self {
-        self.parts.0.push(Part::Fragment(fragment));
+        self.parts.push(Part::Fragment(fragment));
         self
     }
 
     /// Text that was put together.
     pub(crate) fn text(mut self, sql: String) -> Self {
-        self.parts.0.push(Part::Text(sql));
+        self.parts.push(Part::Text(sql));
         self
     }
 
     pub(crate) fn identifier(mut self, name: &'static str) -> Self {
-        self.parts.0.push(Part::Identifier(name));
+        self.parts.push(Part::Identifier(name));
         self
     }
 
     /// Not kept prepared: as Diesel does it with its own of the kind.
     pub(crate) fn not_kept(mut self) -> Self {
-        self.keep = Keep::Never;
-        self
-    }
-
-    /// Kept prepared on PostgreSQL, which otherwise plans it each time anew, while its entity has few texts. Diesel
-    /// would not: which optional fields are given decides what an INSERT and an UPDATE say, so that there may be as
-    /// many texts as combinations of them.
-    pub(crate) fn few_texts<E: EntitySql<DB>>(mut self) -> Self
-    where
-        DB: Server,
-    {
-        if DB::KIND == ServerKind::Postgres {
-            self.keep = Keep::FirstTexts(E::AGGREGATE);
-        }
+        self.is_kept = false;
         self
     }
 
@@ -227,56 +198,19 @@ impl<'a, DB: Backend> Statement<'a, DB> {
     }
 }
 
-impl<DB: Server> QueryFragment<DB> for Statement<'_, DB> {
-    fn to_sql(&self, out: &mut DB::QueryBuilder, backend: &DB) -> QueryResult<()> {
-        self.parts.to_sql(out, backend)
-    }
-
-    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
-        match self.keep {
-            Keep::Never => Ok(false),
-            Keep::AsDiesel => self.parts.is_safe_to_cache_prepared(backend),
-            Keep::FirstTexts(aggregate) => {
-                let mut text = DB::QueryBuilder::default();
-                self.to_sql(&mut text, backend)?;
-                Ok(kept::is_among_first(aggregate, &text.finish()))
-            }
-        }
-    }
-
+impl<DB: Backend> QueryFragment<DB> for Statement<'_, DB> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        // Of a piece of another statement, that one asks.
-        if matches!(self.keep, Keep::Never) {
+        if !self.is_kept {
             out.unsafe_to_cache_prepared();
         }
-        self.parts.walk_ast(out)
-    }
-}
-
-struct Parts<'a, DB: Backend>(Vec<Part<'a, DB>>);
-
-impl<DB: Backend> QueryFragment<DB> for Parts<'_, DB> {
-    /// Piece by piece: a piece may know its text.
-    fn to_sql(&self, out: &mut DB::QueryBuilder, backend: &DB) -> QueryResult<()> {
-        self.0.iter().try_for_each(|part| match part {
-            Part::Fragment(fragment) => (**fragment).to_sql(out, backend),
-            part => part.to_sql(out, backend),
-        })
-    }
-
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        self.0.iter().try_for_each(|part| part.walk_ast(out.reborrow()))
-    }
-}
-
-impl<DB: Backend> QueryFragment<DB> for Part<'_, DB> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        match self {
-            Self::Sql(sql) => out.push_sql(sql),
-            Self::Identifier(name) => out.push_identifier(name)?,
-            Self::Number(number) => out.push_sql(&number.to_string()),
-            Self::Text(text) => out.push_sql(text),
-            Self::Fragment(fragment) => fragment.walk_ast(out)?,
+        for part in &self.parts {
+            match part {
+                Part::Sql(sql) => out.push_sql(sql),
+                Part::Identifier(name) => out.push_identifier(name)?,
+                Part::Number(number) => out.push_sql(&number.to_string()),
+                Part::Text(text) => out.push_sql(text),
+                Part::Fragment(fragment) => fragment.walk_ast(out.reborrow())?,
+            }
         }
         Ok(())
     }
@@ -305,15 +239,7 @@ impl<R, DB: Backend> Query for Loading<'_, R, DB> {
     type SqlType = Columns<R>;
 }
 
-impl<R, DB: Server> QueryFragment<DB> for Loading<'_, R, DB> {
-    fn to_sql(&self, out: &mut DB::QueryBuilder, backend: &DB) -> QueryResult<()> {
-        self.statement.to_sql(out, backend)
-    }
-
-    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
-        self.statement.is_safe_to_cache_prepared(backend)
-    }
-
+impl<R, DB: Backend> QueryFragment<DB> for Loading<'_, R, DB> {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         self.statement.walk_ast(out)
     }
@@ -339,19 +265,6 @@ impl<E: FromRow<DB>, DB: Server> FromRow<DB> for Upserted<E> {
 
 pub(crate) fn insert<'a, E: EntitySql<DB>, DB: Server>(values: Fragment<'a, DB>) -> Statement<'a, DB> {
     Statement::new("INSERT INTO ").fragment(E::table()).sql(" ").fragment(values)
-}
-
-/// The INSERT of [`ROWS`] rows on SQLite; `None` elsewhere, of fewer rows, and where they go in one by one.
-pub(crate) fn insert_same<I, DB>(new: &[I]) -> QueryResult<Option<Statement<'_, DB>>>
-where
-    DB: Server,
-    I: NewRowSql<DB, Entity: EntitySql<DB>>,
-{
-    if DB::KIND != ServerKind::Sqlite || new.len() != ROWS || ROWS * I::COLUMNS > PLACEHOLDERS_MAX {
-        return Ok(None);
-    }
-    let rows = SameRows::of(new.iter().map(NewRowSql::values).collect())?;
-    Ok(rows.map(|rows| insert::<I::Entity, DB>(Box::new(rows))))
 }
 
 /// The statement with the rows that it writes as its result.
@@ -419,7 +332,7 @@ pub(crate) fn upsert<'a, E: EntitySql<DB> + UpsertKey, DB: Server>(
     changes: Fragment<'a, DB>,
 ) -> QueryResult<Statement<'a, DB>> {
     let changes_nothing = changes.is_noop(&DB::default())?;
-    let mut upsert = insert::<E, DB>(values).not_kept().few_texts::<E>();
+    let mut upsert = insert::<E, DB>(values).not_kept();
     let between = |place: usize| if place > 0 { ", " } else { "" };
     if DB::KIND == ServerKind::Mysql {
         upsert = upsert.sql(" ON DUPLICATE KEY UPDATE ");

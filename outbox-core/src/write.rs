@@ -8,9 +8,8 @@ use diesel::{Connection, QueryResult, Table};
 use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
-use crate::statement::same_rows::ROWS;
 use crate::statement::{
-    self, Fragment, Server, ServerKind, Statement, StatementConnection, Upserted, first, returning, select,
+    self, Fragment, Server, ServerKind, StatementConnection, Upserted, first, returning, select,
     select_locked, select_matching,
 };
 
@@ -152,7 +151,7 @@ where
     type Entity = <I as NewRow>::Entity;
 
     fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
-        let insert = statement::insert::<I::Entity, _>(self.values()).few_texts::<I::Entity>();
+        let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
             return first(connection.load_all(returning::<I::Entity, _>(insert))?);
         }
@@ -178,38 +177,15 @@ where
 }
 
 /// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
-fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
-where
-    C: StatementConnection,
-    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend>>,
-{
+fn insert_each<I: InsertOn<C>, C: Connection>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>> {
     C::TransactionManager::begin_transaction(connection)?;
-    match insert_in_parts(new, connection) {
+    match new.iter().map(|row| row.insert_on(connection)).collect() {
         Ok(all) => C::TransactionManager::commit_transaction(connection).map(|()| all),
         Err(error) => {
             C::TransactionManager::rollback_transaction(connection)?;
             Err(error)
         }
     }
-}
-
-fn insert_in_parts<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
-where
-    C: StatementConnection,
-    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend>>,
-{
-    let mut all = Vec::with_capacity(new.len());
-    for part in new.chunks(ROWS) {
-        if let Some(insert) = statement::insert_same(part)? {
-            let rows = connection.load_all::<I::Entity>(returning::<I::Entity, _>(insert))?;
-            all.extend(rows::each_of(part.len(), rows)?);
-            continue;
-        }
-        for row in part {
-            all.push(row.insert_on(connection)?);
-        }
-    }
-    Ok(all)
 }
 
 #[diagnostic::do_not_recommend]
@@ -226,8 +202,7 @@ where
     }
 
     fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        let update = statement::update::<E, _>(self.is_self(), self.changes())?;
-        update_one(self, update.few_texts::<E>(), connection)
+        update_one(self, self.changes(), connection)
     }
 
     fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -235,8 +210,7 @@ where
         X: AsChangeset<Target = Self::Table>,
         X::Changeset: QueryFragment<C::Backend>,
     {
-        let update = statement::update::<E, _>(self.is_self(), Box::new(changes.as_changeset()))?;
-        update_one(self, update, connection)
+        update_one(self, Box::new(changes.as_changeset()), connection)
     }
 
     fn update_where_on<P, X>(condition: P, changes: X, connection: &mut C) -> QueryResult<Vec<(Self, Self)>>
@@ -285,11 +259,12 @@ where
     }
 }
 
-fn update_one<E, C>(entity: &E, update: Statement<'_, C::Backend>, connection: &mut C) -> QueryResult<E>
+fn update_one<E, C>(entity: &E, changes: Sql<'_, C>, connection: &mut C) -> QueryResult<E>
 where
     C: StatementConnection,
     E: EntitySql<C::Backend>,
 {
+    let update = statement::update::<E, _>(entity.is_self(), changes)?;
     if C::Backend::HAS_RETURNING {
         return first(connection.load_all(returning::<E, _>(update))?);
     }

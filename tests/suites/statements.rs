@@ -50,7 +50,7 @@ fn recorded(count: usize) -> &'static str {
     if count == 0 { "" } else { "outbox " }
 }
 
-const fn new(name: &str) -> NewItem<'_> {
+fn new(name: &str) -> NewItem<'_> {
     NewItem { name, amount: 1 }
 }
 
@@ -64,7 +64,7 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
     };
     type Body = fn(Tx<'_, '_>, &Item) -> Result<()>;
     // What is done, on PostgreSQL, on SQLite, on MySQL and MariaDB, which have no RETURNING.
-    let table: [(&str, Body, [&str; 3]); 14] = [
+    let table: [(&str, Body, [&str; 3]); 13] = [
         ("nothing", |_, _| Ok(()), ["", "", ""]),
         ("a read", |tx, one| tx.lock::<Item>(&one.id).map(drop), ["select", "select", "select"]),
         (
@@ -119,16 +119,6 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
             "delete_where",
             |tx, _| tx.delete_where::<Item, _>(item::amount.ge(0)).map(drop),
             ["delete outbox", "delete outbox", "select delete outbox"],
-        ),
-        // The last: what follows would meet its rows. Of 50 at a time SQLite has one statement that stays prepared.
-        (
-            "insert_all of 101",
-            |tx, _| tx.insert_all(&[const { new("x") }; 101]).map(drop),
-            [
-                "insert outbox",
-                "savepoint insert insert insert release outbox outbox outbox",
-                "insert select outbox",
-            ],
         ),
     ];
     for (what, body, expected) in table {
@@ -196,39 +186,4 @@ fn statements_commit_by_themselves_again_after_a_transaction_however_it_ended() 
     let names: Vec<String> = item::table.order(item::id).select(item::name).load(&mut other).unwrap();
     assert_eq!(names, ["a", "b", "d"]);
     assert_eq!(outbox(&mut other).len(), 1);
-}
-
-/// Diesel has an INSERT with defaults and an UPDATE planned each time anew.
-#[test]
-fn the_statements_of_an_entity_stay_prepared_on_postgres() {
-    let database = fresh();
-    let mut connection = connect(&database);
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    connection.set_instrumentation({
-        let kept = kept.clone();
-        move |event: InstrumentationEvent<'_>| {
-            if let InstrumentationEvent::CacheQuery { sql, .. } = event {
-                kept.lock().unwrap().push(sql.replace(['`', '"'], ""));
-            }
-        }
-    });
-    for name in ["a", "b", "c"] {
-        connection
-            .outbox_transaction(|tx| {
-                let one = tx.insert(&new(name))?;
-                let one = tx.update(&Item { amount: 2, ..one })?;
-                tx.upsert(&Item { amount: 3, ..one }).map(drop)
-            })
-            .unwrap();
-    }
-    let kept = kept.lock().unwrap();
-    let count = |start: &str| kept.iter().filter(|sql| sql.starts_with(start)).count();
-    let expected = match SERVER {
-        // The insert, and the upsert with all columns.
-        Server::Postgres => (2, 1),
-        // As Diesel keeps its own.
-        Server::Sqlite => (1, 0),
-        Server::Mysql | Server::Mariadb => (0, 0),
-    };
-    assert_eq!((count("INSERT INTO item "), count("UPDATE item ")), expected, "{kept:?}");
 }

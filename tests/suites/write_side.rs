@@ -38,55 +38,6 @@ fn an_entity_with_its_key_is_inserted_as_it_is() {
     assert_eq!(outbox(&mut connection)[0].key, "77");
 }
 
-#[derive(Debug, Clone, Insertable, outbox_core::Outbox)]
-#[diesel(table_name = item)]
-#[outbox(entity = Item)]
-struct Described {
-    name: String,
-    amount: i64,
-    note: Option<String>,
-    secret: Option<String>,
-}
-
-/// Numbers of rows around those that go into a statement together; what is given and what is left to the database
-/// differs from row to row, or does not.
-#[test]
-fn many_rows_come_back_in_their_order_whatever_of_them_is_given() {
-    let database = fresh();
-    let mut connection = connect(&database);
-    type Given = fn(usize) -> bool;
-    let given: [(&str, Given, Given); 3] = [
-        ("nothing", |_| false, |_| false),
-        ("everything", |_| true, |_| true),
-        ("one or the other", |row| row % 2 == 0, |row| row % 2 != 0),
-    ];
-    for (what, has_note, has_secret) in given {
-        for rows in [1, 49, 50, 120] {
-            let described = |row: usize| Described {
-                name: format!("{what} {row}"),
-                amount: row as i64,
-                note: has_note(row).then(|| format!("note {row}")),
-                secret: has_secret(row).then(|| format!("secret {row}")),
-            };
-            let new: Vec<_> = (0..rows).map(described).collect();
-            let written = connection.outbox_transaction(|tx| tx.insert_all(&new)).unwrap();
-            assert!(written.is_sorted_by(|a, b| a.id < b.id), "{what}, {rows}");
-            let pairs = new.iter().zip(&written);
-            for (Described { name, amount, note, secret }, row) in pairs {
-                let secret = secret.clone().unwrap_or_else(|| "hush".into());
-                let expected =
-                    Item { id: row.id, name: name.clone(), amount: *amount, note: note.clone(), secret };
-                assert_eq!(*row, expected);
-            }
-            assert_eq!(items(&mut connection), written, "{what}, {rows}");
-            let keys: Vec<_> = outbox(&mut connection).into_iter().map(|message| message.key).collect();
-            assert!(keys.iter().eq(written.iter().map(|row| row.id.to_string()).collect::<Vec<_>>().iter()));
-            diesel::delete(item::table).execute(&mut connection).unwrap();
-            diesel::sql_query("delete from outbox").execute(&mut connection).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_rollback_leaves_neither() {
     let database = fresh();

@@ -10,7 +10,6 @@ use futures::{StreamExt, TryStreamExt};
 use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, FromRow, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
-use crate::statement::same_rows::ROWS;
 use crate::statement::{
     self, Fragment, Server, ServerKind, Statement, Upserted, first, from_row, returning, select,
     select_locked, select_matching,
@@ -157,7 +156,7 @@ where
     type Entity = <I as NewRow>::Entity;
 
     async fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
-        let insert = statement::insert::<I::Entity, _>(self.values()).few_texts::<I::Entity>();
+        let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
             return first(load(connection, returning::<I::Entity, _>(insert)).await?);
         }
@@ -184,37 +183,23 @@ where
 }
 
 /// In a savepoint: a row that cannot be inserted must not leave those before it, which nobody recorded.
-async fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<<I as NewRow>::Entity>>
+async fn insert_each<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<I::Entity>>
 where
-    C: AsyncConnection<Backend: Server>,
-    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend> + Send> + Sync,
+    C: AsyncConnection,
+    I: AsyncInsertOn<C, Entity: Send> + Sync,
 {
     C::TransactionManager::begin_transaction(connection).await?;
-    match insert_in_parts(new, connection).await {
-        Ok(all) => C::TransactionManager::commit_transaction(connection).await.map(|()| all),
-        Err(error) => {
-            C::TransactionManager::rollback_transaction(connection).await?;
-            Err(error)
-        }
-    }
-}
-
-async fn insert_in_parts<I, C>(new: &[I], connection: &mut C) -> QueryResult<Vec<<I as NewRow>::Entity>>
-where
-    C: AsyncConnection<Backend: Server>,
-    I: NewRowSql<C::Backend, Entity: EntitySql<C::Backend> + Send> + Sync,
-{
     let mut all = Vec::with_capacity(new.len());
-    for part in new.chunks(ROWS) {
-        let same = statement::insert_same(part)?.map(returning::<<I as NewRow>::Entity, _>);
-        if let Some(reading) = same.map(|insert| load::<<I as NewRow>::Entity, _>(connection, insert)) {
-            all.extend(rows::each_of(part.len(), reading.await?)?);
-            continue;
-        }
-        for row in part {
-            all.push(row.insert_on(connection).await?);
+    for row in new {
+        match row.insert_on(connection).await {
+            Ok(inserted) => all.push(inserted),
+            Err(error) => {
+                C::TransactionManager::rollback_transaction(connection).await?;
+                return Err(error);
+            }
         }
     }
+    C::TransactionManager::commit_transaction(connection).await?;
     Ok(all)
 }
 
@@ -233,8 +218,7 @@ where
     }
 
     async fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        let update = || Ok(statement::update::<E, _>(self.is_self(), self.changes())?.few_texts::<E>());
-        update_one(self, update, connection).await
+        update_one(self, || self.changes(), connection).await
     }
 
     async fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -242,8 +226,7 @@ where
         X: AsChangeset<Target = Self::Table> + Send,
         X::Changeset: QueryFragment<C::Backend> + Send,
     {
-        let update = || statement::update::<E, _>(self.is_self(), Box::new(changes.as_changeset()));
-        update_one(self, update, connection).await
+        update_one(self, || Box::new(changes.as_changeset()), connection).await
     }
 
     async fn update_where_on<P, X>(
@@ -297,14 +280,14 @@ where
 
 async fn update_one<'x, E, C>(
     entity: &'x E,
-    update: impl FnOnce() -> QueryResult<Statement<'x, C::Backend>> + Send,
+    changes: impl FnOnce() -> Sql<'x, C> + Send,
     connection: &mut C,
 ) -> QueryResult<E>
 where
     C: AsyncConnection<Backend: Server>,
     E: EntitySql<C::Backend> + Send + Sync,
 {
-    let update = update()?;
+    let update = statement::update::<E, _>(entity.is_self(), changes())?;
     if C::Backend::HAS_RETURNING {
         return first(load(connection, returning::<E, _>(update)).await?);
     }
