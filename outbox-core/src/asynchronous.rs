@@ -1,15 +1,18 @@
-//! The write side on diesel-async: the same names with `.await`.
+//! Both sides on diesel-async: the same names with `.await`.
 //!
 //! As with diesel-async's own transactions, a transaction whose future is dropped halfway stays open on its
 //! connection, with its locks: do not put a timeout or `select!` around it, and give it a task of its own where
 //! a server drops handlers whose client has gone. bb8 throws such a connection away when it comes back, deadpool
 //! only when somebody takes it next.
 
+mod awaited;
 mod connection;
+mod subscriber;
 mod transaction;
 mod write;
 mod writer;
 
+pub use awaited::Awaited;
 pub use connection::AsyncOutboxConnection;
 pub use transaction::AsyncOutboxTx;
 pub use write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};

@@ -26,6 +26,12 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// A connection that consumes one queue, with the queue and its bindings declared or checked.
     fn consumer(&self, queue: &Queue) -> impl Future<Output = Result<Self::Consumer>> + Send;
 
+    /// How many deliveries a consumer asks for before it knows how large they are; the subscriber then asks for as
+    /// many as fit. No limit where they are in this process's memory anyway.
+    fn first_fill(&self) -> u16 {
+        u16::MAX
+    }
+
     /// How many messages wait in a queue, those that are delivered and not acknowledged not counted; `None` where a
     /// broker cannot tell.
     fn depth(&self, _queue: &Queue) -> impl Future<Output = Result<Option<u64>>> + Send {

@@ -1,7 +1,7 @@
 //! What differs between Diesel's connections: one trait, one short file per database.
 
 use diesel::Connection;
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::connection::TransactionManager;
 use diesel::result::QueryResult;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -35,11 +35,12 @@ use resync::ResyncConnection;
 use upkeep::UpkeepConnection;
 
 /// A sync Diesel connection whose transactions can record messages: `SqliteConnection`, `MysqlConnection`
-/// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one.
+/// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one. Subscribers use diesel-async's as one
+/// too, with their statements waited for.
 ///
 /// Sealed: the hidden methods may change.
 pub trait OutboxConnection:
-    Connection<TransactionManager = AnsiTransactionManager>
+    Connection
     + StatementConnection
     + InboxConnection
     + MarkConnection
@@ -146,19 +147,19 @@ pub trait OutboxConnection:
     /// Begins an outermost transaction that is going to write.
     #[doc(hidden)]
     fn begin_write(&mut self) -> QueryResult<()> {
-        AnsiTransactionManager::begin_transaction(self)
+        Self::TransactionManager::begin_transaction(self)
     }
 
     /// Commits what [`begin_write`](Self::begin_write) began; rolls back where that fails.
     #[doc(hidden)]
     fn commit_write(&mut self) -> QueryResult<()> {
-        AnsiTransactionManager::commit_transaction(self)
+        Self::TransactionManager::commit_transaction(self)
     }
 
     /// Rolls back what [`begin_write`](Self::begin_write) began.
     #[doc(hidden)]
     fn rollback_write(&mut self) -> QueryResult<()> {
-        AnsiTransactionManager::rollback_transaction(self)
+        Self::TransactionManager::rollback_transaction(self)
     }
 
     /// The last statements of an outermost transaction.
@@ -206,7 +207,7 @@ pub trait OutboxConnection:
 
 /// Whether Diesel knows of an open transaction.
 pub(crate) fn is_open<C: OutboxConnection>(connection: &mut C) -> QueryResult<bool> {
-    let status = AnsiTransactionManager::transaction_manager_status_mut(connection);
+    let status = C::TransactionManager::transaction_manager_status_mut(connection);
     Ok(status.transaction_depth()?.is_some())
 }
 

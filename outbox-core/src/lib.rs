@@ -64,6 +64,7 @@ mod asynchronous;
 pub mod broker;
 mod buffer;
 mod connection;
+mod connections;
 pub mod contract;
 mod copy;
 mod entity;
@@ -95,8 +96,12 @@ mod writer;
 #[cfg(feature = "async-sqlite")]
 pub use asynchronous::AsyncSqliteConnection;
 #[cfg(feature = "async")]
-pub use asynchronous::{AsyncEntityOn, AsyncInsertOn, AsyncOutboxConnection, AsyncOutboxTx, AsyncUpsertOn};
+pub use asynchronous::{
+    AsyncEntityOn, AsyncInsertOn, AsyncOutboxConnection, AsyncOutboxTx, AsyncUpsertOn, Awaited,
+};
 pub use connection::OutboxConnection;
+#[cfg(feature = "async")]
+pub use connections::Lent;
 pub use copy::{Replica, ReplicaOn};
 pub use entity::{Entity, EntityChange, EventNames, FieldSchema, FieldWriter, Image, Operation};
 pub use error::{Error, ErrorKind, Result};
@@ -113,7 +118,7 @@ pub use resync::{Resync, ResyncOn};
 pub use retry::{RetryPolicy, Waits};
 pub use rows::Condition;
 pub use subscriber::{
-    FailurePolicy, Freshness, Incoming, Pruned, Reached, Seen, Subscriber, SubscriberStats,
+    FailurePolicy, Freshness, Hanging, Incoming, Pruned, Reached, Seen, Subscriber, SubscriberStats,
 };
 pub use transaction::OutboxTx;
 pub use write::{EntityOn, InsertOn, UpsertOn};

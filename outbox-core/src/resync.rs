@@ -15,6 +15,7 @@ use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::OutboxConnection;
+use crate::connections::Connections;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::MessageId;
 use crate::retry::RetryPolicy;
@@ -48,7 +49,7 @@ const OFFER_AGAIN: Duration = Duration::from_secs(60);
 /// # }
 /// ```
 ///
-/// A service on diesel-async gives it a pool of sync connections, of which it uses one.
+/// With diesel-async it is made by `Resync::new_async`.
 pub struct Resync<E> {
     run: Arc<Run>,
     settings: Settings,
@@ -91,8 +92,15 @@ impl<E> Resync<E> {
         C: OutboxConnection + R2D2Connection,
         E: ResyncOn<C>,
     {
+        Self::over(pool.into())
+    }
+
+    pub(crate) fn over<C: OutboxConnection>(connections: Connections<C>) -> Self
+    where
+        E: ResyncOn<C>,
+    {
         let run = move |settings: &Settings, job| {
-            let connection = &mut *pool.get()?;
+            let connection: &mut C = &mut *connections.get()?;
             match job {
                 Job::Offer => connection.offer_resync(E::AGGREGATE)?,
                 Job::Release => connection.release_resync(&settings.owner)?,

@@ -126,6 +126,12 @@ statement_connection!(diesel::mysql::MysqlConnection, crate::connection::written
 statement_connection!(diesel::pg::PgConnection);
 #[cfg(feature = "sqlite")]
 statement_connection!(diesel::sqlite::SqliteConnection);
+#[cfg(feature = "async-mysql")]
+statement_connection!(crate::Awaited<diesel_async::AsyncMysqlConnection>);
+#[cfg(feature = "async-postgres")]
+statement_connection!(crate::Awaited<diesel_async::AsyncPgConnection>);
+#[cfg(feature = "async-sqlite")]
+statement_connection!(crate::Awaited<crate::AsyncSqliteConnection>);
 
 pub(crate) fn from_row<'r, R: FromRow<DB>, DB: Backend>(row: &impl Row<'r, DB>) -> QueryResult<R> {
     R::from_row(row).map_err(Error::DeserializationError)

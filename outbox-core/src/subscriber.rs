@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Queue};
 use crate::connection::OutboxConnection;
+use crate::connections::Connections;
 use crate::copy::ReplicaOn;
 use crate::entity::Operation;
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ mod incoming;
 mod pump;
 mod stats;
 mod upkeep;
+mod watch;
 mod worker;
 
 pub use effect::FailurePolicy;
@@ -40,11 +42,14 @@ pub use freshness::{Freshness, Reached, Seen};
 pub use incoming::Incoming;
 pub use stats::SubscriberStats;
 pub use upkeep::Pruned;
+pub use watch::Hanging;
 use worker::{Retries, Worker};
 
 /// The waits between the attempts at a failing message.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
+/// How long a handler may take.
+const HANDLER_LIMIT: Duration = Duration::from_secs(60);
 /// How long applied messages are remembered.
 const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -70,10 +75,10 @@ const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 ///     .await
 /// # }
 /// ```
-pub struct Subscriber<B, C: R2D2Connection + 'static> {
+pub struct Subscriber<B, C> {
     name: String,
     broker: B,
-    pool: Pool<ConnectionManager<C>>,
+    connections: Connections<C>,
     effects: Effects<C>,
     policies: Vec<(String, FailurePolicy)>,
     overlaps: Vec<String>,
@@ -81,10 +86,11 @@ pub struct Subscriber<B, C: R2D2Connection + 'static> {
     batch: u16,
     retention: Duration,
     retries: Retries,
+    handler_limit: Duration,
     stats: SubscriberStats,
 }
 
-impl<B, C: R2D2Connection + 'static> fmt::Debug for Subscriber<B, C> {
+impl<B, C> fmt::Debug for Subscriber<B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
             .field("name", &self.name)
@@ -93,14 +99,23 @@ impl<B, C: R2D2Connection + 'static> fmt::Debug for Subscriber<B, C> {
     }
 }
 
-impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
+impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     /// A subscriber that consumes nothing yet. Its name is that of its queues (`{name}.{number}`) and of its
     /// rows in the inbox: keep it for the life of the service.
-    pub fn new(name: impl Into<String>, broker: B, pool: Pool<ConnectionManager<C>>) -> Self {
+    ///
+    /// With diesel-async it is made by `new_async`, and its handlers are given to `on_async` and the like.
+    pub fn new(name: impl Into<String>, broker: B, pool: Pool<ConnectionManager<C>>) -> Self
+    where
+        C: R2D2Connection,
+    {
+        Self::over(name.into(), broker, pool.into())
+    }
+
+    pub(crate) fn over(name: String, broker: B, connections: Connections<C>) -> Self {
         Self {
-            name: name.into(),
+            name,
             broker,
-            pool,
+            connections,
             effects: Effects::default(),
             policies: Vec::new(),
             overlaps: Vec::new(),
@@ -108,6 +123,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
             batch: 100,
             retention: RETENTION,
             retries: Retries { policy: RetryPolicy::default(), later: RETRY_AFTER.to_vec() },
+            handler_limit: HANDLER_LIMIT,
             stats: SubscriberStats::default(),
         }
     }
@@ -159,11 +175,24 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     /// `product.*`, `*.created`, `*.*`. A pattern takes no `current` messages, which are for copies.
     #[must_use]
     pub fn on_raw(
-        mut self,
+        self,
         kind: impl Into<String>,
         handler: impl Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.add(kind.into(), Effect::handler(handler));
+        self.handle(kind.into(), move |connection, incoming| {
+            let mut tx = OutboxTx::new(connection);
+            handler(&mut tx, incoming)?;
+            tx.flush()
+        })
+    }
+
+    /// Handles messages in the open transaction, with what is recorded.
+    pub(crate) fn handle(
+        mut self,
+        kind: String,
+        handler: impl Fn(&mut C, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.add(kind, Effect::handler(handler));
         self
     }
 
@@ -173,13 +202,25 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
     /// `#[serde(untagged)]` variants of equal fields cannot be told apart.
     #[must_use]
     pub fn on_event<E: Event + DeserializeOwned>(
-        mut self,
+        self,
         handler: impl Fn(&mut OutboxTx<'_, C>, E) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.handle_events::<E>(move |connection, event, _| {
+            let mut tx = OutboxTx::new(connection);
+            handler(&mut tx, event)?;
+            tx.flush()
+        })
+    }
+
+    /// As [`handle`](Self::handle), the events of `E`; also with how long it may take.
+    pub(crate) fn handle_events<E: Event + DeserializeOwned>(
+        mut self,
+        handler: impl Fn(&mut C, E, Duration) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
         let handler = Arc::new(handler);
         for schema in E::EVENTS {
             let handler = Arc::clone(&handler);
-            let run = move |tx: &mut OutboxTx<'_, C>, incoming: &Incoming<'_>| {
+            let run = move |connection: &mut C, incoming: &Incoming<'_>| {
                 let event: E = incoming.payload()?;
                 if event.event() != incoming.message().event() {
                     return Err(Error::invalid(format!(
@@ -187,7 +228,7 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
                         event.event()
                     )));
                 }
-                handler(tx, event)
+                handler(connection, event, incoming.limit)
             };
             self.add(format!("{}.{}", E::AGGREGATE, schema.event), Effect::handler(run));
         }
@@ -215,8 +256,8 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         self
     }
 
-    /// How many messages one transaction applies at most, fewer where it takes more than half a second; also how
-    /// many a queue's consumer holds in memory, fewer once they are found to take more than 64 MiB. Default 100.
+    /// How many messages one transaction applies at most, fewer where it takes more than half a second. A queue's
+    /// consumer holds twice as many in memory, fewer where those of late would take more than 64 MiB. Default 100.
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;
@@ -238,6 +279,15 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         self
     }
 
+    /// How long a handler may take, default 60 s. One that takes longer is told of in the log and by
+    /// [`SubscriberStats::hanging`]. A sync one cannot be stopped and holds its queue up; an async one is cancelled,
+    /// which rolls back what it wrote and counts as a failed attempt.
+    #[must_use]
+    pub fn handler_limit(mut self, limit: Duration) -> Self {
+        self.handler_limit = limit;
+        self
+    }
+
     /// How long the inbox remembers what was applied, and copies what was deleted; a day at least, default 14 days.
     ///
     /// A message that is delivered later than that cannot be told from one that was applied: it is set aside in
@@ -248,8 +298,9 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         self
     }
 
-    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless messages wait in
-    /// its queues; [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
+    /// Forgets now what is older than the [retention](Self::retention), in small steps, unless what waits in
+    /// its queues may be old itself: while nothing recorded within the last hour was applied of them.
+    /// [`run`](Self::run) does it every ten minutes. Ids that are no UUIDv7 are never forgotten.
     ///
     /// # Errors
     /// `Invalid` as [`run`](Self::run); an outage of the broker; the database's.
@@ -297,8 +348,16 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
         for (kind, policy) in &self.policies {
             effects.set_policy(kind, *policy);
         }
-        let (name, pool, stats) = (self.name.clone(), self.pool.clone(), self.stats.clone());
-        Worker::new(name, pool, effects, self.retries.clone(), self.retention, stats)
+        let (name, connections, stats) = (self.name.clone(), self.connections.clone(), self.stats.clone());
+        Worker::new(
+            name,
+            connections,
+            effects,
+            self.retries.clone(),
+            self.retention,
+            self.handler_limit,
+            stats,
+        )
     }
 
     fn validate(&self) -> Result<()> {
@@ -351,7 +410,8 @@ impl<B: Broker, C: OutboxConnection + R2D2Connection> Subscriber<B, C> {
                     let buckets = (0..BUCKETS).filter(|bucket| bucket % self.queues == number);
                     buckets.flat_map(|b| kinds().map(move |kind| format!("{kind}.{b:02}"))).collect()
                 },
-                prefetch: self.batch,
+                // The next batch comes in while one is applied.
+                prefetch: self.batch.saturating_mul(2),
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::connection::TransactionManager;
 
 use crate::connection::OutboxConnection;
 use crate::error::{Error, Result};
@@ -162,13 +162,13 @@ pub(crate) fn next_wait(
 
 /// Refuses an open transaction; true for Diesel's test transaction, which never commits.
 fn is_outermost<C: OutboxConnection>(connection: &mut C) -> Result<bool> {
-    let depth = AnsiTransactionManager::transaction_manager_status_mut(connection)
+    let depth = C::TransactionManager::transaction_manager_status_mut(connection)
         .transaction_depth()
         .map_err(Error::from)?;
     match depth.map_or(0, u32::from) {
         0 => Ok(false),
         // Diesel calls an open transaction broken unless it is a test's.
-        1 if !AnsiTransactionManager::is_broken_transaction_manager(connection) => Ok(true),
+        1 if !C::TransactionManager::is_broken_transaction_manager(connection) => Ok(true),
         _ => Err(not_outermost()),
     }
 }
@@ -182,6 +182,6 @@ pub(crate) fn not_outermost() -> Error {
 
 /// Whether a transaction can be opened on it.
 fn is_usable<C: OutboxConnection>(connection: &mut C) -> bool {
-    let status = AnsiTransactionManager::transaction_manager_status_mut(connection);
+    let status = C::TransactionManager::transaction_manager_status_mut(connection);
     status.transaction_depth().is_ok_and(|depth| depth.is_none())
 }

@@ -283,6 +283,17 @@ pub enum Image {
     Delete { before: Row },
 }
 
+impl Image {
+    /// The row before and the row after.
+    pub fn into_rows(self) -> (Option<Row>, Option<Row>) {
+        match self {
+            Self::Insert { after } => (None, Some(after)),
+            Self::Update { before, after } => (Some(before), Some(after)),
+            Self::Delete { before } => (Some(before), None),
+        }
+    }
+}
+
 impl Change {
     /// The row as it was; `None` for an insert.
     pub fn before(&self) -> Option<&Row> {

@@ -6,27 +6,23 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use outbox_core::broker::Broker;
-use outbox_core::migrate::{Dialect, INBOX, OUTBOX, POSTGRES_BELL, REPLICA};
-use tokio_util::sync::CancellationToken;
+use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Level};
-use crate::config::{self, Config, Environment, Mode, OutboxConfig};
-#[cfg(feature = "postgres")]
-use crate::outbox::store::Kind;
+use crate::config::{self, Config, Environment};
 use crate::outbox::store::{Database, Store};
-use crate::relay::{Left, Relay};
-use crate::replication::{Replication, run_all};
 use crate::report;
-use crate::status::Shown;
-use crate::subscribers::{self, SubscriberReport, Watched};
+use crate::subscribers::{self, SubscriberReport};
 
 mod dead;
+mod migrate;
 mod reload;
 mod replication;
 mod resync;
+mod run;
+mod running;
+mod signals;
 mod verify;
 
 /// What is logged without `RUST_LOG`; what lapin logs as an error comes back to us as one.
@@ -76,10 +72,10 @@ enum Verb {
     Migrate {
         /// Connect to nothing; print the SQL for this database instead, for other tools to apply
         #[arg(long, value_name = "DATABASE")]
-        sql: Option<SqlOf>,
+        sql: Option<migrate::SqlOf>,
         /// What to print: the tables of a service that writes, of a subscriber, of a replication's target, or the doorbell
         #[arg(long, requires = "sql", default_value = "outbox")]
-        role: Role,
+        role: migrate::Role,
     },
     /// Relay and replicate until SIGTERM or SIGINT
     Run {
@@ -125,24 +121,6 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SqlOf {
-    /// MariaDB too
-    Mysql,
-    Postgres,
-    Sqlite,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Role {
-    Outbox,
-    Inbox,
-    /// The target of a replication, MySQL and MariaDB only
-    Replica,
-    /// The doorbell of mode "tail", PostgreSQL only
-    Bell,
 }
 
 /// How a verb ended; the text for standard error is in it.
@@ -202,7 +180,7 @@ async fn verb(arguments: Arguments) -> End {
     // These need no configuration.
     match arguments.verb {
         Verb::Init { force } => return init(&arguments.config, force),
-        Verb::Migrate { sql: Some(sql), role } => return print_sql(sql, role),
+        Verb::Migrate { sql: Some(sql), role } => return migrate::print_sql(sql, role),
         _ => {}
     }
     let config = match config::from_file(&arguments.config, &Environment::of_process()) {
@@ -212,8 +190,8 @@ async fn verb(arguments: Arguments) -> End {
     match arguments.verb {
         Verb::Init { .. } => End::Done,
         Verb::Check { json } => check(&config, json).await,
-        Verb::Migrate { .. } => migrate(&config).await,
-        Verb::Run { until_idle } => relay(&config, &arguments.config, until_idle).await,
+        Verb::Migrate { .. } => migrate::migrate(&config).await,
+        Verb::Run { until_idle } => run::run(&config, &arguments.config, until_idle).await,
         Verb::Dead { verb } => dead::run(&config, verb).await,
         Verb::Pause { name, reason } => pause(&config, &name, Some(&reason)).await,
         Verb::Resume { name } => pause(&config, &name, None).await,
@@ -265,195 +243,6 @@ async fn check(config: &Config, json: bool) -> End {
     }
 }
 
-fn print_sql(sql: SqlOf, role: Role) -> End {
-    let dialect = match sql {
-        SqlOf::Mysql => Dialect::Mysql,
-        SqlOf::Postgres => Dialect::Postgres,
-        SqlOf::Sqlite => Dialect::Sqlite,
-    };
-    let migrations = match (role, dialect) {
-        (Role::Outbox, _) => OUTBOX,
-        (Role::Inbox, _) => INBOX,
-        (Role::Replica, Dialect::Mysql) => REPLICA,
-        (Role::Replica, _) => return End::Wrong("--role replica is for --sql mysql only".into()),
-        (Role::Bell, Dialect::Postgres) => {
-            print!("{POSTGRES_BELL}");
-            return End::Done;
-        }
-        (Role::Bell, _) => return End::Wrong("--role bell is for --sql postgres only".into()),
-    };
-    print!("{}", migrations.sql(dialect));
-    End::Done
-}
-
-async fn migrate(config: &Config) -> End {
-    let mut failures = Vec::new();
-    let mut tell = |about: String, migrated: outbox_core::Result<Vec<String>>| match migrated {
-        Ok(versions) if versions.is_empty() => println!("{about}: up to date"),
-        Ok(versions) => println!("{about}: applied {}", versions.join(", ")),
-        Err(error) => failures.push(format!("{about}: {error}")),
-    };
-    for outbox in &config.outbox {
-        let migrated = async {
-            let mut store = Store::new(Database::of(outbox)?, "");
-            let mut versions = store.migrate(&OUTBOX).await?;
-            versions.extend(install_bell(outbox, &mut store).await?);
-            Ok(versions)
-        };
-        tell(format!("outbox {}", outbox.name), migrated.await);
-    }
-    for subscriber in &config.subscriber {
-        let migrated = async { Store::new(Database::of_subscriber(subscriber)?, "").migrate(&INBOX).await };
-        tell(format!("subscriber {}", subscriber.name), migrated.await);
-    }
-    replication::migrate(config, &mut failures).await;
-    if failures.is_empty() { End::Done } else { End::Failed(failures.join("\n")) }
-}
-
-/// What makes commits ring, where it was asked for and is missing.
-async fn install_bell(outbox: &OutboxConfig, store: &mut Store) -> outbox_core::Result<Option<String>> {
-    #[cfg(feature = "postgres")]
-    if outbox.mode == Mode::Tail
-        && store.database().kind() == Kind::Postgres
-        && store.doorbell().await?.fault().is_some()
-    {
-        store.install_bell().await?;
-        return Ok(Some("the doorbell (trigger outbox_bell)".into()));
-    }
-    let _ = (outbox, store);
-    Ok(None)
-}
-
-async fn relay(config: &Config, file: &Path, until_idle: bool) -> End {
-    if config.outbox.is_empty() && config.replication.is_empty() {
-        return End::Wrong(
-            "there is nothing to relay: the configuration has no section [[outbox]] or [[replication]]"
-                .into(),
-        );
-    }
-    // Without an outbox there need not be a broker either.
-    let relay = match config.outbox.is_empty() {
-        true => Ok(None),
-        false => Relay::from_config(config).map(Some),
-    };
-    let (relay, replications) = match (relay, replication::from_config(config)) {
-        (Ok(relay), Ok(replications)) => (relay, replications),
-        (Err(error), _) | (_, Err(error)) => return End::Wrong(error.to_string()),
-    };
-    for outbox in &config.outbox {
-        let (from, to) = (&outbox.database, &config.broker.url);
-        tracing::info!(outbox = outbox.name, "relaying {from} to {to}, exchange {}", config.broker.exchange);
-    }
-    for replication in &config.replication {
-        let (from, to) = (&replication.source, &replication.target);
-        tracing::info!(replication = replication.name, "replicating {from} to {to}");
-    }
-    let shutdown = CancellationToken::new();
-    if let Err(error) = end_on_signals(shutdown.clone()) {
-        return End::Failed(format!("listening for signals: {error}"));
-    }
-    let shown = Shown {
-        outboxes: relay.as_ref().map(Relay::statuses).unwrap_or_default(),
-        subscribers: match config.admin.token {
-            Some(_) => Watched::start(config.subscriber.clone(), shutdown.clone()),
-            // Nobody would read it.
-            None => Watched::default(),
-        },
-        replications: replications.iter().map(Replication::status).collect(),
-    };
-    let token = match crate::admin::serve(&config.admin, shown, shutdown.clone()).await {
-        Ok(token) => token,
-        Err(error) => return End::Wrong(error.to_string()),
-    };
-    let resettings = relay.as_ref().map(Relay::resettings);
-    if let Err(error) = reload::on_signal(config.clone(), file.to_owned(), resettings, token) {
-        return End::Failed(format!("listening for signals: {error}"));
-    }
-    if until_idle {
-        return run_until_idle(relay, replications, &shutdown).await;
-    }
-    let relaying = async {
-        let Some(relay) = relay else { return Ok(()) };
-        let ran = relay.run(shutdown.clone()).await;
-        if ran.is_err() {
-            shutdown.cancel();
-        }
-        ran
-    };
-    let (ran, ()) = tokio::join!(relaying, run_all(replications, shutdown.clone()));
-    match ran {
-        Ok(()) => End::Done,
-        Err(error) => End::Failed(error.to_string()),
-    }
-}
-
-async fn run_until_idle<B: Broker>(
-    relay: Option<Relay<B>>,
-    replications: Vec<Replication>,
-    shutdown: &CancellationToken,
-) -> End {
-    let relaying = async {
-        match relay {
-            Some(relay) => relay.run_until_idle(shutdown.clone()).await,
-            None => Ok(Vec::new()),
-        }
-    };
-    let (relayed, mut left) = tokio::join!(relaying, replication::until_idle(replications, shutdown));
-    match relayed {
-        Ok(parked) if parked.is_empty() => {}
-        Ok(parked) => left.insert(0, name_left(&parked)),
-        Err(error) => left.insert(0, error.to_string()),
-    }
-    if left.is_empty() && shutdown.is_cancelled() {
-        return End::Failed("ended by a signal before all was delivered".into());
-    }
-    if left.is_empty() { End::Done } else { End::Failed(left.join("\n")) }
-}
-
-fn name_left(left: &[Left]) -> String {
-    let mut text = String::from("what is left is parked:");
-    for Left { outbox, keys } in left {
-        for key in keys {
-            text.push_str(&format!(
-                "\noutbox {outbox}: {} {}, row {}, {} attempts: {}",
-                key.aggregate_type, key.aggregate_id, key.head_id, key.attempts, key.last_error
-            ));
-        }
-    }
-    text
-}
-
-/// The first SIGTERM or SIGINT ends in order, a second one at once.
-#[cfg(unix)]
-fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        for is_second in [false, true] {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            if is_second {
-                std::process::exit(1);
-            }
-            tracing::info!("ending: what is in flight is finished first");
-            shutdown.cancel();
-        }
-    });
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            shutdown.cancel();
-        }
-    });
-    Ok(())
-}
-
 /// Pauses an outbox or a replication for a reason, or resumes it.
 async fn pause(config: &Config, name: &str, reason: Option<&str>) -> End {
     if let Some(replication) = replication::named(config, name) {
@@ -489,7 +278,10 @@ fn actor() -> String {
 }
 
 async fn status(config: &Config, json: bool) -> End {
-    let outboxes = report::all(config).await;
+    let (mut outboxes, rates) = tokio::join!(report::all(config), running::rates(&config.admin));
+    for report in &mut outboxes {
+        report.rates = rates.get(&report.outbox).copied();
+    }
     let subscribers = subscribers::all(&config.subscriber).await;
     let replications = crate::replication::report::all(config).await;
     if json {

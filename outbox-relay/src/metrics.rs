@@ -7,11 +7,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+#[cfg(all(test, feature = "binlog"))]
+mod packaging;
 #[cfg(feature = "binlog")]
 mod replications;
 
 use crate::bell::BellState;
-use crate::status::{Shown, Snapshot, State, Status};
+use crate::status::{BucketBacklog, Shown, Snapshot, State, Status};
 use crate::subscribers::SubscriberReport;
 
 /// All metrics in the text form of OpenMetrics.
@@ -41,6 +43,7 @@ struct Pipes {
 type Read<T> = fn(&Snapshot) -> T;
 
 const COUNTERS: &[(&str, &str, Read<u64>)] = &[
+    ("sent", "Messages handed to the broker, those included that were handed to it again", |s| s.sent),
     ("published", "Messages that the broker confirmed", |s| s.published),
     ("returned", "Messages that no queue wanted and that were therefore refused", |s| s.returned),
     ("refused", "Messages that were refused or could not be encoded", |s| s.refused),
@@ -50,14 +53,18 @@ const COUNTERS: &[(&str, &str, Read<u64>)] = &[
     ("rings", "Commits told by the doorbell, in tail mode", |s| s.rings),
 ];
 
-const GAUGES: &[(&str, &str, Option<Unit>, Read<f64>)] = &[
+/// How much a second: a unit that the library does not know.
+const PER_SECOND: &str = "per_second";
+const SECONDS: &str = "seconds";
+
+const GAUGES: &[(&str, &str, Option<&str>, Read<f64>)] = &[
     ("up", "1 while the pipe runs, 0 while it is paused, starting or stopped", None, |s| {
         f64::from(u8::from(s.state == State::Running))
     }),
     ("bell_up", "1 while the doorbell tells of commits, 0 while it is silent and in poll mode", None, |s| {
         f64::from(u8::from(s.bell == BellState::Heard))
     }),
-    ("state_age", "How long the pipe has been in its state", Some(Unit::Seconds), |s| s.state_seconds as f64),
+    ("state_age", "How long the pipe has been in its state", Some(SECONDS), |s| s.state_seconds as f64),
     ("buckets_held", "Buckets that this relay holds, of 64", None, |s| s.held.len() as f64),
     ("in_flight", "Messages on their way to the broker, not confirmed yet", None, |s| s.in_flight as f64),
     ("keys_waiting", "Keys that wait for another attempt", None, |s| s.waiting_keys as f64),
@@ -67,10 +74,33 @@ const GAUGES: &[(&str, &str, Option<Unit>, Read<f64>)] = &[
     ("backlog_rows_max", "At most so many rows wait, by first and last id", None, |s| {
         s.backlog.rows_at_most as f64
     }),
-    ("backlog_age", "Age of the first row, by the database's clock", Some(Unit::Seconds), |s| {
+    ("backlog_age", "Age of the first row, by the database's clock", Some(SECONDS), |s| {
         s.backlog.oldest_seconds
     }),
+    ("sent", "Messages handed to the broker, over the last ten seconds", Some(PER_SECOND), |s| {
+        s.rates.sent_per_second
+    }),
+    ("published", "Messages that the broker confirmed, over the last ten seconds", Some(PER_SECOND), |s| {
+        s.rates.published_per_second
+    }),
+    ("settled", "Rows deleted after their confirmation, over the last ten seconds", Some(PER_SECOND), |s| {
+        s.rates.settled_per_second
+    }),
 ];
+
+type ReadBucket = fn(&BucketBacklog) -> f64;
+
+/// Of the buckets that the relay holds; others' relays tell of theirs.
+const OF_BUCKETS: &[(&str, &str, Option<&str>, ReadBucket)] = &[
+    ("bucket_backlog_rows", "Rows that wait in a bucket, counted up to 1000", None, |b| b.rows as f64),
+    ("bucket_backlog_age", "Age of a bucket's first row, by the database's clock", Some(SECONDS), |b| {
+        b.oldest_seconds
+    }),
+];
+
+fn unit(name: Option<&str>) -> Option<Unit> {
+    name.map(|name| Unit::Other(name.to_owned()))
+}
 
 impl Collector for Pipes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -81,11 +111,23 @@ impl Collector for Pipes {
                 ConstCounter::new(read(snapshot)).encode(family.encode_family(&labels)?)?;
             }
         }
-        for (name, help, unit, read) in GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (name, help, of, read) in GAUGES {
+            let of = unit(*of);
+            let mut family = encoder.encode_descriptor(name, help, of.as_ref(), MetricType::Gauge)?;
             for snapshot in &self.snapshots {
                 let labels = [("outbox", snapshot.name.as_str())];
                 ConstGauge::new(read(snapshot)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, of, read) in OF_BUCKETS {
+            let of = unit(*of);
+            let mut family = encoder.encode_descriptor(name, help, of.as_ref(), MetricType::Gauge)?;
+            for snapshot in &self.snapshots {
+                for bucket in &snapshot.buckets {
+                    let number = format!("{:02}", bucket.bucket);
+                    let labels = [("outbox", snapshot.name.as_str()), ("bucket", number.as_str())];
+                    ConstGauge::new(read(bucket)).encode(family.encode_family(&labels)?)?;
+                }
             }
         }
         let help = "From the recording of a message to the broker's confirmation, by the relay's clock";
@@ -167,23 +209,40 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::status::Backlog;
     use crate::subscribers::Watched;
 
-    #[test]
-    fn metrics_have_help_units_and_labels() {
+    /// What a relay prints that has two outboxes, a subscriber and a replication.
+    pub(super) fn full_text() -> String {
         let status = Status::new("product");
         status.add_published(3);
+        let bucket = BucketBacklog { bucket: 7, rows: 12, oldest_seconds: 1.5 };
+        status.set_backlog(Backlog { rows_at_most: 12, oldest_seconds: 1.5 }, vec![bucket]);
         status.observe_latency(Duration::from_millis(4));
         let subscriber =
             SubscriberReport { subscriber: "order".into(), dead: 2, ..SubscriberReport::default() };
-        let shown =
-            Shown { subscribers: Watched::of(vec![subscriber]), ..vec![status, Status::new("order")].into() };
-        let text = text(&shown).unwrap();
+        let shown = Shown {
+            outboxes: vec![status, Status::new("order")],
+            subscribers: Watched::of(vec![subscriber]),
+            #[cfg(feature = "binlog")]
+            replications: vec![crate::replication::status::Status::new("order")],
+        };
+        text(&shown).unwrap()
+    }
+
+    #[test]
+    fn metrics_have_help_units_and_labels() {
+        let text = full_text();
         for line in [
             "# HELP outbox_relay_published Messages that the broker confirmed",
             "outbox_relay_published_total{outbox=\"product\"} 3",
             "outbox_relay_published_total{outbox=\"order\"} 0",
             "# UNIT outbox_relay_backlog_age_seconds seconds",
+            "# UNIT outbox_relay_published_per_second per_second",
+            "outbox_relay_published_per_second{outbox=\"product\"} 0.0",
+            "outbox_relay_sent_total{outbox=\"product\"} 0",
+            "outbox_relay_bucket_backlog_rows{outbox=\"product\",bucket=\"07\"} 12.0",
+            "outbox_relay_bucket_backlog_age_seconds{outbox=\"product\",bucket=\"07\"} 1.5",
             "outbox_relay_up{outbox=\"product\"} 0.0",
             "outbox_relay_subscriber_up{subscriber=\"order\"} 1.0",
             "outbox_relay_subscriber_dead{subscriber=\"order\"} 2.0",

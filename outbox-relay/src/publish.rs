@@ -59,6 +59,7 @@ impl<B: Broker> Publish<B> {
     async fn publish(&mut self, frames: &[Frame]) -> Result<Vec<Confirm>> {
         self.connect().await?;
         let Some(mut publisher) = self.publisher.take() else { return Ok(Vec::new()) };
+        self.status.add_sent(frames.len() as u64);
         let confirms = publisher.publish(frames).await?;
         if confirms.len() != frames.len() {
             let text = format!("{} answers for {} messages", confirms.len(), frames.len());

@@ -258,7 +258,7 @@ async fn tend<B: Broker>(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let bell = Bell::new(status.clone());
-    let (mut source, keeper) = outbox::open(&outbox, status.clone(), &bell)?;
+    let (mut source, keeper, watch) = outbox::open(&outbox, status.clone(), &bell)?;
     let starting = async {
         tokio::time::sleep(wait).await;
         if wait.is_zero() { refuse_misfit(&outbox).await } else { Ok(()) }
@@ -289,6 +289,7 @@ async fn tend<B: Broker>(
             keeper.run(stop).await;
         }
     });
+    tasks.spawn(watch.run(end.clone()));
     #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
     if outbox.mode == Mode::Tail {
         source.listen(&outbox, &bell, end.clone(), &mut tasks)?;
@@ -312,7 +313,15 @@ async fn tend<B: Broker>(
 /// database that is away is no mistake.
 async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
     let mut store = Store::new(Database::of(outbox)?, "");
-    let Err(error) = outbox::verify(&mut store).await else { return Ok(()) };
+    let looked = async {
+        outbox::verify(&mut store).await?;
+        outbox::other_name(&mut store, &outbox.name).await
+    };
+    let error = match looked.await {
+        Ok(None) => return Ok(()),
+        Ok(Some(text)) => Error::new(ErrorKind::Invalid, text),
+        Err(error) => error,
+    };
     match retry::decide(&error, Side::Source) {
         Decision::Stop { remedy } => {
             let kind = error.kind();

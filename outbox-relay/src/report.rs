@@ -9,8 +9,9 @@ use crate::config::{Config, OutboxConfig};
 use crate::dead::seconds;
 #[cfg(feature = "postgres")]
 use crate::outbox::store::Kind;
-use crate::outbox::store::{Backlog, Bucket, Database, HeldKey, Owner, Store};
+use crate::outbox::store::{Backlog, Bucket, DEPTH_MAX, Database, HeldKey, Owner, Store};
 use crate::resync::{self, ResyncReport};
+use crate::status::Rates;
 
 /// How many buckets are shown to people, those with the oldest rows.
 const BUCKETS_SHOWN: usize = 5;
@@ -30,6 +31,8 @@ pub struct Report {
     pub backlog: Option<BacklogReport>,
     /// Buckets in which something waits.
     pub buckets: Vec<BucketReport>,
+    /// Messages a second of the relay that runs with this configuration; none if it does not answer at `admin.listen`.
+    pub rates: Option<Rates>,
     /// Who holds how many buckets; free ones have no owner.
     pub leases: Vec<OwnerReport>,
     /// Keys that wait or are parked, a hundred at most.
@@ -75,6 +78,8 @@ pub struct BucketReport {
     pub first_id: i64,
     /// The highest id; between them are rows of other buckets, too.
     pub last_id: Option<i64>,
+    /// Rows, counted up to 1000: so many may be more.
+    pub rows: u64,
     /// The age of the first row.
     pub oldest_seconds: Option<f64>,
 }
@@ -122,6 +127,7 @@ impl Report {
             error: None,
             backlog: None,
             buckets: Vec::new(),
+            rates: None,
             leases: Vec::new(),
             keys: Vec::new(),
             paused: None,
@@ -138,6 +144,10 @@ impl Report {
         let mut store = Store::new(Database::of(outbox)?, "");
         self.backlog = Some(store.backlog().await?.into());
         self.buckets = store.buckets().await?.into_iter().filter_map(BucketReport::of).collect();
+        let numbers: Vec<u16> = self.buckets.iter().filter_map(|b| u16::try_from(b.bucket).ok()).collect();
+        for (bucket, rows) in self.buckets.iter_mut().zip(store.depths(&numbers).await?) {
+            bucket.rows = rows;
+        }
         // A migration that is pending is told by `check`.
         self.paused = store.pause().await.ok().flatten().map(|pause| pause.to_string());
         self.resyncs = resync::shown(&outbox.name, &mut store).await.unwrap_or_default();
@@ -181,6 +191,7 @@ impl BucketReport {
             owner,
             first_id,
             last_id,
+            rows: 0,
             oldest_seconds: oldest_ms.map(seconds),
         })
     }
@@ -231,7 +242,15 @@ impl fmt::Display for Report {
             write!(f, "\n  buckets: something waits in {}, longest in", oldest.len())?;
         }
         for bucket in oldest.iter().take(BUCKETS_SHOWN) {
-            write!(f, " {:02} ({:.1} s)", bucket.bucket, age(bucket))?;
+            let more = if bucket.rows >= DEPTH_MAX { " or more" } else { "" };
+            write!(f, " {:02} ({:.1} s, {}{more} rows)", bucket.bucket, age(bucket), bucket.rows)?;
+        }
+        if let Some(Rates { sent_per_second, published_per_second, settled_per_second }) = &self.rates {
+            write!(
+                f,
+                "\n  the relay here: {sent_per_second:.1} sent, {published_per_second:.1} confirmed, \
+                 {settled_per_second:.1} settled a second"
+            )?;
         }
         for lease in &self.leases {
             match &lease.owner {

@@ -11,8 +11,10 @@ use serde::Serialize;
 use crate::bell::BellState;
 
 mod latency;
+mod rates;
 
 pub use latency::{Latency, LatencyCounts};
+pub use rates::Rates;
 
 /// Where one outbox's pipe reports, and where others read. Clones share their content.
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Counters {
+    sent: AtomicU64,
     published: AtomicU64,
     returned: AtomicU64,
     refused: AtomicU64,
@@ -65,6 +68,8 @@ struct Now {
     last_error: Option<String>,
     held: BTreeSet<u16>,
     backlog: Backlog,
+    buckets: Vec<BucketBacklog>,
+    samples: rates::Samples,
     bell: BellState,
 }
 
@@ -75,6 +80,23 @@ pub struct Backlog {
     pub rows_at_most: u64,
     /// The age of the first row in seconds, by the database's clock; 0 when nothing waits.
     pub oldest_seconds: f64,
+}
+
+/// About how much waits in a bucket, as the relay that holds it last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct BucketBacklog {
+    /// The bucket.
+    pub bucket: u16,
+    /// Rows, counted up to 1000: so many may be more.
+    pub rows: u64,
+    /// The age of its first row in seconds, by the database's clock; 0 when nothing waits.
+    pub oldest_seconds: f64,
+}
+
+impl BucketBacklog {
+    pub(crate) fn empty(bucket: u16) -> Self {
+        Self { bucket, rows: 0, oldest_seconds: 0.0 }
+    }
 }
 
 /// What a pipe is doing.
@@ -104,6 +126,8 @@ pub struct Snapshot {
     pub state: State,
     /// For how long.
     pub state_seconds: u64,
+    /// Messages handed to the broker, those included that were handed to it again.
+    pub sent: u64,
     /// Messages that the broker confirmed.
     pub published: u64,
     /// Messages that no queue wanted, and that were therefore refused.
@@ -132,6 +156,10 @@ pub struct Snapshot {
     pub parked_keys: u64,
     /// About how much waits.
     pub backlog: Backlog,
+    /// About how much waits in each bucket that is held.
+    pub buckets: Vec<BucketBacklog>,
+    /// Messages a second, over the last ten seconds.
+    pub rates: Rates,
     /// How long messages took from their recording to the broker's confirmation.
     pub latency: LatencyCounts,
 }
@@ -157,6 +185,8 @@ impl Status {
             last_error: None,
             held: BTreeSet::new(),
             backlog: Backlog::default(),
+            buckets: Vec::new(),
+            samples: rates::Samples::default(),
             bell: BellState::Off,
         };
         Self(Arc::new(Shared {
@@ -181,6 +211,7 @@ impl Status {
             name: self.0.name.clone(),
             state: now.state.clone(),
             state_seconds: now.since.elapsed().as_secs(),
+            sent: read(&counters.sent),
             published: read(&counters.published),
             returned: read(&counters.returned),
             refused: read(&counters.refused),
@@ -195,6 +226,8 @@ impl Status {
             waiting_keys: read(&counters.waiting),
             parked_keys: read(&counters.parked),
             backlog: now.backlog,
+            buckets: now.buckets.clone(),
+            rates: now.samples.rates(Instant::now(), self.counts()),
             latency: counters.latency.counts(),
         }
     }
@@ -232,8 +265,26 @@ impl Status {
         self.now().held = held;
     }
 
-    pub(crate) fn set_backlog(&self, backlog: Backlog) {
-        self.now().backlog = backlog;
+    pub(crate) fn held(&self) -> BTreeSet<u16> {
+        self.now().held.clone()
+    }
+
+    pub(crate) fn set_backlog(&self, backlog: Backlog, buckets: Vec<BucketBacklog>) {
+        let mut now = self.now();
+        now.backlog = backlog;
+        now.buckets = buckets;
+    }
+
+    /// Notes how far the counters are, for rates; to be called about once a second.
+    pub(crate) fn note_rates(&self) {
+        let counts = self.counts();
+        self.now().samples.note(Instant::now(), counts);
+    }
+
+    fn counts(&self) -> rates::Counts {
+        let counters = &self.0.counters;
+        [&counters.sent, &counters.published, &counters.settled]
+            .map(|counter| counter.load(Ordering::Relaxed))
     }
 
     pub(crate) fn observe_latency(&self, latency: std::time::Duration) {
@@ -262,6 +313,10 @@ impl Status {
 
     pub(crate) fn set_in_flight(&self, count: u64) {
         self.0.counters.in_flight.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_sent(&self, count: u64) {
+        self.0.counters.sent.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn add_published(&self, count: u64) {

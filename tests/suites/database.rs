@@ -38,7 +38,7 @@ pub(crate) fn try_connect(url: &str) -> ConnectionResult<Connection> {
     Ok(connection)
 }
 
-fn settings() -> &'static str {
+pub(crate) fn settings() -> &'static str {
     match SERVER {
         Server::Sqlite => {
             "pragma busy_timeout = 20000; pragma journal_mode = wal; pragma synchronous = normal"
@@ -58,10 +58,14 @@ impl diesel::r2d2::CustomizeConnection<Connection, diesel::r2d2::Error> for Sett
 }
 
 pub(crate) fn pool(database: &TestDatabase) -> Pool<ConnectionManager<Connection>> {
+    pool_at(&database.url)
+}
+
+pub(crate) fn pool_at(url: &str) -> Pool<ConnectionManager<Connection>> {
     Pool::builder()
         .max_size(4)
         .connection_customizer(Box::new(Settings))
-        .build(ConnectionManager::new(&database.url))
+        .build(ConnectionManager::new(url))
         .unwrap()
 }
 

@@ -382,3 +382,72 @@ async fn a_large_payload_travels_whole() {
     shutdown.cancel();
     subscription.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_of_different_names_do_not_share_an_outbox() {
+    let source = fresh();
+    let broker = MemoryBroker::new();
+    // So long that it lives whatever the machine does.
+    let config = OutboxConfig { lease: Duration::from_secs(120).into(), ..config(&source) };
+    let first = RelayTask::start(config.clone(), broker.clone());
+    until("it holds buckets", || {
+        let held = first.now().held.len();
+        async move { held > 0 }
+    })
+    .await;
+    let misnamed = OutboxConfig { name: "things".into(), ..config.clone() };
+    let relay = Relay::new([misnamed], broker.clone(), outbox_relay::Unrouted::Queue).unwrap();
+    let error = relay.run(CancellationToken::new()).await.unwrap_err().to_string();
+    for part in ["under the name \"items\"", "here it is \"things\"", "the same `name`"] {
+        assert!(error.contains(part), "{part} not in {error}");
+    }
+    let text = format!(
+        "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[[outbox]]\nname = \"things\"\ndatabase = {:?}\n",
+        source.url
+    );
+    let wrong =
+        outbox_relay::config::from_text(&text, &outbox_relay::config::Environment::default()).unwrap();
+    let found = outbox_relay::check::all(&wrong).await;
+    let told = |finding: &outbox_relay::check::Finding| finding.text.contains("under the name \"items\"");
+    assert!(found.iter().any(told), "{found:?}");
+
+    // Once nobody has another, any name is as good.
+    first.stop().await;
+    let renamed = RelayTask::start(OutboxConfig { name: "things".into(), ..config }, broker);
+    until("it holds all buckets", || {
+        let held = renamed.now().held.len();
+        async move { held == 64 }
+    })
+    .await;
+    renamed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_shown_by_bucket() {
+    let source = fresh();
+    let mut config = config(&source);
+    (config.attempts, config.retry_max) = (1000, Duration::from_secs(3600).into());
+    let relay =
+        RelayTask::start_with(config, MemoryBroker::refusing_unrouted(), outbox_relay::Unrouted::Refuse);
+    let recorded = connect(&source).outbox_transaction(|tx| {
+        for payload in [b"1", b"2"] {
+            tx.record_message(Message::new("thing", "k", "made", payload.to_vec())?);
+        }
+        Ok(())
+    });
+    recorded.unwrap();
+    until("both rows of the key are seen", || {
+        let now = relay.now();
+        async move {
+            now.held.len() == 64
+                && now.buckets.len() == 64
+                && now.buckets.iter().filter(|bucket| bucket.rows > 0).map(|bucket| bucket.rows).eq([2])
+        }
+    })
+    .await;
+    let now = relay.now();
+    let filled = now.buckets.iter().find(|bucket| bucket.rows > 0).unwrap();
+    assert_eq!(filled.bucket, outbox_core::bucket_of("thing", "k"));
+    assert!(now.sent > 0 && now.published == 0, "{now:?}");
+    relay.stop().await;
+}

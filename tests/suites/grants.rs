@@ -22,7 +22,7 @@ const RELAY: &[(&str, &[&str])] = &[
 ];
 /// What `dead`, `pause`, `resume`, `resync` and `check` need besides.
 const PEOPLE: &[(&str, &[&str])] = &[
-    ("outbox_audit", &["INSERT"]),
+    ("outbox_audit", &["SELECT", "INSERT", "DELETE"]),
     ("outbox_pause", &["SELECT", "INSERT", "DELETE"]),
     ("outbox_resync", &["SELECT", "INSERT"]),
     ("outbox_resync_service", &["SELECT"]),

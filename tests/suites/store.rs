@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use outbox_core::{BUCKETS, Message, OutboxConnection as _};
 use outbox_relay::config::Secret;
 use outbox_relay::outbox::store::{
-    Ask, Database, DeadAction, DeadFilter, DeadLetter, Failure, Head, INLINE_BYTES_MAX, Store,
+    Ask, DEPTH_MAX, Database, DeadAction, DeadFilter, DeadLetter, Failure, Head, INLINE_BYTES_MAX, Store,
 };
 
 use super::database::{connect, fresh};
@@ -165,6 +166,36 @@ async fn buckets_show_what_waits_in_them() {
     assert_eq!(one.bucket as u16, outbox_core::bucket_of("thing", "k"));
     assert_eq!((one.last_id, one.owner.as_deref()), (one.first_id.map(|id| id + 1), Some("a")));
     assert!(one.oldest_ms.is_some_and(|age| (0..600_000).contains(&age)), "{one:?}");
+    let bucket = one.bucket as u16;
+    let other = (bucket + 1) % BUCKETS;
+    assert_eq!(store.depths(&[other, bucket]).await.unwrap(), [0, 2]);
+    let all: Vec<u16> = (0..BUCKETS).collect();
+    assert_eq!(store.depths(&all).await.unwrap().iter().sum::<u64>(), 2);
+
+    let many = connection.outbox_transaction(|tx| {
+        for _ in 0..DEPTH_MAX {
+            tx.record_message(Message::new("thing", "k", "made", b"1".to_vec())?);
+        }
+        Ok(())
+    });
+    many.unwrap();
+    assert_eq!(store.depths(&[bucket]).await.unwrap(), [DEPTH_MAX], "it counts no further");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_that_somebody_has_locked_keep_no_others_from_being_taken() {
+    if super::SERVER == crate::harness::Server::Sqlite {
+        return; // One writer at a time: there is nothing to pass by.
+    }
+    let database = fresh();
+    let (mut store, mut other) = (store(&database, "a"), connect(&database));
+    let begin = if super::SERVER == crate::harness::Server::Postgres { "begin" } else { "start transaction" };
+    other.batch_execute(begin).unwrap();
+    other.batch_execute("select bucket from outbox_lease where bucket = 7 for update").unwrap();
+    assert_eq!(store.acquire(LONG, BUCKETS).await.unwrap(), usize::from(BUCKETS) - 1);
+    other.batch_execute("rollback").unwrap();
+    assert_eq!(store.acquire(LONG, BUCKETS).await.unwrap(), 1);
+    assert_eq!(store.leases().await.unwrap().held.len(), usize::from(BUCKETS));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,4 +458,18 @@ async fn a_replayed_key_goes_on_in_order_and_a_discarded_message_is_gone() {
             .unwrap();
     let lines: Vec<_> = lines.into_iter().map(|line| line.line).collect();
     assert_eq!(lines, ["ann replay again no ö thanks", "bob discard away no ö thanks"]);
+
+    let year = Duration::from_secs(365 * 24 * 3600);
+    assert_eq!(store.prune_audit(year).await.unwrap(), 0);
+    let long_ago = match super::SERVER {
+        crate::harness::Server::Sqlite => "at - 366 * 86400000000",
+        crate::harness::Server::Postgres => "at - interval '366 days'",
+        _ => "at - interval 366 day",
+    };
+    connection
+        .batch_execute(&format!("update outbox_audit set at = {long_ago} where action = 'replay'"))
+        .unwrap();
+    assert_eq!(store.prune_audit(year).await.unwrap(), 1);
+    let left = diesel::dsl::sql::<diesel::sql_types::Text>("select action from outbox_audit");
+    assert_eq!(left.load::<String>(&mut connection).unwrap(), ["discard"]);
 }

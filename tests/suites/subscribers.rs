@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
-use outbox_core::{Error, ErrorKind, Event as _, FailurePolicy, Frame, Message, Recorded, Subscriber};
+use outbox_core::{Error, ErrorKind, Event as _, FailurePolicy, Frame, Message, Recorded};
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use super::database::{copies, enter, fresh, ledger_entries, pool};
-use super::stage::{Running, change, copy, recorded, step};
+use super::consumer::on;
+use super::database::{copies, fresh, ledger_entries};
+use super::stage::{Handles as _, Running, change, copy, recorded, step};
 use crate::items::{
-    Emptied, FlaggedCopy, ItemCopy, PurseEvent, Stepped, TimedCopy, flagged_copy, inbox, item_copy,
-    timed_copy,
+    Emptied, FlaggedCopy, ItemCopy, PurseEvent, TimedCopy, flagged_copy, inbox, item_copy, timed_copy,
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_follows_and_leaves_foreign_columns_alone() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     running.feed(&[change(1, "created", "a", 1), change(2, "created", "b", 2)]).await;
@@ -32,13 +32,9 @@ async fn a_copy_follows_and_leaves_foreign_columns_alone() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_again_has_no_second_effect() {
-    let mut running = Running::start(|s| {
-        s.copy::<ItemCopy>()
-            .on("account.stepped", |tx, step: Stepped| Ok(enter(tx.conn(), &step.account, step.sequence)?))
-    })
-    .await;
+    let mut running = Running::start(|s| s.copy::<ItemCopy>().enter_steps()).await;
     let frames = [change(1, "created", "a", 1), step("x", 1), change(1, "updated", "b", 2), step("x", 2)];
     for _ in 0..3 {
         running.feed(&frames).await;
@@ -50,7 +46,7 @@ async fn what_comes_again_has_no_second_effect() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_unknown_change_is_set_aside_and_not_applied() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     running.feed(&[change(1, "created", "new", 10), change(2, "created", "b", 11)]).await;
@@ -65,7 +61,7 @@ async fn an_older_unknown_change_is_set_aside_and_not_applied() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_row_may_be_created_again() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     running.feed(&[change(1, "created", "a", 1), change(1, "deleted", "a", 2)]).await;
@@ -75,14 +71,14 @@ async fn a_deleted_row_may_be_created_again() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_message_is_set_aside_and_the_others_flow() {
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&attempts);
     let mut running = Running::start(move |s| {
         let s = s.on_failure("account.stepped", FailurePolicy::LatestWins);
-        s.on("account.stepped", move |tx, step: Stepped| {
-            enter(tx.conn(), &step.account, step.sequence)?;
+        s.steps(move |entries, step, _| {
+            entries.enter(step);
             match step.sequence {
                 2 => {
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -109,13 +105,13 @@ async fn a_failing_message_is_set_aside_and_the_others_flow() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_in_a_handler_is_waited_out_and_not_counted() {
     let outages = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&outages);
     let mut running = Running::start(move |s| {
-        s.on("account.stepped", move |tx, step: Stepped| {
-            enter(tx.conn(), &step.account, step.sequence)?;
+        s.steps(move |entries, step, _| {
+            entries.enter(step);
             if step.sequence == 2 && counted.fetch_add(1, Ordering::Relaxed) < 20 {
                 return Err(Error::new(ErrorKind::Outage, "the database is restarting"));
             }
@@ -130,7 +126,7 @@ async fn an_outage_in_a_handler_is_waited_out_and_not_counted() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_is_parked_with_its_reason_and_loses_nothing() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     let good = change(1, "created", "a", 1);
@@ -165,7 +161,7 @@ async fn garbage_is_parked_with_its_reason_and_loses_nothing() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_inbox_is_per_consumer() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     running.feed(&[change(1, "created", "a", 1)]).await;
@@ -174,7 +170,7 @@ async fn the_inbox_is_per_consumer() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_refuses_a_second_source() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     let mut foreign = Recorded::from_frame(&change(2, "created", "b", 2)).unwrap();
@@ -185,14 +181,9 @@ async fn a_copy_refuses_a_second_source() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_queues_keep_order_per_key() {
-    let mut running = Running::start(|s| {
-        s.queues(4)
-            .batch(7)
-            .on("account.stepped", |tx, step: Stepped| Ok(enter(tx.conn(), &step.account, step.sequence)?))
-    })
-    .await;
+    let mut running = Running::start(|s| s.queues(4).batch(7).enter_steps()).await;
     let frames: Vec<_> = (1..=20)
         .flat_map(|sequence| (0..10).map(move |account| step(&format!("a{account}"), sequence)))
         .collect();
@@ -207,20 +198,18 @@ async fn several_queues_keep_order_per_key() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_consumers_of_one_kind_are_refused_at_start() {
     let (database, broker) = (fresh(), MemoryBroker::new());
-    let subscriber = Subscriber::new("test", broker, pool(&database))
-        .copy::<ItemCopy>()
-        .on("item.created", |_, _: serde_json::Value| Ok(()));
+    let subscriber = on("test", broker, &database).copy::<ItemCopy>().raw("item.created", |_| Ok(()));
     let error = subscriber.run(CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("item.created has two consumers"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_inbox_tables_are_named_at_start() {
     let (database, broker) = (super::SERVER.empty(), MemoryBroker::new());
-    let subscriber = Subscriber::new("test", broker, pool(&database)).copy::<ItemCopy>();
+    let subscriber = on("test", broker, &database).copy::<ItemCopy>();
     let error = subscriber.run(CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("outbox_core::migrate::run"), "{error}");
 }
@@ -241,7 +230,7 @@ fn flagged_copies(connection: &mut Connection) -> Vec<FlaggedCopy> {
     flagged_copy::table.order(flagged_copy::id).select(FlaggedCopy::as_select()).load(connection).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_converts_keeps_its_own_and_marks_what_is_deleted() {
     let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
     running.feed(&[good(1, "listed", "9.50", 1), good(2, "listed", "1.00", 2)]).await;
@@ -266,7 +255,7 @@ async fn a_copy_converts_keeps_its_own_and_marks_what_is_deleted() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_marked_row_takes_no_older_change() {
     let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
     let created = good(1, "listed", "9.50", 10);
@@ -291,7 +280,7 @@ async fn a_marked_row_takes_no_older_change() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_marked_row_that_the_service_removes_does_not_come_back_by_an_older_change() {
     let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
     running.feed(&[good(1, "listed", "9.50", 10), good(1, "delisted", "9.50", 12)]).await;
@@ -302,7 +291,7 @@ async fn a_marked_row_that_the_service_removes_does_not_come_back_by_an_older_ch
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delete_may_leave_its_time() {
     let mut running = Running::start(|s| s.copy::<TimedCopy>()).await;
     let rows = |connection: &mut Connection| -> Vec<(i64, String, bool)> {
@@ -328,7 +317,7 @@ async fn a_delete_may_leave_its_time() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_convert_is_set_aside_without_its_value() {
     let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
     let wrong_type = serde_json::json!({ "after": {"id": "hush", "amount": "1.00"} });
@@ -342,16 +331,17 @@ async fn what_does_not_convert_is_set_aside_without_its_value() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_handler_takes_every_event_of_an_enum() {
     let mut running = Running::start(|s| {
-        s.on_event(|tx, event: PurseEvent| {
+        s.events(|entries, event: PurseEvent| {
             let (purse, sequence) = match event {
                 PurseEvent::Filled { purse, by } => (purse, by),
                 PurseEvent::NameChanged { old, new } => (format!("{old}>{new}"), 0),
                 PurseEvent::Emptied(Emptied { purse }) => (purse, -1),
             };
-            Ok(enter(tx.conn(), &purse, sequence)?)
+            entries.note(&purse, sequence);
+            Ok(())
         })
     })
     .await;

@@ -13,6 +13,7 @@
 //! at level `WARN`. Set it to `off` in every binary.
 
 mod address;
+mod conflict;
 mod consumer;
 mod failure;
 mod link;
@@ -129,7 +130,8 @@ impl RabbitMq {
     }
 
     /// Whether exchanges, queues and bindings are created if missing (the default), or only looked for;
-    /// bindings cannot be looked for.
+    /// bindings cannot be looked for. What is there must have the arguments with which it would be created, as
+    /// far as the user may ask (permission `configure`) and a policy cannot have set them.
     #[must_use]
     pub fn declare(mut self, declare: bool) -> Self {
         self.declare = declare;
@@ -172,10 +174,10 @@ impl RabbitMq {
                     Ok(waiting) => {
                         findings.extend(left_over(&part, &names, waiting));
                         // It is there, so declaring it only compares its arguments.
-                        if self.declare && !matches!(part, Part::Binding { .. }) {
-                            part.declare(&link, &channel).await
-                        } else {
-                            Ok(())
+                        match part {
+                            Part::Binding { .. } => Ok(()),
+                            _ if self.declare => part.declare(&link, &channel).await,
+                            _ => part.compare(&link, &channel).await.map(drop),
                         }
                     }
                 };
@@ -220,14 +222,18 @@ impl RabbitMq {
         Link::connect(&self.address, &self.trust, &name, self.timeout).await
     }
 
-    /// Declares the parts, or looks for them.
+    /// Declares the parts, or looks for them and compares what is there.
     async fn establish(&self, link: &Link, parts: &[Part]) -> Result<()> {
         let channel = link.channel().await?;
+        let mut may_compare = true;
         for part in parts {
             if self.declare {
                 part.declare(link, &channel).await?;
             } else {
                 part.require(link, &channel).await?;
+                // On a channel of its own, which a refusal closes; once refused, each further try is a line in
+                // RabbitMQ's log.
+                may_compare = may_compare && part.compare(link, &link.channel().await?).await?;
             }
         }
         Ok(())
@@ -258,6 +264,10 @@ fn left_over(part: &Part, names: &Names, waiting: u32) -> Option<String> {
     }
 }
 
+/// So many of the largest messages fit into what a queue's deliveries may take. RabbitMQ bounds deliveries by their
+/// number only.
+const FIRST_FILL: u16 = 4;
+
 impl Broker for RabbitMq {
     type Publisher = RabbitMqPublisher;
     type Consumer = RabbitMqConsumer;
@@ -274,6 +284,10 @@ impl Broker for RabbitMq {
             RabbitMqPublisher::open(link, names.exchange, self.timeout).await
         })
         .await
+    }
+
+    fn first_fill(&self) -> u16 {
+        FIRST_FILL
     }
 
     /// # Errors

@@ -97,7 +97,7 @@ pub(super) struct Words {
     lock: &'static str,
 }
 
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 const MYSQL: Words = Words {
     is_numbered: false,
     now: "utc_timestamp(6)",
@@ -106,7 +106,7 @@ const MYSQL: Words = Words {
     replace: "on duplicate key update generation = values(generation), id = values(id), deleted_at = {now}",
     lock: "for update skip locked",
 };
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 const POSTGRES: Words = Words {
     is_numbered: true,
     now: "clock_timestamp()",
@@ -129,9 +129,9 @@ const SQLITE: Words = Words {
 };
 
 impl Words {
-    #[cfg(feature = "mysql")]
+    #[cfg(any(feature = "mysql", feature = "async-mysql"))]
     pub(super) const MYSQL: Self = MYSQL;
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "async-postgres"))]
     pub(super) const POSTGRES: Self = POSTGRES;
     #[cfg(feature = "sqlite")]
     pub(super) const SQLITE: Self = SQLITE;
@@ -427,5 +427,20 @@ impl InboxConnection for diesel::PgConnection {
 
 #[cfg(feature = "sqlite")]
 impl InboxConnection for diesel::SqliteConnection {
+    inbox_methods!(SQLITE, |rows| diesel::insert_or_ignore_into(inbox::table).values(rows));
+}
+
+#[cfg(feature = "async-mysql")]
+impl InboxConnection for crate::Awaited<diesel_async::AsyncMysqlConnection> {
+    inbox_methods!(MYSQL, |rows| diesel::insert_or_ignore_into(inbox::table).values(rows));
+}
+
+#[cfg(feature = "async-postgres")]
+impl InboxConnection for crate::Awaited<diesel_async::AsyncPgConnection> {
+    inbox_methods!(POSTGRES, |rows| diesel::insert_into(inbox::table).values(rows).on_conflict_do_nothing());
+}
+
+#[cfg(feature = "async-sqlite")]
+impl InboxConnection for crate::Awaited<crate::AsyncSqliteConnection> {
     inbox_methods!(SQLITE, |rows| diesel::insert_or_ignore_into(inbox::table).values(rows));
 }

@@ -174,3 +174,9 @@ mark_connection!(diesel::MysqlConnection, Words::MYSQL);
 mark_connection!(diesel::PgConnection, Words::POSTGRES);
 #[cfg(feature = "sqlite")]
 mark_connection!(diesel::SqliteConnection, Words::SQLITE);
+#[cfg(feature = "async-mysql")]
+mark_connection!(crate::Awaited<diesel_async::AsyncMysqlConnection>, Words::MYSQL);
+#[cfg(feature = "async-postgres")]
+mark_connection!(crate::Awaited<diesel_async::AsyncPgConnection>, Words::POSTGRES);
+#[cfg(feature = "async-sqlite")]
+mark_connection!(crate::Awaited<crate::AsyncSqliteConnection>, Words::SQLITE);

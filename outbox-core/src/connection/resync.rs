@@ -72,7 +72,7 @@ struct ResyncSql {
     pending: &'static str,
 }
 
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 const MYSQL: ResyncSql = ResyncSql {
     offer: "insert into outbox_resync_service (aggregate_type) values (?) \
         on duplicate key update seen_at = utc_timestamp(6)",
@@ -93,7 +93,7 @@ const MYSQL: ResyncSql = ResyncSql {
         where id <= ? and aggregate_type = ? and event_type = 'current' order by id limit 1",
 };
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 const POSTGRES: ResyncSql = ResyncSql {
     offer: "insert into outbox_resync_service (aggregate_type) values ($1) \
         on conflict (aggregate_type) do update set seen_at = clock_timestamp()",
@@ -205,3 +205,9 @@ resync_connection!(diesel::MysqlConnection, MYSQL);
 resync_connection!(diesel::PgConnection, POSTGRES);
 #[cfg(feature = "sqlite")]
 resync_connection!(diesel::SqliteConnection, SQLITE);
+#[cfg(feature = "async-mysql")]
+resync_connection!(crate::Awaited<diesel_async::AsyncMysqlConnection>, MYSQL);
+#[cfg(feature = "async-postgres")]
+resync_connection!(crate::Awaited<diesel_async::AsyncPgConnection>, POSTGRES);
+#[cfg(feature = "async-sqlite")]
+resync_connection!(crate::Awaited<crate::AsyncSqliteConnection>, SQLITE);

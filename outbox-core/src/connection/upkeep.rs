@@ -91,7 +91,7 @@ impl Clock {
     }
 }
 
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
 const MYSQL: Clock = Clock {
     words: Words::MYSQL,
     us: ["timestampdiff(microsecond, '1970-01-01 00:00:00', ", ")"],
@@ -99,7 +99,7 @@ const MYSQL: Clock = Clock {
     replace: "on duplicate key update generation = values(generation), id = values(id), \
               recorded_at = values(recorded_at), applied_at = values(applied_at)",
 };
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 const POSTGRES: Clock = Clock {
     words: Words::POSTGRES,
     us: ["(extract(epoch from ", ") * 1000000)::bigint"],
@@ -108,7 +108,7 @@ const POSTGRES: Clock = Clock {
 };
 #[cfg(feature = "sqlite")]
 const SQLITE: Clock = Clock { words: Words::SQLITE, us: ["", ""], time: "?", replace: REPLACE };
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "async-postgres", feature = "sqlite"))]
 const REPLACE: &str = "on conflict (consumer, source, queue) do update set generation = excluded.generation, \
     id = excluded.id, recorded_at = excluded.recorded_at, applied_at = excluded.applied_at";
 
@@ -257,5 +257,20 @@ impl UpkeepConnection for diesel::PgConnection {
 
 #[cfg(feature = "sqlite")]
 impl UpkeepConnection for diesel::SqliteConnection {
+    upkeep_methods!(SQLITE);
+}
+
+#[cfg(feature = "async-mysql")]
+impl UpkeepConnection for crate::Awaited<diesel_async::AsyncMysqlConnection> {
+    upkeep_methods!(MYSQL);
+}
+
+#[cfg(feature = "async-postgres")]
+impl UpkeepConnection for crate::Awaited<diesel_async::AsyncPgConnection> {
+    upkeep_methods!(POSTGRES);
+}
+
+#[cfg(feature = "async-sqlite")]
+impl UpkeepConnection for crate::Awaited<crate::AsyncSqliteConnection> {
     upkeep_methods!(SQLITE);
 }

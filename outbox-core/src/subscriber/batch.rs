@@ -5,7 +5,6 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
 
-use diesel::r2d2::R2D2Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::effect::{Effect, Run};
@@ -64,7 +63,7 @@ enum Attempt<'d> {
     },
 }
 
-impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+impl<C: OutboxConnection> Worker<C> {
     /// Applies from the front and takes off what is done; at shutdown or a halt the rest is left.
     ///
     /// An error means that the database cannot be used now; what is left is to be tried again.
@@ -74,17 +73,14 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
         pending: &mut VecDeque<Delivery>,
         shutdown: &CancellationToken,
     ) -> Result<Progress> {
-        let mut connection = self.pool.get()?;
         let mut done = 0;
-        let progress =
-            self.apply_parts(&mut connection, queue, pending.make_contiguous(), shutdown, &mut done);
+        let progress = self.apply_parts(queue, pending.make_contiguous(), shutdown, &mut done);
         pending.drain(..done);
         progress
     }
 
     fn apply_parts(
         &self,
-        connection: &mut C,
         queue: u16,
         deliveries: &[Delivery],
         shutdown: &CancellationToken,
@@ -104,7 +100,9 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
             if *done > 0 && shutdown.is_cancelled() {
                 return Ok(Progress::Stopped);
             }
-            match self.attempt(connection, part)? {
+            // One for each: a handler that was cancelled has spoiled its own.
+            let attempt = self.attempt(&mut *self.connections.get()?, part)?;
+            match attempt {
                 Attempt::Done { count, applied, duplicates, held } => {
                     (0..applied).for_each(|_| self.stats.count_applied());
                     (0..duplicates).for_each(|_| self.stats.count_duplicate());
@@ -118,7 +116,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
                 Attempt::Halted => return Ok(Progress::Halted),
                 Attempt::Failed { error, .. } if length == 1 => {
                     if let [item] = part {
-                        self.hold_failed(connection, item, &error)?;
+                        self.hold_failed(&mut *self.connections.get()?, item, &error)?;
                     }
                     *done += 1;
                 }
@@ -327,6 +325,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
                             consumer: &self.name,
                             attempt: 1,
                             redelivered: item.delivery.redelivered,
+                            limit: self.handler_limit,
                         };
                         self.handle(connection, &**run, &incoming)?;
                     }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use diesel::r2d2::R2D2Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::Subscriber;
@@ -17,7 +16,7 @@ use crate::testing::HeldRow;
 /// A test does not wait for the next attempt.
 const WHENEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
+impl<C: OutboxConnection> Subscriber<MemoryBroker, C> {
     /// Whether it can run on this broker; its queues are there from now on.
     pub(crate) fn prepare(&self, broker: &MemoryBroker) -> Result<()> {
         self.validate()?;
@@ -67,7 +66,7 @@ impl<C: OutboxConnection + R2D2Connection> Subscriber<MemoryBroker, C> {
     }
 
     fn held(&self) -> Result<Vec<HeldRow>> {
-        let mut rows = self.pool.get()?.held_messages()?;
+        let mut rows = self.connections.get()?.held_messages()?;
         rows.retain(|row| row.consumer == self.name && row.state == HeldState::Dead.name());
         Ok(rows)
     }

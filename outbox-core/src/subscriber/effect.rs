@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::inbox::Holds;
 use crate::message::Recorded;
 use crate::resync::mark::Notice;
-use crate::transaction::OutboxTx;
 
 /// What a message that cannot be applied holds up, until it can, or until an operator has discarded it.
 ///
@@ -40,7 +39,8 @@ impl FailurePolicy {
     }
 }
 
-type Handler<C> = dyn Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync;
+/// Handles a message in the open transaction, with what it records.
+pub(super) type Handler<C> = dyn Fn(&mut C, &Incoming<'_>) -> Result<()> + Send + Sync;
 
 /// What one consumer of messages does.
 pub(super) enum Run<C> {
@@ -54,9 +54,7 @@ pub(super) struct Effect<C> {
 }
 
 impl<C> Effect<C> {
-    pub(super) fn handler(
-        run: impl Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) fn handler(run: impl Fn(&mut C, &Incoming<'_>) -> Result<()> + Send + Sync + 'static) -> Self {
         Self { run: Run::Handler(Arc::new(run)), policy: FailurePolicy::Ordered }
     }
 

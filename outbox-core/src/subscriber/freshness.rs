@@ -8,6 +8,7 @@ use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 
 use super::pump::on_blocking_thread;
 use crate::connection::OutboxConnection;
+use crate::connections::Connections;
 use crate::error::Result;
 use crate::message::{MessageId, Version};
 use crate::retry::RetryPolicy;
@@ -30,19 +31,19 @@ use crate::retry::RetryPolicy;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Freshness<C: R2D2Connection + 'static> {
+pub struct Freshness<C> {
     consumer: String,
-    pool: Pool<ConnectionManager<C>>,
+    connections: Connections<C>,
 }
 
 // Not derived: `C` itself is never cloned.
-impl<C: R2D2Connection + 'static> Clone for Freshness<C> {
+impl<C> Clone for Freshness<C> {
     fn clone(&self) -> Self {
-        Self { consumer: self.consumer.clone(), pool: self.pool.clone() }
+        Self { consumer: self.consumer.clone(), connections: self.connections.clone() }
     }
 }
 
-impl<C: R2D2Connection + 'static> fmt::Debug for Freshness<C> {
+impl<C> fmt::Debug for Freshness<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Freshness").field("consumer", &self.consumer).finish_non_exhaustive()
     }
@@ -79,10 +80,17 @@ pub struct Reached {
     pub age: Duration,
 }
 
-impl<C: OutboxConnection + R2D2Connection> Freshness<C> {
+impl<C: OutboxConnection> Freshness<C> {
     /// Of the subscriber with this name, in its database.
-    pub fn new(consumer: impl Into<String>, pool: Pool<ConnectionManager<C>>) -> Self {
-        Self { consumer: consumer.into(), pool }
+    pub fn new(consumer: impl Into<String>, pool: Pool<ConnectionManager<C>>) -> Self
+    where
+        C: R2D2Connection,
+    {
+        Self::over(consumer.into(), pool.into())
+    }
+
+    pub(crate) fn over(consumer: String, connections: Connections<C>) -> Self {
+        Self { consumer, connections }
     }
 
     /// How far the subscriber has come, by source and queue; empty before its first message. Blocking.
@@ -90,7 +98,7 @@ impl<C: OutboxConnection + R2D2Connection> Freshness<C> {
     /// # Errors
     /// The database's.
     pub fn reached(&self) -> Result<Vec<Reached>> {
-        let rows = self.pool.get()?.progress(&self.consumer)?;
+        let rows = self.connections.get()?.progress(&self.consumer)?;
         let time = |us| DateTime::from_timestamp_micros(us).unwrap_or_default();
         Ok(rows
             .into_iter()
@@ -112,7 +120,7 @@ impl<C: OutboxConnection + R2D2Connection> Freshness<C> {
     /// # Errors
     /// The database's.
     pub fn seen(&self, id: MessageId) -> Result<Seen> {
-        let mut connection = self.pool.get()?;
+        let mut connection = self.connections.get()?;
         if !connection.applied_among(&self.consumer, &[id])?.is_empty() {
             return Ok(Seen::Applied);
         }

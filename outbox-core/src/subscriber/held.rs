@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use diesel::r2d2::R2D2Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::incoming::Incoming;
@@ -30,26 +29,20 @@ enum Served {
     PassedOver,
 }
 
-impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+impl<C: OutboxConnection> Worker<C> {
     /// Serves what is due within this time, in the order of arrival, until nothing is or shutdown.
     ///
     /// An error means that the database cannot be used now.
     pub(super) fn serve_held(&self, within: Duration, shutdown: &CancellationToken) -> Result<()> {
-        let mut connection = self.pool.get()?;
-        self.set_paused(connection.is_consumer_paused(&self.name)?);
-        self.save_reached(&mut connection)?;
-        if self.is_sweep_due() {
-            for id in connection.freed_held(&self.name)? {
-                connection.free_held(&self.name, &id)?;
-            }
-        }
+        self.look(&mut *self.connections.get()?)?;
         loop {
             let mut moved = false;
-            for id in connection.due_held(&self.name, millis(within), LIST_MAX)? {
+            let due = self.connections.get()?.due_held(&self.name, millis(within), LIST_MAX)?;
+            for id in due {
                 if shutdown.is_cancelled() || self.is_paused() {
                     return Ok(());
                 }
-                moved |= self.serve_row(&mut connection, &id, within)? != Served::PassedOver;
+                moved |= self.serve_row(&id, within)? != Served::PassedOver;
             }
             if !moved {
                 break;
@@ -57,15 +50,29 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
             // Whoever waits behind a halt may go on.
             self.changed.notify_waiters();
         }
+        let connection = &mut *self.connections.get()?;
         for copy in self.effects.each_copy() {
-            while copy.sweep(&mut connection, &self.name)? && !shutdown.is_cancelled() {}
+            while copy.sweep(connection, &self.name)? && !shutdown.is_cancelled() {}
         }
         Ok(())
     }
 
-    fn serve_row(&self, connection: &mut C, id: &str, within: Duration) -> Result<Served> {
+    /// What operators and other processes have left, and how far this one is.
+    fn look(&self, connection: &mut C) -> Result<()> {
+        self.set_paused(connection.is_consumer_paused(&self.name)?);
+        self.save_reached(connection)?;
+        if self.is_sweep_due() {
+            for id in connection.freed_held(&self.name)? {
+                connection.free_held(&self.name, &id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn serve_row(&self, id: &str, within: Duration) -> Result<Served> {
         let mut locked = None;
-        let result = connection.write_transaction(|connection| {
+        // Given back at once: a handler that was cancelled has spoiled it.
+        let result = self.connections.get()?.write_transaction(|connection| {
             let Some(held) = connection.lock_held(&self.name, id, millis(within))? else {
                 return Ok(Served::PassedOver);
             };
@@ -85,7 +92,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
         });
         match (result, locked) {
             (Err(error), Some((state, attempts))) if !error.is_outage() => {
-                self.note_failed(connection, id, state, attempts, &error)?;
+                self.note_failed(&mut *self.connections.get()?, id, state, attempts, &error)?;
                 Ok(Served::Failed)
             }
             (result, _) => result,
@@ -121,6 +128,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
             consumer: &self.name,
             attempt: attempts.saturating_add(1),
             redelivered: true,
+            limit: self.handler_limit,
         };
         match (self.apply_one(connection, effect, &incoming)?, effect.copy_name()) {
             // It has waited here while a later state of its key was applied.

@@ -1,5 +1,7 @@
 //! What a handler is given beside the payload.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use crate::message::{Headers, Message, MessageId, Recorded, Version};
@@ -11,6 +13,7 @@ pub struct Incoming<'a> {
     pub(super) consumer: &'a str,
     pub(super) attempt: u32,
     pub(super) redelivered: bool,
+    pub(super) limit: Duration,
 }
 
 impl<'a> Incoming<'a> {
@@ -56,6 +59,12 @@ impl<'a> Incoming<'a> {
     /// nor are those whose batch was rolled back for another message.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// How long handling it may take.
+    #[cfg(feature = "async")]
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Whether the broker may have delivered it before, or it was held.

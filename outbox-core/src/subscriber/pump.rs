@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diesel::r2d2::R2D2Connection;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Progress;
-use super::upkeep;
 use super::worker::Worker;
+use super::{upkeep, watch};
 use crate::broker::{Broker, Consumer, Delivery, Queue};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,9 +21,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
 /// What a queue's deliveries in memory may take, as far as their sizes can be told beforehand.
 const PREFETCH_BYTES: usize = 64 * 1024 * 1024;
+/// How many times as many deliveries as before are asked for at most.
+const GROWTH: u16 = 8;
 
-/// One task per queue, one for what is held and one that prunes, until shutdown or until one of them cannot start.
-pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
+/// One task per queue, one for what is held, one that prunes and one that watches handlers, until shutdown or until one
+/// of them cannot start.
+pub(super) async fn run<B: Broker, C: OutboxConnection>(
     worker: Arc<Worker<C>>,
     broker: B,
     queues: Vec<Queue>,
@@ -38,6 +40,11 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     }
     let (serving, stop) = (Arc::clone(&worker), shutdown.clone());
     tasks.spawn(async move { serve(&serving, &stop).await });
+    let (watching, stop) = (Arc::clone(&worker), shutdown.clone());
+    tasks.spawn(async move {
+        watch::run(&watching.name, &watching.stats, watching.handler_limit, &stop).await;
+        Ok(())
+    });
     let stop = shutdown.clone();
     tasks.spawn(async move {
         upkeep::run(&worker, &broker, &queues, &stop).await;
@@ -57,7 +64,7 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     Ok(())
 }
 
-async fn consume<B: Broker, C: OutboxConnection + R2D2Connection>(
+async fn consume<B: Broker, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     broker: &B,
     (number, queue): (u16, &Queue),
@@ -66,7 +73,7 @@ async fn consume<B: Broker, C: OutboxConnection + R2D2Connection>(
 ) -> Result<()> {
     let mut waits = worker.retries.policy.waits();
     let mut started = false;
-    let mut prefetch = Prefetch::new(queue.prefetch);
+    let mut prefetch = Prefetch::new(broker.first_fill().min(queue.prefetch), queue.prefetch);
     loop {
         let fitting = Queue { prefetch: prefetch.count, ..queue.clone() };
         let connected = tokio::select! {
@@ -98,7 +105,7 @@ async fn consume<B: Broker, C: OutboxConnection + R2D2Connection>(
 }
 
 /// Waits out an outage of the database; fails when it is there and the tables are not.
-async fn check_inbox<C: OutboxConnection + R2D2Connection>(
+async fn check_inbox<C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
@@ -118,10 +125,7 @@ async fn check_inbox<C: OutboxConnection + R2D2Connection>(
 }
 
 /// Serves what is held when it is due, and looks for it now and then.
-async fn serve<C: OutboxConnection + R2D2Connection>(
-    worker: &Arc<Worker<C>>,
-    shutdown: &CancellationToken,
-) -> Result<()> {
+async fn serve<C: OutboxConnection>(worker: &Arc<Worker<C>>, shutdown: &CancellationToken) -> Result<()> {
     check_inbox(worker, shutdown).await?;
     let mut waits = worker.retries.policy.waits();
     loop {
@@ -149,7 +153,7 @@ async fn serve<C: OutboxConnection + R2D2Connection>(
 }
 
 /// At most this long; less when something is due before.
-async fn sleep_until_due<C: OutboxConnection + R2D2Connection>(
+async fn sleep_until_due<C: OutboxConnection>(
     worker: &Worker<C>,
     pause: Duration,
     shutdown: &CancellationToken,
@@ -189,8 +193,8 @@ struct Prefetch {
 }
 
 impl Prefetch {
-    fn new(max: u16) -> Self {
-        Self { count: max, max, average: 0 }
+    fn new(first: u16, max: u16) -> Self {
+        Self { count: first.max(1), max, average: 0 }
     }
 
     /// Whether deliveries of these bytes want another count, which it then has.
@@ -198,9 +202,11 @@ impl Prefetch {
         let now = bytes / deliveries.max(1);
         self.average = if self.average == 0 { now } else { (3 * self.average + now) / 4 };
         let fit = PREFETCH_BYTES / self.average.max(1);
-        let fit = u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, self.max);
+        // A few small ones say little about the next.
+        let grown = self.count.saturating_mul(GROWTH);
+        let fit = u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, self.max).min(grown);
         // Not for a little: the messages in flight are delivered again.
-        let is_far = fit < self.count / 2 || fit / 2 >= self.count;
+        let is_far = fit < self.count / 2 || fit / 2 >= self.count || self.count < fit && fit == self.max;
         if is_far {
             self.count = fit;
         }
@@ -209,7 +215,7 @@ impl Prefetch {
 }
 
 /// Applies and acknowledges batch after batch; `Err` when the broker is at fault.
-async fn pump<K: Consumer, C: OutboxConnection + R2D2Connection>(
+async fn pump<K: Consumer, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     mut consumer: K,
     queue: u16,
@@ -253,10 +259,7 @@ fn next_size(size: usize, count: usize, took: Duration, max: usize) -> usize {
 }
 
 /// Waits while the subscriber is paused; false at shutdown.
-async fn resumed<C: OutboxConnection + R2D2Connection>(
-    worker: &Worker<C>,
-    shutdown: &CancellationToken,
-) -> bool {
+async fn resumed<C: OutboxConnection>(worker: &Worker<C>, shutdown: &CancellationToken) -> bool {
     while worker.is_paused() {
         tokio::select! {
             () = shutdown.cancelled() => return false,
@@ -268,7 +271,7 @@ async fn resumed<C: OutboxConnection + R2D2Connection>(
 
 /// Applies every delivery; while the database is out, or a message holds all up, holds them and reads nothing more.
 /// False at shutdown.
-async fn apply_all<C: OutboxConnection + R2D2Connection>(
+async fn apply_all<C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     queue: u16,
     mut pending: VecDeque<Delivery>,
@@ -336,7 +339,7 @@ mod tests {
     #[test]
     fn large_messages_get_a_smaller_prefetch_and_small_ones_the_whole() {
         const MIB: usize = 1024 * 1024;
-        let mut prefetch = Prefetch::new(100);
+        let mut prefetch = Prefetch::new(100, 100);
         assert!(!prefetch.is_refitted(100 * 1000, 100));
         assert!(!prefetch.is_refitted(MIB, 10), "a little larger");
         let count = (0..20).filter(|_| prefetch.is_refitted(160 * MIB, 10)).count();
@@ -345,6 +348,16 @@ mod tests {
         let count = (0..60).filter(|_| prefetch.is_refitted(1000, 1)).count();
         assert!((1..=6).contains(&count), "{count}");
         assert!(prefetch.count > 50, "{}", prefetch.count);
+    }
+
+    #[test]
+    fn a_small_first_fill_grows_in_steps() {
+        let mut prefetch = Prefetch::new(4, 100);
+        let mut counts = Vec::new();
+        while prefetch.is_refitted(4 * 1000, 4) {
+            counts.push(prefetch.count);
+        }
+        assert_eq!(counts, [32, 100]);
     }
 
     #[test]

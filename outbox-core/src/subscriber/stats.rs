@@ -1,7 +1,10 @@
-//! What a subscriber counts.
+//! What a subscriber counts, and which of its handlers run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::incoming::Incoming;
+use super::watch::{Hanging, Running, Watch};
 
 /// Counters of a subscriber since it was made; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +16,7 @@ struct Counters {
     duplicates: AtomicU64,
     set_aside: AtomicU64,
     retries: AtomicU64,
+    watch: Watch,
 }
 
 impl SubscriberStats {
@@ -34,6 +38,27 @@ impl SubscriberStats {
     /// Attempts after the first one of a failing message; outages are not counted.
     pub fn retries(&self) -> u64 {
         self.0.retries.load(Ordering::Relaxed)
+    }
+
+    /// The handlers that run longer than the subscriber's [limit](crate::Subscriber::handler_limit) now, those that
+    /// began first at the front. Only async ones are cancelled; a sync one holds its queue up until it returns.
+    pub fn hanging(&self) -> Vec<Hanging> {
+        self.0.watch.hanging()
+    }
+
+    /// Handlers that had run longer than the limit, each time that it happened.
+    pub fn hung(&self) -> u64 {
+        self.0.watch.hung()
+    }
+
+    /// A handler runs until this is dropped.
+    pub(super) fn running(&self, incoming: &Incoming<'_>) -> Running<'_> {
+        self.0.watch.begin(incoming)
+    }
+
+    /// Which handlers have come over the limit since it was asked before.
+    pub(super) fn newly_hanging(&self) -> Vec<Hanging> {
+        self.0.watch.newly_hanging()
     }
 
     pub(super) fn count_applied(&self) {

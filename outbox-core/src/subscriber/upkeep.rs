@@ -1,13 +1,13 @@
 //! Forgets what was applied long ago: old rows of the inbox and old marks of deleted keys.
 //!
 //! Once they are gone, a message that was applied could be taken for new. So the horizon is raised first: a
-//! message recorded before it, which the inbox does not know, is set aside instead of applied. So that nothing new
-//! is ever behind the horizon, it is raised only while the queues are empty.
+//! message recorded before it, which the inbox does not know, is set aside instead of applied. So that nothing that
+//! waits in a queue is ever behind the horizon, it is raised only while each queue is empty, or shows by what was
+//! applied of it last that whatever waits there was published lately: a queue is first in, first out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diesel::r2d2::R2D2Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::pump::on_blocking_thread;
@@ -21,6 +21,8 @@ use crate::message::Recorded;
 pub(super) const RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
 /// The horizon lies so much later than what is forgotten: the clocks of source and consumer may differ by this.
 const MARGIN: Duration = Duration::from_secs(3600);
+/// What was recorded so lately and applied was published so lately at the earliest, and all that waits behind it.
+const LATELY: Duration = Duration::from_secs(3600);
 /// Rows of one DELETE, and the pause behind it in which others have the table.
 const CHUNK: i64 = 1000;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -33,7 +35,8 @@ const EVERY: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pruned {
-    /// False when nothing could be forgotten now: messages wait in the queues, or another process prunes.
+    /// False when nothing could be forgotten now: messages wait in a queue of which nothing recorded within the last
+    /// hour was applied, or another process prunes.
     pub ran: bool,
     /// Rows deleted from `inbox`.
     pub applied: u64,
@@ -42,7 +45,7 @@ pub struct Pruned {
 }
 
 /// Prunes now and then until shutdown.
-pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
+pub(super) async fn run<B: Broker, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     broker: &B,
     queues: &[Queue],
@@ -63,25 +66,35 @@ pub(super) async fn run<B: Broker, C: OutboxConnection + R2D2Connection>(
     }
 }
 
-pub(super) async fn prune<B: Broker, C: OutboxConnection + R2D2Connection>(
+pub(super) async fn prune<B: Broker, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     broker: &B,
     queues: &[Queue],
     shutdown: &CancellationToken,
 ) -> Result<Pruned> {
-    for queue in queues {
+    let mut busy = Vec::new();
+    for (number, queue) in (0..).zip(queues) {
         // A broker that cannot tell is taken for busy.
         if broker.depth(queue).await?.is_none_or(|depth| depth > 0) {
-            return Ok(Pruned::default());
+            busy.push(number);
         }
     }
     let (worker, shutdown) = (Arc::clone(worker), shutdown.clone());
-    on_blocking_thread(move || worker.prune(&shutdown)).await
+    on_blocking_thread(move || worker.prune(&busy, &shutdown)).await
 }
 
-impl<C: OutboxConnection + R2D2Connection> Worker<C> {
-    fn prune(&self, shutdown: &CancellationToken) -> Result<Pruned> {
-        let mut connection = self.pool.get()?;
+impl<C: OutboxConnection> Worker<C> {
+    /// Forgets, unless one of these queues may hold what was published long ago.
+    fn prune(&self, busy: &[i16], shutdown: &CancellationToken) -> Result<Pruned> {
+        let connection = &mut *self.connections.get()?;
+        let progress = if busy.is_empty() { Vec::new() } else { connection.progress(&self.name)? };
+        let is_current = |queue: &i16| {
+            let lately = i64::try_from(LATELY.as_micros()).unwrap_or(i64::MAX);
+            progress.iter().any(|row| row.queue == *queue && row.age_us <= lately)
+        };
+        if !busy.iter().all(is_current) {
+            return Ok(Pruned::default());
+        }
         if !connection.claim_upkeep(&self.name, millis(TURN))? {
             return Ok(Pruned::default());
         }

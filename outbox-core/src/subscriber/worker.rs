@@ -9,19 +9,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 use tokio::sync::Notify;
 
-use super::effect::{Effect, Effects, Found, Run};
+use super::effect::{Effect, Effects, Found, Handler, Run};
 use super::incoming::Incoming;
 use super::stats::SubscriberStats;
 use crate::connection::OutboxConnection;
+use crate::connections::Connections;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::{Failure, HeldMessage, HeldState, Holds, text};
 use crate::message::{Frame, Recorded, Version};
 use crate::retry::RetryPolicy;
 use crate::trace;
-use crate::transaction::OutboxTx;
 
 /// See [`Worker::is_sweep_due`]. What other processes have left behind is found after the longer one.
 const SWEEP_EVERY_MIN: Duration = Duration::from_secs(1);
@@ -47,12 +46,14 @@ impl Retries {
     }
 }
 
-pub(super) struct Worker<C: R2D2Connection + 'static> {
+pub(super) struct Worker<C> {
     pub(super) name: String,
-    pub(super) pool: Pool<ConnectionManager<C>>,
+    pub(super) connections: Connections<C>,
     pub(super) effects: Effects<C>,
     pub(super) retries: Retries,
     pub(super) retention: Duration,
+    /// How long a handler may take.
+    pub(super) handler_limit: Duration,
     pub(super) stats: SubscriberStats,
     /// The newest applied message of each queue and source, if it is not noted yet.
     reached: Mutex<HashMap<(u16, String), Newest>>,
@@ -80,21 +81,23 @@ pub(super) enum Effected {
     Stale,
 }
 
-impl<C: OutboxConnection + R2D2Connection> Worker<C> {
+impl<C: OutboxConnection> Worker<C> {
     pub(super) fn new(
         name: String,
-        pool: Pool<ConnectionManager<C>>,
+        connections: Connections<C>,
         effects: Effects<C>,
         retries: Retries,
         retention: Duration,
+        handler_limit: Duration,
         stats: SubscriberStats,
     ) -> Self {
         Self {
             name,
-            pool,
+            connections,
             effects,
             retries,
             retention,
+            handler_limit,
             stats,
             reached: Mutex::default(),
             sources: Mutex::default(),
@@ -108,7 +111,7 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
 
     /// Whether the inbox tables are there; looks whether the subscriber is paused.
     pub(super) fn check(&self) -> Result<()> {
-        let paused = self.pool.get()?.is_consumer_paused(&self.name).map_err(|e| {
+        let paused = self.connections.get()?.is_consumer_paused(&self.name).map_err(|e| {
             Error::from(e).context(format!(
                 "subscriber {}: the inbox tables cannot be read; create or upgrade them with \
                  outbox_core::migrate::run(&mut connection, &outbox_core::migrate::INBOX)",
@@ -201,19 +204,13 @@ impl<C: OutboxConnection + R2D2Connection> Worker<C> {
     }
 
     /// Runs a handler in the caller's transaction, with what it records.
-    pub(super) fn handle(
-        &self,
-        connection: &mut C,
-        run: &(dyn Fn(&mut OutboxTx<'_, C>, &Incoming<'_>) -> Result<()> + Send + Sync),
-        incoming: &Incoming<'_>,
-    ) -> Result<()> {
+    pub(super) fn handle(&self, connection: &mut C, run: &Handler<C>, incoming: &Incoming<'_>) -> Result<()> {
         let message = incoming.message();
-        let mut tx = OutboxTx::new(connection);
+        let _running = self.stats.running(incoming);
         trace::handling(&message.kind(), message.headers())
-            .in_scope(|| catch_unwind(AssertUnwindSafe(|| run(&mut tx, incoming))))
+            .in_scope(|| catch_unwind(AssertUnwindSafe(|| run(connection, incoming))))
             .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Application, panic_text(&*panic))))
-            .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))?;
-        tx.flush()
+            .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))
     }
 
     /// The effect of one message, in the caller's transaction.

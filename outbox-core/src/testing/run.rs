@@ -1,7 +1,5 @@
 //! From the outbox through the broker inside the process into subscribers, step by step in one thread.
 
-use diesel::r2d2::R2D2Connection;
-
 use super::pending;
 use crate::broker::Confirm;
 use crate::broker::memory::MemoryBroker;
@@ -59,9 +57,9 @@ mod sealed {
     pub trait Sealed {}
 }
 
-impl<C: OutboxConnection + R2D2Connection> sealed::Sealed for Subscriber<MemoryBroker, C> {}
+impl<C: OutboxConnection> sealed::Sealed for Subscriber<MemoryBroker, C> {}
 
-impl<C: OutboxConnection + R2D2Connection> Applies for Subscriber<MemoryBroker, C> {
+impl<C: OutboxConnection> Applies for Subscriber<MemoryBroker, C> {
     fn prepare_queues(&self, broker: &MemoryBroker) -> Result<()> {
         self.prepare(broker)
     }

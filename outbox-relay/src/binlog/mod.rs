@@ -37,6 +37,7 @@ use std::time::Duration;
 use outbox_core::{Error, ErrorKind, Result};
 use url::Url;
 
+pub(crate) use decode::json_double;
 pub use follow::{Proof, Step, Stream, follow};
 pub use server::Server;
 pub use tables::Tables;

@@ -14,6 +14,8 @@ use crate::change::AddressType;
 
 /// The server's error for a statement that it does not know.
 const ER_PARSE_ERROR: u16 = 1064;
+/// The server's error for XA RECOVER without the right to it.
+const ER_XAER_RMERR: u16 = 1401;
 /// The largest row that a server can store or send.
 const ROW_BYTES_MAX: usize = 1 << 30;
 
@@ -169,6 +171,25 @@ impl Server {
             None
         };
         Ok(Position { gtids, ..Position::at_file(name, offset) })
+    }
+
+    /// The XA transactions that are prepared and not ended, as `XA COMMIT` takes them; `None`: this account may not see
+    /// them (MySQL asks for XA_RECOVER_ADMIN).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn prepared(&mut self) -> Result<Option<Vec<String>>> {
+        let found: Vec<(i64, usize, usize, Vec<u8>)> = match self.connection.query("XA RECOVER").await {
+            Ok(found) => found,
+            Err(mysql_async::Error::Server(error)) if error.code == ER_XAER_RMERR => return Ok(None),
+            Err(error) => return Err(failed("its prepared transactions", error)),
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let named = found.iter().map(|(format, length, _, data)| {
+            let (global, branch) = data.split_at_checked(*length).unwrap_or((data, &[]));
+            format!("X'{}',X'{}',{format}", hex(global), hex(branch))
+        });
+        Ok(Some(named.collect()))
     }
 
     async fn query_first<T: mysql_async::prelude::FromRow + Send + 'static>(

@@ -426,8 +426,9 @@ impl Assembler {
     /// Ends the open transaction.
     fn end(&mut self, header: &Header, end: End) -> Result<Outcome> {
         let mut open = self.open.take().unwrap_or_default();
-        let before = self.progress.clone();
-        self.progress.file = self.file.clone();
+        // Copied only where it is kept: this is done for every transaction.
+        let before = matches!(end, End::Prepare(_)).then(|| self.progress.clone());
+        self.progress.file.clone_from(&self.file);
         let is_repeated = match (&open.gtid, &mut self.progress.gtids, &mut self.done.gtids) {
             (Some(gtid), Some(progress), Some(done)) => {
                 let is_repeated = done.contains(gtid);
@@ -444,13 +445,14 @@ impl Assembler {
             ),
         };
         if !is_repeated {
-            self.done.file = self.file.clone();
+            self.done.file.clone_from(&self.file);
         }
         match end {
             End::Commit => {}
             End::Rollback => open.rows = Spool::default(),
             End::Prepare(xid) => {
                 let rows = std::mem::take(&mut open.rows);
+                let before = before.unwrap_or_default();
                 self.prepared.push(Prepared { xid, rows, checksum: open.checksum.clone(), before });
             }
             End::XaCommit(xid) => {

@@ -43,20 +43,11 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     about.findings
 }
 
-/// The command that takes away what exists with other settings, so that it is declared again. RabbitMQ's words are
-/// `inequivalent arg 'ARG' for queue 'NAME' in vhost 'VHOST': received … but current is …`.
+/// The command in the text of a conflict, which takes away what exists with other settings.
 fn of_conflict(text: &str) -> Option<String> {
-    let (_, said) = text.split_once("inequivalent arg ")?;
-    let mut words = said.split('\'');
-    let (kind, name, vhost) = (words.nth(2)?, words.next()?, words.nth(1)?);
-    match kind.trim() {
-        "for queue" => Some(format!("rabbitmqctl delete_queue -p '{vhost}' '{name}' # once it is empty")),
-        // rabbitmqctl cannot. Bindings go with an exchange; subscribers bind again when they start.
-        "for exchange" => Some(format!(
-            "rabbitmqadmin --vhost='{vhost}' delete exchange name='{name}' # then start the subscribers again"
-        )),
-        _ => None,
-    }
+    let start = text.find("rabbitmqctl delete_queue").or_else(|| text.find("rabbitmqadmin --vhost"))?;
+    let command = text[start..].split(" (").next()?;
+    Some(command.to_owned())
 }
 
 #[cfg(test)]
@@ -65,14 +56,10 @@ mod tests {
 
     #[test]
     fn a_conflict_has_a_command() {
-        let exchange = "declaring exchange shop: RabbitMQ at h answers: PRECONDITION_FAILED - inequivalent arg \
-                        'alternate-exchange' for exchange 'shop' in vhost '/': received none but current is the \
-                        value 'shop.unrouted' of type 'longstr'; it exists with other settings";
-        let fix = of_conflict(exchange).unwrap();
-        assert!(fix.starts_with("rabbitmqadmin --vhost='/' delete exchange name='shop'"), "{fix}");
-        let queue = "inequivalent arg 'x-queue-type' for queue 'order.0' in vhost 'v': received the value";
-        let fix = of_conflict(queue).unwrap();
-        assert!(fix.starts_with("rabbitmqctl delete_queue -p 'v' 'order.0'"), "{fix}");
+        let queue = "declaring queue q: x-queue-type is classic and should be quorum, at RabbitMQ at h; use the same \
+                     settings everywhere, or delete the queue once it is empty: rabbitmqctl delete_queue -p 'v' 'q' (it is \
+                     declared again if `declare` is on)";
+        assert_eq!(of_conflict(queue).as_deref(), Some("rabbitmqctl delete_queue -p 'v' 'q'"));
         assert_eq!(of_conflict("NOT_FOUND - no queue 'q' in vhost '/'"), None);
     }
 }

@@ -139,7 +139,7 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
     }
     settings::check_clock(&mut store, &mut about).await;
     if rights::check(&mut store, outbox, &mut about).await {
-        tables::check(&mut store, &mut about).await;
+        tables::check(&mut store, &outbox.name, &mut about).await;
         #[cfg(feature = "postgres")]
         if store.database().kind() == Kind::Postgres {
             bell::check(&mut store, outbox, &mut about).await;

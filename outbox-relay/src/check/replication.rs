@@ -153,6 +153,13 @@ async fn check_reader(server: &mut Server, about: &mut About) {
         let fix = format!("grant replication slave on *.* to {user};");
         about.bad("no right to read the binary log (unless by a role)", fix);
     }
+    if matches!(server.prepared().await, Ok(None)) {
+        about.add(
+            Level::Note,
+            "it does not show prepared XA transactions: a copy that is begun while there is one stops at its commit",
+            Some(format!("grant xa_recover_admin on *.* to {user};")),
+        );
+    }
     for right in ["SUPER", "INSERT", "DROP"] {
         if may(right) {
             about.warn(

@@ -20,10 +20,13 @@ const NEEDED_FOR: &[(&str, &str)] = &[
     ("0000outbox0006", "this version of the relay does not start without column unclean of outbox_lease"),
 ];
 
-pub(super) async fn check(store: &mut Store, about: &mut About) {
+pub(super) async fn check(store: &mut Store, name: &str, about: &mut About) {
     match outbox::verify(store).await {
         Ok(generation) => about.ok(format!("tables are there and fit, generation {generation}")),
         Err(error) => about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy()),
+    }
+    if let Ok(Some(text)) = outbox::other_name(store, name).await {
+        about.bad(text, "correct outbox.name, which is the same wherever this database is relayed");
     }
     let applied = ask(store, Question::Migrations, about).await;
     if !applied.is_empty() {

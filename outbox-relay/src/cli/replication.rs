@@ -108,7 +108,7 @@ pub(super) async fn snapshot(config: &Config, name: &str, table: Option<&str>) -
         Err(text) => return End::Wrong(text),
     };
     let shutdown = CancellationToken::new();
-    if let Err(error) = super::end_on_signals(shutdown.clone()) {
+    if let Err(error) = super::signals::end_on_signals(shutdown.clone()) {
         return End::Failed(format!("listening for signals: {error}"));
     }
     match remake(config, table.map(|_| copies[0].as_str()), &copies, &shutdown).await {

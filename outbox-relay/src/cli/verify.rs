@@ -79,7 +79,7 @@ async fn verified(config: &ReplicationConfig, arguments: &Arguments) -> outbox_c
         return Ok(found);
     }
     let shutdown = CancellationToken::new();
-    super::end_on_signals(shutdown.clone()).map_err(outbox_core::Error::application)?;
+    super::signals::end_on_signals(shutdown.clone()).map_err(outbox_core::Error::application)?;
     for copy in &copies {
         let before = found.iter().find(|verified| verified.copy == *copy);
         let before = before.map_or(0, Verified::differences);

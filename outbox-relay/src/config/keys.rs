@@ -54,6 +54,7 @@ pub(super) const KEYS: &[Key] = &[
     ("outbox", "retry_max", Value::Interval),
     ("outbox", "in_flight_per_key", Value::Integer),
     ("outbox", "cloudevents", Value::Bool),
+    ("outbox", "audit_retention", Value::Interval),
     ("subscriber", "name", Value::Text),
     ("subscriber", "database", Value::Secret),
     ("subscriber", "tls", Value::Bool),

@@ -51,6 +51,12 @@ impl OutboxConfig {
     pub(super) fn tls_problems(&self) -> Vec<String> {
         problems(self.tls, "tls = true", self.files())
     }
+
+    /// Whom it trusts, and as whom it shows itself; nobody without `tls`.
+    #[cfg(all(feature = "binlog", feature = "tls"))]
+    pub(crate) fn trust(&self) -> Option<outbox_core::tls::Tls> {
+        self.tls.then(|| self.files().trust())
+    }
 }
 
 impl SubscriberConfig {

@@ -83,7 +83,13 @@ impl LogSettings {
 
 /// The server of an outbox as the source of a binary log.
 pub(crate) fn source(config: &OutboxConfig, heartbeat: Duration) -> Source {
-    Source { heartbeat, memory_bytes_max: TXN_BYTES, ..Source::new(config.database.expose()) }
+    Source {
+        #[cfg(feature = "tls")]
+        tls: config.trust(),
+        heartbeat,
+        memory_bytes_max: TXN_BYTES,
+        ..Source::new(config.database.expose())
+    }
 }
 
 /// The log of an outbox's server from its end on, and what the server says of it. Without the settings that are

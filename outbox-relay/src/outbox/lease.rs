@@ -60,11 +60,14 @@ use tracing::{debug, info, warn};
 
 use super::store::Store;
 use crate::bell::Bell;
-use crate::status::{Backlog, Status};
+use crate::status::Status;
 
 /// How long a round that is under way may go on at the end. Cut off, its statements might still take leases
 /// behind those that are given back.
 const LAST_ROUND: Duration = Duration::from_secs(2);
+/// How long a statement may take, however short the lease: a relay that gave up sooner on a slow machine would never
+/// get to the end of a round, and each statement that it left behind would go on in the server.
+const STATEMENT_MIN: Duration = Duration::from_secs(1);
 /// How long giving the leases back may take at the end.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
@@ -280,7 +283,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status, bell: Bell) -> Self {
         // A statement that takes longer than this cannot renew in time; a fresh connection may.
-        let store = store.with_timeout(leases.lease / 3);
+        let store = store.with_timeout((leases.lease / 3).max(STATEMENT_MIN));
         Self { store, leases, status, bell, rounds: 0 }
     }
 
@@ -328,6 +331,11 @@ impl Keeper {
         self.store.heartbeat(lease).await?;
         if !*is_introduced {
             self.store.forget_dead().await?;
+            // Both may have started at once, when neither could see the other yet.
+            if let Some(text) = super::other_name(&mut self.store, self.status.name()).await? {
+                warn!(outbox = self.status.name(), "{text}");
+                self.status.set_error(text);
+            }
             *is_introduced = true;
         }
         self.store.renew(lease).await?;
@@ -341,11 +349,6 @@ impl Keeper {
             }
         }
         self.status.set_keys(found.waiting, found.parked);
-        let backlog = self.store.backlog().await?;
-        self.status.set_backlog(Backlog {
-            rows_at_most: backlog.rows_max().unsigned_abs(),
-            oldest_seconds: backlog.oldest_ms.unwrap_or_default().max(0) as f64 / 1000.0,
-        });
         if self.leases.be_careful(&found) {
             self.store.forgive().await?;
         }

@@ -41,6 +41,7 @@ mod listen;
 mod seen;
 #[doc(hidden)]
 pub mod store;
+mod watch;
 mod work;
 
 pub use self::item::Item;
@@ -50,6 +51,7 @@ use self::lease::Leases;
 #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
 use self::store::Kind;
 use self::store::{Database, Failure, Store};
+pub(crate) use self::watch::Watch;
 use self::work::{Careful, Limits, Outcome, Read, Work};
 
 /// How often a batch is halved at most for a broker that is slow: it still fills the line.
@@ -107,16 +109,21 @@ impl Opener {
     }
 }
 
-/// The source for an outbox, and the keeper of its leases, which has to run beside it.
+/// The source for an outbox, and what has to run beside it: the keeper of its leases and who looks at its backlog.
 ///
 /// # Errors
 /// `Invalid` when the database's URL is.
-pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result<(OutboxSource, Keeper)> {
+pub(crate) fn open(
+    config: &OutboxConfig,
+    status: Status,
+    bell: &Bell,
+) -> Result<(OutboxSource, Keeper, Watch)> {
     let database = Database::of(config)?;
-    let owner = owner();
+    let owner = owner(&config.name);
     let leases = Leases::new(config.lease.get());
     let spare = Opener { database, owner };
     let keeper = Keeper::new(spare.store(&status), leases.clone(), status.clone(), bell.clone());
+    let watch = Watch::new(spare.store(&status), status.clone(), config.audit_retention.get());
     let source = OutboxSource {
         name: config.name.as_str().into(),
         origin: Arc::new(Origin { name: config.name.clone(), is_cloud_event: config.cloudevents }),
@@ -145,12 +152,40 @@ pub(crate) fn open(config: &OutboxConfig, status: Status, bell: &Bell) -> Result
         #[cfg(all(feature = "mysql", feature = "binlog"))]
         seen: None,
     };
-    Ok((source, keeper))
+    Ok((source, keeper, watch))
 }
 
-/// One relay process's one outbox: host and process for people, a UUID so that it is never used twice.
-fn owner() -> String {
-    format!("{}/{}/{}", host(), std::process::id(), uuid::Uuid::now_v7().simple())
+/// So much of an outbox's name stands in an owner, whose column takes 100 bytes.
+const NAME_BYTES: usize = 18;
+
+/// One relay process's one outbox: host and process for people, a UUID so that it is never used twice, and the outbox's
+/// name, by which relays notice that they do not agree on it.
+fn owner(name: &str) -> String {
+    format!("{}/{}/{}/{}", host(), std::process::id(), uuid::Uuid::now_v7().simple(), short(name))
+}
+
+fn short(name: &str) -> &str {
+    // Names are ASCII.
+    name.get(..NAME_BYTES).unwrap_or(name)
+}
+
+/// What is wrong when a relay that lives works on this outbox under another name than `name`.
+///
+/// # Errors
+/// As every statement.
+pub(crate) async fn other_name(store: &mut Store, name: &str) -> Result<Option<String>> {
+    let relays = store.relays().await?;
+    // An owner without a name is a relay from before they had one.
+    let names = relays.iter().filter_map(|owner| Some((owner, owner.splitn(4, '/').nth(3)?)));
+    let other = names.into_iter().find(|(_, other)| *other != short(name));
+    Ok(other.map(|(owner, other)| {
+        format!(
+            "database {}: relay {owner} works on this outbox under the name {other:?}, here it is {name:?}: copies take an \
+             outbox by its name and would refuse half of the messages; give both relays the same `name`, or stop the other \
+             one",
+            store.database().label()
+        )
+    }))
 }
 
 /// This machine's name, 40 characters at most.

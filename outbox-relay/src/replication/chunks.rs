@@ -211,13 +211,14 @@ async fn select(server: &mut Server, table: &Arc<Table>, request: &Request) -> R
     while let Some(row) = answer.next().await.map_err(|error| failed(plan, error))? {
         let row = snapshot::row(table, row)?;
         count += 1;
-        if let Some(projected) = plan.project(table, &row)? {
+        let source_key = Key(key.iter().filter_map(|ordinal| row.0.get(*ordinal).cloned()).collect());
+        if let Some(projected) = plan.project(table, row)? {
             piece.bytes += projected.0.iter().map(|value| value.weight_bytes() as u64).sum::<u64>();
             piece.rows.push(projected);
         } else {
             piece.bytes += size_of::<Row>() as u64;
         }
-        last = Some(row);
+        last = Some(source_key);
         if piece.bytes > request.bytes.saturating_mul(OVERRUN) {
             is_cut = count < request.rows;
             break;
@@ -225,9 +226,9 @@ async fn select(server: &mut Server, table: &Arc<Table>, request: &Request) -> R
     }
     drop(answer);
     piece.is_end = !is_cut && count < request.rows;
-    if let Some(row) = last {
-        let source_key = Key(key.iter().filter_map(|ordinal| row.0.get(*ordinal).cloned()).collect());
-        piece.last = Some((source_key, plan.key_of(table, &row)?));
+    if let Some(source_key) = last {
+        let key = plan.copied_key(&source_key)?;
+        piece.last = Some((source_key, key));
     }
     Ok(Found { piece, is_cut })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use outbox_core::{Error, Result};
 
 use super::plan::{CopyPlan, Key, Projected};
-use crate::change::{Change, Table, Txn, Undecodable};
+use crate::change::{Change, Row, Table, Txn, Undecodable};
 
 /// What a row weighs in memory besides its values.
 const ROW_BYTES: usize = 128;
@@ -275,15 +275,21 @@ impl Routes {
             Err(error) => return undecodable(plans, held, error),
         };
         let mut refused = Vec::new();
-        for &at in self.of(plans, &change.table) {
+        let table = change.table;
+        let (mut before, mut after) = change.image.into_rows();
+        let takers = self.of(plans, &table);
+        for (number, &at) in takers.iter().enumerate() {
             if held[at].is_some() {
                 continue;
             }
+            // The last one takes the row itself.
+            let is_last = number + 1 == takers.len();
+            let given = |row: &mut Option<Row>| if is_last { row.take() } else { row.clone() };
             let project = |row| match row {
-                Some(row) => plans[at].project(&change.table, row),
+                Some(row) => plans[at].project(&table, row),
                 None => Ok(None),
             };
-            match (project(change.before()), project(change.after())) {
+            match (project(given(&mut before)), project(given(&mut after))) {
                 (Ok(None), Ok(None)) => {}
                 (Ok(before), Ok(after)) => projections.push((at, before, after)),
                 (Err(error), _) | (_, Err(error)) => refused.push((at, error.to_string())),

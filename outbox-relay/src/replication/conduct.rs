@@ -5,26 +5,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
-use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::applier::{self, Look, Order, Report};
-use super::chunks::{self, Answer};
+use super::applier::{Look, Order, Report};
+use super::begin;
+use super::chunks::Answer;
+use super::clock::{clock, now_us};
 use super::compact::{CopyProgress, Group, Held, Touched};
-use super::ddl;
-use super::feed::{self, Read, What};
-use super::plan::{CopyPlan, CopySpec, Key};
+use super::copy::Copy;
+use super::feed::{Read, What};
+use super::plan::{CopyPlan, Key};
 use super::setup;
-use super::state::{Checkpoint, CopyPhase, CopyState};
-use super::status::{CopyStatus, State, Status};
+use super::state::{Checkpoint, CopyPhase};
+use super::status::{State, Status};
 use super::target::{Applied, Target};
-use super::window::Copying;
-use crate::binlog::{Proof, Server, Source, Tables, follow};
+use super::tasks::{Tasks, gone};
+use crate::binlog::{Server, Source};
 use crate::change::{Position, Txn};
 use crate::config::ReplicationConfig;
 
@@ -36,8 +35,6 @@ const SLOW: Duration = Duration::from_secs(5);
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long what is under way may take at the end.
 const GRACE: Duration = Duration::from_secs(8);
-/// Tables that are read at the same time.
-const READERS: usize = 2;
 /// Transactions taken in at a time, before anything else is looked at.
 const BURST: usize = 256;
 
@@ -52,29 +49,6 @@ pub(super) enum End {
     Restart,
 }
 
-/// A copy in a session.
-#[derive(Debug)]
-struct Copy {
-    spec: CopySpec,
-    state: CopyState,
-    plan: Option<Arc<CopyPlan>>,
-    copying: Option<Copying>,
-    began: Instant,
-    /// Rows that were copied when the session began.
-    began_at: u64,
-    set_aside: u64,
-}
-
-/// What connects a session with its tasks, which end with it.
-struct Tasks {
-    reads: mpsc::Receiver<Read>,
-    requests: mpsc::Sender<chunks::Request>,
-    answers: mpsc::Receiver<Answer>,
-    orders: mpsc::Sender<Order>,
-    reports: mpsc::Receiver<Result<Report>>,
-    _all: JoinSet<()>,
-}
-
 /// The last transaction that was taken in.
 #[derive(Debug, Clone, Default)]
 struct Last {
@@ -84,16 +58,16 @@ struct Last {
 }
 
 pub(super) struct Session<'c> {
-    config: &'c ReplicationConfig,
+    pub(super) config: &'c ReplicationConfig,
     status: Status,
-    server: Server,
-    copies: Vec<Copy>,
+    pub(super) server: Server,
+    pub(super) copies: Vec<Copy>,
     tasks: Tasks,
-    group: Group,
+    pub(super) group: Group,
     /// A transaction that does not fit into the group.
     pending: Option<Txn>,
     /// The group notes that copies are held, which the tables of state do not say yet.
-    has_holds: bool,
+    pub(super) has_holds: bool,
     position: Position,
     last: Last,
     source_id: Arc<str>,
@@ -133,7 +107,7 @@ impl<'c> Session<'c> {
                 checkpoint
             }
             None => {
-                let checkpoint = beginning(&mut server, now_us() + clock_us).await?;
+                let checkpoint = begin::beginning(&mut server, &config.name, now_us() + clock_us).await?;
                 let states: Vec<_> = found.iter().map(|copy| copy.state.clone()).collect();
                 target.start(&checkpoint, &states).await?;
                 info!(replication = config.name, position = %checkpoint.position, "begins");
@@ -204,11 +178,12 @@ impl<'c> Session<'c> {
                     }
                 }
                 answer = self.tasks.answers.recv() => self.answered(answer.ok_or_else(gone)?),
+                // Before what is read, of which there may always be more.
+                _ = ticks.tick() => self.tick(),
                 read = self.tasks.reads.recv(), if may_take => {
                     self.take(read.ok_or_else(gone)?).await?;
                     self.take_burst().await?;
                 }
-                _ = ticks.tick() => self.tick(),
             }
             if let (Some(_), Some((why, since))) = (goal, &self.trouble)
                 && since.elapsed() >= PATIENCE
@@ -285,76 +260,6 @@ impl<'c> Session<'c> {
             self.hold(&copy, reason);
         }
         Ok(())
-    }
-
-    /// Whether statements of the log have done something to a table that its row events do not tell.
-    async fn look_at_statements(&mut self, txn: &Txn) -> Result<()> {
-        for statement in &txn.statements {
-            for (effect, database, table) in ddl::effects(&statement.database, &statement.sql) {
-                let is_meant = |spec: &CopySpec| {
-                    same(&spec.source_database, &database)
-                        && table.as_ref().is_none_or(|table| same(&spec.source_table, table))
-                };
-                for (copy, name) in self.copies_of(is_meant) {
-                    let reason = format!(
-                        "the source's table {name} was {}; the copy is as it was before; run `outbox-relay snapshot {} \
-                         {copy}` to make it anew",
-                        effect.told(),
-                        self.config.name,
-                    );
-                    self.hold(&copy, reason);
-                }
-            }
-            let text = statement.sql.to_lowercase();
-            let is_mentioned = |spec: &CopySpec| text.contains(&spec.source_table.to_lowercase());
-            for (copy, _) in self.copies_of(is_mentioned) {
-                self.compare(&copy).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Holds a copy whose columns are not what they were when it was made.
-    async fn compare(&mut self, name: &str) -> Result<()> {
-        let Some(copy) = self.copies.iter().find(|copy| copy.state.copy == name && copy.plan.is_some())
-        else {
-            return Ok(());
-        };
-        let (spec, was) = (copy.spec.clone(), copy.state.definition.clone().unwrap_or_default());
-        let what = match setup::source_facts(&mut self.server, &spec).await {
-            Ok(facts) => setup::difference(&was, &setup::definition(&spec, &facts)?),
-            Err(error) if error.is_outage() => return Err(error),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(what) = what {
-            self.hold(name, setup::changed(&spec, &self.config.name, &what));
-        }
-        Ok(())
-    }
-
-    /// The copies that are not held of tables that are meant, with their tables.
-    fn copies_of(&self, is_meant: impl Fn(&CopySpec) -> bool) -> Vec<(String, String)> {
-        let meant = self.copies.iter().filter(|copy| copy.plan.is_some() && is_meant(&copy.spec));
-        meant.map(|copy| (copy.state.copy.clone(), copy.state.source_table.clone())).collect()
-    }
-
-    /// Takes a copy out of what goes on. The group notes it with its checkpoint, so that none is written that passes a
-    /// change which the copy does not have.
-    fn hold(&mut self, name: &str, reason: String) {
-        let Some(copy) = self.copies.iter_mut().find(|copy| copy.state.copy == name && copy.plan.is_some())
-        else {
-            return;
-        };
-        warn!(replication = self.config.name, copy = name, reason, "the copy is held");
-        if let Some(at) = self.group.plans.iter().position(|plan| plan.name() == name) {
-            self.group.hold(at, reason.clone());
-        }
-        self.has_holds = true;
-        copy.state.phase = CopyPhase::Held;
-        copy.state.reason = Some(reason);
-        copy.plan = None;
-        copy.copying = None;
-        self.show();
     }
 
     /// Opens windows as far as memory allows.
@@ -569,7 +474,7 @@ impl<'c> Session<'c> {
     }
 
     /// Tells the status.
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let copies: Vec<_> = self.copies.iter().map(Copy::status).collect();
         let held: Vec<_> = self.copies.iter().filter(|copy| copy.state.phase == CopyPhase::Held).collect();
         let slow = self.busy_since.map(|since| since.elapsed()).filter(|time| *time >= SLOW);
@@ -596,121 +501,4 @@ impl<'c> Session<'c> {
             progress.copies = copies;
         });
     }
-}
-
-impl Copy {
-    fn new(copy: setup::Copy, config: &ReplicationConfig) -> Result<Self> {
-        let setup::Copy { spec, state, plan, row_bytes, .. } = copy;
-        let copying = match (&plan, state.phase) {
-            (Some(plan), CopyPhase::Copying) => {
-                let after = state.after_key.clone();
-                let after =
-                    after.map(|key| Ok::<_, Error>((key.clone(), plan.copied_key(&key)?))).transpose()?;
-                let rows = chunks::first_rows(config.chunk_bytes.get(), row_bytes);
-                Some(Copying::new(Arc::clone(plan), after, rows))
-            }
-            _ => None,
-        };
-        Ok(Self {
-            copying,
-            began: Instant::now(),
-            began_at: state.rows_copied,
-            set_aside: 0,
-            spec,
-            state,
-            plan,
-        })
-    }
-
-    fn status(&self) -> CopyStatus {
-        let CopyState { rows_copied, rows_estimated, .. } = self.state;
-        let copied = rows_copied - self.began_at;
-        let left = rows_estimated.saturating_sub(rows_copied);
-        let is_paced = self.copying.is_some() && copied > 0;
-        CopyStatus {
-            copy: self.state.copy.clone(),
-            state: self.state.phase.as_str(),
-            reason: self.state.reason.clone().filter(|_| self.state.phase == CopyPhase::Held),
-            rows_copied,
-            rows_estimated,
-            eta_seconds: is_paced.then(|| self.began.elapsed().as_secs().saturating_mul(left) / copied),
-            set_aside: self.set_aside,
-        }
-    }
-}
-
-impl Tasks {
-    fn start(
-        source: Source,
-        checkpoint: &Checkpoint,
-        copies: &[Copy],
-        target: Target,
-        ahead_bytes: u64,
-    ) -> Self {
-        let mut all = JoinSet::new();
-        let followed = copies.iter().filter(|copy| copy.plan.is_some());
-        let tables: Tables = followed
-            .map(|copy| (copy.spec.source_database.as_str(), copy.spec.source_table.as_str()))
-            .collect();
-        let mut stream = follow(source.clone(), tables, checkpoint.position.clone());
-        if let Some(before) = &checkpoint.before {
-            stream = stream.prove(Proof {
-                source: checkpoint.source_id.clone(),
-                before: before.clone(),
-                committed_at_us: checkpoint.committed_at_us,
-                checksum: checkpoint.checksum,
-            });
-        }
-        let (reads, feeding) = feed::feed(stream, ahead_bytes);
-        all.spawn(feeding);
-        let (requests, asked) = mpsc::channel(READERS);
-        let (answering, answers) = mpsc::channel(READERS);
-        let asked = Arc::new(Mutex::new(asked));
-        for _ in 0..READERS {
-            all.spawn(chunks::read_on(source.clone(), Arc::clone(&asked), answering.clone()));
-        }
-        let (orders, ordered) = mpsc::channel(1);
-        let (reporting, reports) = mpsc::channel(1);
-        all.spawn(applier::serve(target, ordered, reporting));
-        Self { reads, requests, answers, orders, reports, _all: all }
-    }
-}
-
-/// Where a replication begins: nothing before it is missing from a table that is read afterwards.
-async fn beginning(server: &mut Server, now_us: i64) -> Result<Checkpoint> {
-    Ok(Checkpoint {
-        position: server.low_mark().await?,
-        committed_at_us: 0,
-        checksum: 0,
-        before: None,
-        source_id: server.identity().await?,
-        as_of_us: now_us,
-        lag_ms: 0,
-    })
-}
-
-/// The source's clock less ours, in microseconds.
-async fn clock(server: &mut Server) -> Result<i64> {
-    let sql = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)";
-    let asked = Instant::now();
-    let there: Option<i64> =
-        server.connection().query_first(sql).await.map_err(|error| {
-            Error::new(ErrorKind::Outage, format!("asking the source for its time: {error}"))
-        })?;
-    let way_us = i64::try_from(asked.elapsed().as_micros() / 2).unwrap_or(0);
-    Ok(there.unwrap_or_default() + way_us - now_us())
-}
-
-/// Our clock, in microseconds since 1970.
-fn now_us() -> i64 {
-    chrono::Utc::now().timestamp_micros()
-}
-
-/// Names may be compared without case, depending on the source's file system: rather held once too often.
-fn same(one: &str, other: &str) -> bool {
-    one.to_lowercase() == other.to_lowercase()
-}
-
-fn gone() -> Error {
-    Error::new(ErrorKind::Outage, "a task of the replication has ended")
 }

@@ -1,20 +1,43 @@
 //! The keys of rows as a copy has them, whatever its filter says of the rows.
 
+use std::cmp::Ordering;
+
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::plan::{CopyPlan, Key};
 use super::project::{Origin, converted, hashed};
-use crate::change::{Row, Table, Value};
+use crate::change::Value;
+
+impl Key {
+    /// About the order in which a table is stored; only speed depends on it. Texts are sorted by their bytes, whatever
+    /// the collation.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let parts = self.0.iter().zip(&other.0).map(|(one, other)| order(one, other));
+        parts.fold(Ordering::Equal, Ordering::then)
+    }
+}
+
+fn order(one: &Value, other: &Value) -> Ordering {
+    match (one, other) {
+        (Value::Int(a), Value::Int(b))
+        | (Value::Time(a), Value::Time(b))
+        | (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
+        (Value::UInt(a), Value::UInt(b)) | (Value::Bit(a), Value::Bit(b)) => a.cmp(b),
+        (Value::Year(a), Value::Year(b)) => a.cmp(b),
+        (Value::Date(a), Value::Date(b)) => a.cmp(b),
+        (Value::DateTime(a), Value::DateTime(b)) => a.cmp(b),
+        (Value::Double(a), Value::Double(b)) => a.total_cmp(b),
+        (Value::Float(a), Value::Float(b)) => a.total_cmp(b),
+        (
+            Value::Decimal(a) | Value::Text(a) | Value::Json(a),
+            Value::Decimal(b) | Value::Text(b) | Value::Json(b),
+        ) => a.cmp(b),
+        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+        _ => Ordering::Equal,
+    }
+}
 
 impl CopyPlan {
-    /// The key that a row of the source has in the copy.
-    ///
-    /// # Errors
-    /// `Invalid` when the table has lost a column of the key.
-    pub fn key_of(&self, table: &Table, row: &Row) -> Result<Key> {
-        self.key_by(|column| row.0.get(table.ordinal(column)?))
-    }
-
     /// The copy's key by the source's, whose values are in the order of [`source_key`](Self::source_key).
     ///
     /// # Errors
@@ -35,10 +58,8 @@ impl CopyPlan {
             };
             Ok(match origin {
                 Origin::Constant(value) => value.clone(),
-                Origin::Column(column) => converted(of(column)?, kind),
-                Origin::Hash(column) => {
-                    converted(&hashed(of(column)?, self.mappings.hash_key.as_ref()), kind)
-                }
+                Origin::Column(column) => converted(of(column)?.clone(), kind),
+                Origin::Hash(column) => converted(hashed(of(column)?, self.mappings.hash_key.as_ref()), kind),
             })
         });
         parts.collect::<Result<_>>().map(Key)

@@ -1,32 +1,42 @@
 //! Copies of a source's tables in a target database (MySQL or MariaDB), kept equal to the source's transactions.
 //!
-//! *plan* says what a copy holds of which table (*columns*: as it is written, *facts*: what the servers say of it);
+//! *plan* says what a copy holds of which table (*resolve*: of the specification, *columns*: as it is written, *facts*:
+//! what the servers say of it; *create* makes a table that is missing);
 //! *filter* and *project* make its rows of the source's; *compact* gathers whole transactions into a [`Group`];
 //! *target* applies a group with its checkpoint in one transaction, by *write* (*statement*, *park*, *aside*) and
-//! *reconcile*; *state* is what the target knows of the replication; *session* connects; *sql* writes names and
-//! values.
+//! *reconcile*, *large* one that memory does not hold; *state* is what the target knows of the replication, *note* writes
+//! it; *session* connects; *sql* writes names and values, *json* documents.
 //!
-//! *run* goes from connection to connection; *setup* says what a replication begins with; *conduct* owns one while it
-//! is connected, with *feed* (reads the log), *chunks* (reads tables; *window* waits for the log with what was read)
-//! and *applier* (writes) in tasks beside it; *ddl* finds what no row event tells; *status* and *report* are for
-//! whoever looks.
+//! *run* goes from connection to connection; *setup* says what a replication begins with, *begin* where; *conduct* owns
+//! one while it is connected, and *copy* what it is to each, with *tasks* beside it: *feed* (reads the log), *chunks*
+//! (reads tables; *window* waits for the log with what was read) and *applier* (writes); *holds* takes copies out that
+//! cannot go on, by *ddl* too, which finds what no row event tells; *status* and *report* are for whoever looks.
 
 mod applier;
 mod aside;
+mod begin;
 mod chunks;
+mod clock;
 mod columns;
 pub mod compact;
 mod conduct;
+mod copy;
+mod create;
 mod ddl;
 pub mod facts;
 mod feed;
 pub mod filter;
+mod holds;
+mod json;
 mod keys;
+mod large;
+mod note;
 mod park;
 pub mod plan;
 mod project;
 mod reconcile;
 pub mod report;
+mod resolve;
 mod run;
 mod session;
 mod setup;
@@ -35,6 +45,7 @@ pub mod state;
 mod statement;
 pub mod status;
 pub mod target;
+mod tasks;
 pub mod verify;
 mod window;
 mod write;

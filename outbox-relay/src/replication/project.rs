@@ -41,7 +41,12 @@ pub(super) struct Mapping {
 
 #[derive(Debug)]
 enum Step {
-    Column(usize),
+    /// A column of the source; its value is taken out of the row where it is last used.
+    #[allow(missing_docs)]
+    Column {
+        ordinal: usize,
+        is_last: bool,
+    },
     Hash(usize),
     Constant(Value),
 }
@@ -87,31 +92,48 @@ impl Mappings {
                 return Ok(Step::Hash(ordinal));
             }
             match misfit(&table.columns[ordinal].kind, kind) {
-                None => Ok(Step::Column(ordinal)),
+                None => Ok(Step::Column { ordinal, is_last: false }),
                 Some(why) => Err(invalid(format!("{table}, column `{name}`: {why}"))),
             }
         });
-        let steps = steps.collect::<Result<_>>()?;
+        let mut steps = steps.collect::<Result<Vec<_>>>()?;
+        let mut used = Vec::new();
+        for step in steps.iter_mut().rev() {
+            match step {
+                Step::Column { ordinal, is_last } => {
+                    *is_last = !used.contains(ordinal);
+                    used.push(*ordinal);
+                }
+                Step::Hash(ordinal) => used.push(*ordinal),
+                Step::Constant(_) => {}
+            }
+        }
         let filter = self.filter.as_ref().map(|filter| filter.bind(table)).transpose()?;
         Ok(Mapping { steps, filter })
     }
 
     /// The row as the copy has it; `None` if the filter leaves it out.
-    pub(super) fn project(&self, mapping: &Mapping, row: &Row) -> Option<Projected> {
-        if mapping.filter.as_ref().is_some_and(|filter| !filter.takes(row)) {
+    pub(super) fn project(&self, mapping: &Mapping, mut row: Row) -> Option<Projected> {
+        if mapping.filter.as_ref().is_some_and(|filter| !filter.takes(&row)) {
             return None;
         }
-        let null = Value::Null;
         let values = mapping.steps.iter().zip(&self.columns).map(|(step, (_, kind))| match step {
-            Step::Column(ordinal) => match converted(row.0.get(*ordinal).unwrap_or(&null), kind) {
-                // MariaDB gives no negative zero back.
-                Value::Float(0.0) if self.is_mariadb => Value::Float(0.0),
-                Value::Double(0.0) if self.is_mariadb => Value::Double(0.0),
-                value => value,
-            },
+            Step::Column { ordinal, is_last } => {
+                let value = match row.0.get_mut(*ordinal) {
+                    Some(value) if *is_last => std::mem::replace(value, Value::Null),
+                    Some(value) => value.clone(),
+                    None => Value::Null,
+                };
+                match converted(value, kind) {
+                    // MariaDB gives no negative zero back.
+                    Value::Float(0.0) if self.is_mariadb => Value::Float(0.0),
+                    Value::Double(0.0) if self.is_mariadb => Value::Double(0.0),
+                    value => value,
+                }
+            }
             Step::Hash(ordinal) => {
-                let digest = hashed(row.0.get(*ordinal).unwrap_or(&null), self.hash_key.as_ref());
-                converted(&digest, kind)
+                let digest = hashed(row.0.get(*ordinal).unwrap_or(&Value::Null), self.hash_key.as_ref());
+                converted(digest, kind)
             }
             Step::Constant(value) => value.clone(),
         });
@@ -194,41 +216,42 @@ pub(super) fn misfit(source: &ColumnType, target: &ColumnType) -> Option<String>
 }
 
 /// A value as a column of this type gives it back, for types that fit.
-pub(super) fn converted(value: &Value, kind: &ColumnType) -> Value {
+pub(super) fn converted(value: Value, kind: &ColumnType) -> Value {
     match (value, kind) {
         (Value::Int(number), ColumnType::Int { unsigned: true, .. }) => {
-            u64::try_from(*number).map_or(Value::Int(*number), Value::UInt)
+            u64::try_from(number).map_or(Value::Int(number), Value::UInt)
         }
         (Value::UInt(number), ColumnType::Int { unsigned: false, .. }) => {
-            i64::try_from(*number).map_or(Value::UInt(*number), Value::Int)
+            i64::try_from(number).map_or(Value::UInt(number), Value::Int)
         }
-        (Value::Float(number), ColumnType::Double) => Value::Double((*number).into()),
+        (Value::Float(number), ColumnType::Double) => Value::Double(number.into()),
         (Value::Decimal(digits), ColumnType::Decimal { scale, .. }) => {
-            let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+            let (whole, part) = digits.split_once('.').unwrap_or((&digits, ""));
             let scale = usize::from(*scale);
+            if part.len() == scale {
+                return Value::Decimal(digits);
+            }
             Value::Decimal(if scale == 0 { whole.to_owned() } else { format!("{whole}.{part:0<scale$}") })
         }
-        (Value::Timestamp(micros), ColumnType::DateTime { .. }) => Value::DateTime(sql::date_time(*micros)),
-        (Value::Text(text), ColumnType::Text { fixed: true, .. }) => {
-            Value::Text(text.trim_end_matches(' ').to_owned())
+        (Value::Timestamp(micros), ColumnType::DateTime { .. }) => Value::DateTime(sql::date_time(micros)),
+        (Value::Text(mut text), ColumnType::Text { fixed: true, .. }) => {
+            text.truncate(text.trim_end_matches(' ').len());
+            Value::Text(text)
         }
-        (Value::Text(text), ColumnType::Bytes { .. }) => Value::Bytes(text.clone().into_bytes()),
+        (Value::Text(text), ColumnType::Bytes { .. }) => Value::Bytes(text.into_bytes()),
         (Value::Text(text), ColumnType::Set { labels }) if text.contains(',') => {
             let set: Vec<_> = text.split(',').collect();
             let ordered: Vec<_> = labels.iter().map(String::as_str).filter(|l| set.contains(l)).collect();
             Value::Text(ordered.join(","))
         }
-        (Value::Text(text), ColumnType::Json) => Value::Json(text.clone()),
-        (Value::Json(text), ColumnType::Text { .. }) => Value::Text(text.clone()),
-        (Value::Bytes(bytes), ColumnType::Bytes { fixed: true, bytes: width }) => {
-            let mut bytes = bytes.clone();
+        (Value::Text(text), ColumnType::Json) => Value::Json(text),
+        (Value::Json(text), ColumnType::Text { .. }) => Value::Text(text),
+        (Value::Bytes(mut bytes), ColumnType::Bytes { fixed: true, bytes: width }) => {
             bytes.resize(bytes.len().max(*width as usize), 0);
             Value::Bytes(bytes)
         }
-        (Value::Geometry(bytes) | Value::Vector(bytes), ColumnType::Bytes { .. }) => {
-            Value::Bytes(bytes.clone())
-        }
-        _ => value.clone(),
+        (Value::Geometry(bytes) | Value::Vector(bytes), ColumnType::Bytes { .. }) => Value::Bytes(bytes),
+        (value, _) => value,
     }
 }
 
@@ -262,7 +285,7 @@ mod tests {
         let mappings = Mappings::new(columns, None, None, false);
         for (names, values) in [(["a", "b"], ["1", "2"]), (["b", "a"], ["2", "1"])] {
             let mapping = mappings.of(&table(&names)).unwrap();
-            assert_eq!(mappings.project(&mapping, &row(&values)).unwrap().0, row(&["2", "1"]).0);
+            assert_eq!(mappings.project(&mapping, row(&values)).unwrap().0, row(&["2", "1"]).0);
         }
         let error = mappings.of(&table(&["a", "c"])).unwrap_err();
         assert!(error.to_string().contains("d.t has no column `b`"), "{error}");
@@ -275,7 +298,7 @@ mod tests {
         let mappings = Mappings::new(columns, None, Some(key.clone()), false);
         let table = table(&["a"]);
         let mapping = mappings.of(&table).unwrap();
-        let hash = mappings.project(&mapping, &row(&["x@y"])).unwrap();
+        let hash = mappings.project(&mapping, row(&["x@y"])).unwrap();
         assert_eq!(hash.0, [Value::Text(key.hex("x@y"))]);
         assert!(!format!("{mappings:?}").contains("sixteen"));
     }
@@ -287,16 +310,16 @@ mod tests {
         };
         assert_eq!(misfit(&set(&["a", "b"]), &set(&["b", "x", "a"])), None);
         assert!(misfit(&set(&["a", "b"]), &set(&["a"])).unwrap().contains("label"));
-        assert_eq!(converted(&Value::Text("a,b".into()), &set(&["b", "a"])), Value::Text("b,a".into()));
+        assert_eq!(converted(Value::Text("a,b".into()), &set(&["b", "a"])), Value::Text("b,a".into()));
     }
 
     #[test]
     fn values_are_as_the_wider_column_holds_them() {
         let decimal = ColumnType::Decimal { precision: 12, scale: 4 };
-        assert_eq!(converted(&Value::Decimal("-1.50".into()), &decimal), Value::Decimal("-1.5000".into()));
-        assert_eq!(converted(&Value::Decimal("7".into()), &decimal), Value::Decimal("7.0000".into()));
+        assert_eq!(converted(Value::Decimal("-1.50".into()), &decimal), Value::Decimal("-1.5000".into()));
+        assert_eq!(converted(Value::Decimal("7".into()), &decimal), Value::Decimal("7.0000".into()));
         let fixed = ColumnType::Bytes { fixed: true, bytes: 4 };
-        assert_eq!(converted(&Value::Bytes(vec![1]), &fixed), Value::Bytes(vec![1, 0, 0, 0]));
+        assert_eq!(converted(Value::Bytes(vec![1]), &fixed), Value::Bytes(vec![1, 0, 0, 0]));
         let int = |bytes, unsigned| ColumnType::Int { bytes, unsigned };
         assert!(
             misfit(&int(4, true), &int(4, false)).is_some()

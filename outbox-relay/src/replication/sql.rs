@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use outbox_core::{Error, ErrorKind, Result};
 use serde_json::{Value as Json, json};
 
+use super::json;
 use crate::change::{ColumnType, Date, DateTime, Value};
 use crate::snapshot::days;
 
@@ -38,6 +39,12 @@ pub fn literal(sql: &mut String, value: &Value, kind: &ColumnType) {
         Value::DateTime(time) => write!(sql, "'{time}'"),
         Value::Timestamp(micros) => write!(sql, "'{}'", date_time(*micros)),
         Value::Text(text) if matches!(kind, ColumnType::Bytes { .. }) => return hex(sql, text.as_bytes()),
+        Value::Json(text) if matches!(kind, ColumnType::Json) => {
+            return match json::expression(text) {
+                Some(expression) => sql.push_str(&expression),
+                None => self::text(sql, text),
+            };
+        }
         Value::Text(text) | Value::Json(text) => return self::text(sql, text),
         Value::Bytes(bytes) | Value::Geometry(bytes) | Value::Vector(bytes) => return hex(sql, bytes),
     };

@@ -10,15 +10,15 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
 use tracing::warn;
 
-use super::compact::{Group, Held, Routes, Rows};
+use super::compact::{Group, Held};
 use super::facts::TableFacts;
+use super::large;
+use super::note;
 use super::plan::CopyPlan;
 use super::session::{connect, failed};
 use super::sql;
 use super::state::{Checkpoint, CopyState, State};
-use super::statement::of_copy;
 use super::write::{Dialect, Trouble, Writer};
-use crate::change::Txn;
 use crate::config::Secret;
 
 /// So often freshness is renewed while nothing changes.
@@ -189,8 +189,9 @@ impl Target {
             let text = format!("replication {}: has a position already", self.state.replication);
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        let mut statements: Vec<_> = copies.iter().map(|copy| self.copy_sql(copy)).collect();
-        statements.push(self.checkpoint_sql(checkpoint));
+        let mut statements: Vec<_> =
+            copies.iter().map(|copy| note::copy(&self.state.replication, copy)).collect();
+        statements.push(note::checkpoint(&self.state.replication, self.epoch, self.seq, checkpoint));
         self.transact(&statements).await?;
         self.seq += 1;
         self.written = Some(Instant::now());
@@ -202,7 +203,7 @@ impl Target {
     /// # Errors
     /// `Invalid` when [`Fenced`]; else as [`open`](Self::open).
     pub async fn set_copy(&mut self, copy: &CopyState) -> Result<()> {
-        let sql = self.copy_sql(copy);
+        let sql = note::copy(&self.state.replication, copy);
         self.transact(&[sql]).await
     }
 
@@ -211,7 +212,7 @@ impl Target {
     /// # Errors
     /// As [`set_copy`](Self::set_copy).
     pub async fn hold(&mut self, copy: &str, reason: &str) -> Result<()> {
-        let sql = hold_sql(&self.state.replication, copy, reason);
+        let sql = note::hold(&self.state.replication, copy, reason);
         self.transact(&[sql]).await
     }
 
@@ -349,7 +350,7 @@ impl Target {
     }
 
     async fn transaction(&mut self, group: &Group, checkpoint: &Checkpoint) -> Result<Applied, Failed> {
-        let checkpoint_sql = self.checkpoint_sql(checkpoint);
+        let checkpoint_sql = note::checkpoint(&self.state.replication, self.epoch, self.seq, checkpoint);
         let position = checkpoint.position.to_string();
         if self.aside.is_none() {
             let asked = self.state.set_aside().await.map_err(Trouble::Wait)?;
@@ -372,7 +373,7 @@ impl Target {
             writer.write(&group.rows.of).await?;
         }
         if let Some(txn) = &group.large {
-            large(&mut writer, group, txn, &mut held, &mut touched).await?;
+            large::large(&mut writer, group, txn, &mut held, &mut touched).await?;
         }
         for window in &group.windows {
             let at = group.plans.iter().position(|plan| plan.name() == window.plan.name());
@@ -388,7 +389,7 @@ impl Target {
                 writer.retry_aside(at).await?;
             }
             if let Some(reason) = &held[at] {
-                writer.state(&hold_sql(writer.replication, plan.name(), reason)).await?;
+                writer.state(&note::hold(writer.replication, plan.name(), reason)).await?;
                 let copy = plan.name().to_owned();
                 writer.applied.held.push(Held { copy, reason: reason.clone() });
             }
@@ -449,111 +450,6 @@ impl Target {
         let context = format!("replication {}", self.state.replication);
         Error::with_source(ErrorKind::Invalid, context, Fenced { epoch: self.epoch })
     }
-
-    /// The UPDATE that finds its row only as long as the replication is ours.
-    fn checkpoint_sql(&self, checkpoint: &Checkpoint) -> String {
-        let mut sql = String::from(
-            "update outbox_replication set seq = seq + 1, applied_at = utc_timestamp(6), position = ",
-        );
-        sql::text(&mut sql, &checkpoint.position.to_string());
-        sql.push_str(", before_last = ");
-        match &checkpoint.before {
-            Some(before) => sql::text(&mut sql, &before.to_string()),
-            None => sql.push_str("null"),
-        }
-        sql.push_str(", source_id = ");
-        sql::text(&mut sql, &checkpoint.source_id);
-        for (column, micros) in [("committed_at", checkpoint.committed_at_us), ("as_of", checkpoint.as_of_us)]
-        {
-            sql.push_str(&match micros {
-                0 => format!(", {column} = null"),
-                _ => format!(", {column} = '{}'", sql::date_time(micros)),
-            });
-        }
-        sql.push_str(&format!(
-            ", checksum = {}, lag_ms = {} where name = ",
-            checkpoint.checksum, checkpoint.lag_ms
-        ));
-        sql::text(&mut sql, &self.state.replication);
-        sql.push_str(&format!(" and epoch = {} and seq = {}", self.epoch, self.seq));
-        sql
-    }
-
-    fn copy_sql(&self, copy: &CopyState) -> String {
-        let columns = [
-            ("source_table", Some(copy.source_table.clone())),
-            ("target_table", Some(copy.target_table.clone())),
-            ("state", Some(copy.phase.as_str().to_owned())),
-            ("reason", copy.reason.clone()),
-            ("definition", copy.definition.clone()),
-            ("after_key", copy.after_key.as_ref().map(|key| sql::to_json(&key.0))),
-        ];
-        let numbers = [
-            ("rows_copied", copy.rows_copied),
-            ("rows_estimated", copy.rows_estimated),
-            ("drifted", copy.drifted),
-        ];
-        let mut set = Vec::new();
-        for (column, text) in columns {
-            let mut sql = format!("{column} = ");
-            match text {
-                Some(text) => sql::text(&mut sql, &text),
-                None => sql.push_str("null"),
-            }
-            set.push(sql);
-        }
-        set.extend(numbers.iter().map(|(column, number)| format!("{column} = {number}")));
-        let set = set.join(", ");
-        let mut sql = String::from("insert into outbox_copy set replication = ");
-        sql::text(&mut sql, &self.state.replication);
-        sql.push_str(", copy = ");
-        sql::text(&mut sql, &copy.copy);
-        format!("{sql}, {set} on duplicate key update {set}")
-    }
-}
-
-/// A transaction that memory does not hold: piece by piece, in order. After each piece the target is as the source
-/// was within its transaction, so that no unique key collides; nobody sees it before the end.
-async fn large(
-    writer: &mut Writer<'_>,
-    group: &Group,
-    txn: &Txn,
-    held: &mut [Option<String>],
-    touched: &mut [bool],
-) -> Result<(), Trouble> {
-    let mut routes = Routes::default();
-    let mut rows = Rows::new(group.plans.len());
-    let mut projections = Vec::new();
-    let mut changes = txn.changes.iter().map_err(Trouble::Stop)?;
-    loop {
-        let change = changes.next();
-        let is_end = change.is_none();
-        if let Some(change) = change {
-            let refused =
-                routes.project(&group.plans, held, change, &mut projections).map_err(Trouble::Stop)?;
-            // Pieces of it are written already: all begins again without the copy.
-            if let Some((at, reason)) = refused.into_iter().next() {
-                return Err(Trouble::Copy(at, reason));
-            }
-            for (at, before, after) in projections.drain(..) {
-                touched[at] = true;
-                rows.fold(&group.plans[at], at, before, after, group.keeps_all);
-            }
-        }
-        if is_end || rows.weight_bytes() > group.bytes_max {
-            writer.write(&rows.of).await?;
-            rows = Rows::new(group.plans.len());
-        }
-        if is_end {
-            return Ok(());
-        }
-    }
-}
-
-fn hold_sql(replication: &str, copy: &str, reason: &str) -> String {
-    let mut sql = String::from("update outbox_copy set state = 'held', reason = ");
-    sql::text(&mut sql, reason);
-    format!("{sql} where {}", of_copy(replication, copy))
 }
 
 async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Dialect> {

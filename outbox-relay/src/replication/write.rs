@@ -90,6 +90,10 @@ impl<'e> Work<'e> {
                 (Some(before), Some(after)) => work.updates.push((key, before, after)),
             }
         }
+        // As the target's table is stored: rows of one page together, new ones at its end.
+        work.deletes.sort_unstable_by(|a, b| a.order(b));
+        work.updates.sort_unstable_by(|(a, ..), (b, ..)| a.order(b));
+        work.inserts.sort_unstable_by(|(a, _), (b, _)| a.order(b));
         work
     }
 }

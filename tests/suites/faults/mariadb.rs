@@ -23,6 +23,8 @@ mod clocks;
 mod deadly;
 #[path = "failover.rs"]
 mod failover;
+#[path = "forgetting.rs"]
+mod forgetting;
 #[path = "kills.rs"]
 mod kills;
 #[path = "leases.rs"]

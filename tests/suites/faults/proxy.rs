@@ -51,8 +51,17 @@ struct Shared {
 #[derive(Debug, Clone, Copy)]
 struct Trap {
     text: &'static [u8],
-    /// Whether it arrives, and answers may come back.
-    passes: bool,
+    kind: TrapKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TrapKind {
+    /// It does not arrive.
+    Before,
+    /// It arrives, and no answer comes back.
+    Unanswered,
+    /// It arrives, and answers may come back.
+    Behind,
 }
 
 /// A listener of the test's own in front of a server.
@@ -117,15 +126,21 @@ impl Proxy {
 
     /// Freezes the next connection on which `text` goes to the server, once it has.
     pub(crate) fn freeze_behind(&self, text: &'static str) {
-        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), passes: true }));
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), kind: TrapKind::Behind }));
     }
 
     /// Freezes every connection both ways once `text` is on its way to the server, which never gets it.
     pub(crate) fn freeze_before(&self, text: &'static str) {
-        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), passes: false }));
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), kind: TrapKind::Before }));
     }
 
-    /// Whether what [`Self::freeze_behind`] or [`Self::freeze_before`] waits for has come.
+    /// As [`Self::freeze_before`], but the server gets it.
+    #[allow(dead_code, reason = "the subscribers' faults alone use it")]
+    pub(crate) fn freeze_unanswered(&self, text: &'static str) {
+        self.shared.trap.send_replace(Some(Trap { text: text.as_bytes(), kind: TrapKind::Unanswered }));
+    }
+
+    /// Whether what [`Self::freeze_behind`] and the like wait for has come.
     pub(crate) fn has_frozen(&self) -> bool {
         self.shared.trap.borrow().is_none()
     }
@@ -160,10 +175,10 @@ impl Shared {
     }
 
     /// Whether the trap springs, if it is of this kind.
-    fn springs(&self, piece: &[u8], passes: bool) -> bool {
+    fn springs(&self, piece: &[u8], kind: TrapKind) -> bool {
         self.trap.send_if_modified(|trap| {
             let is_in = |trap: &Trap| {
-                trap.passes == passes && piece.windows(trap.text.len()).any(|part| part == trap.text)
+                trap.kind == kind && piece.windows(trap.text.len()).any(|part| part == trap.text)
             };
             trap.take_if(|trap| is_in(trap)).is_some()
         })
@@ -229,9 +244,12 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        if way == Way::ToServer && shared.springs(piece, false) {
+        if way == Way::ToServer && shared.springs(piece, TrapKind::Before) {
             shared.freeze();
             continue;
+        }
+        if way == Way::ToServer && shared.springs(piece, TrapKind::Unanswered) {
+            shared.freeze();
         }
         let is_last = way == Way::ToServer && {
             let rest = shared.burn(piece.len());
@@ -244,6 +262,6 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if is_last {
             shared.cut();
         }
-        frozen |= way == Way::ToServer && shared.springs(piece, true);
+        frozen |= way == Way::ToServer && shared.springs(piece, TrapKind::Behind);
     }
 }

@@ -4,6 +4,10 @@
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
+#[path = "../certificates.rs"]
+#[allow(dead_code, reason = "shared with the suites; these need a part of it")]
+mod certificates;
+#[cfg(feature = "servers")]
 #[path = "../faults/checker.rs"]
 #[allow(dead_code, reason = "shared with the faults; these need a part of it")]
 mod checker;

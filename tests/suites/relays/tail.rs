@@ -12,11 +12,13 @@ use outbox_core::OutboxConnection as _;
 use outbox_core::broker::memory::MemoryBroker;
 use outbox_relay::check::{self, Finding, Level};
 use outbox_relay::config::{Environment, Mode, from_text};
+use outbox_relay::outbox::store::{Database, Store};
 use outbox_relay::{BellState, OutboxConfig};
 use outbox_tests::lab_client::PrivateServer;
 
 use super::database::{connect, connect_url, fresh, message, outbox_is_empty, with_tables};
 use super::{Connection, KIND, SERVER};
+use crate::certificates::Authority;
 use crate::harness::{Server, TestDatabase, unique, until, until_within};
 use crate::running::{Arrivals, Running, config, record};
 
@@ -31,7 +33,11 @@ fn tail(url: &str) -> OutboxConfig {
 
 /// A relay that finds a message only by being told of it, once its bell is heard.
 async fn told(url: &str, broker: &MemoryBroker) -> Running {
-    let relay = Running::start(OutboxConfig { poll_max: NEVER.into(), ..tail(url) }, broker);
+    told_as(tail(url), broker).await
+}
+
+async fn told_as(config: OutboxConfig, broker: &MemoryBroker) -> Running {
+    let relay = Running::start(OutboxConfig { poll_max: NEVER.into(), ..config }, broker);
     heard(&relay).await;
     relay
 }
@@ -87,6 +93,40 @@ async fn a_commit_is_published_when_it_rings() {
         published(&relay, 2 * count as u64).await;
     }
     assert_eq!(relay.now().rings, 5, "once for each transaction that committed");
+    relay.stop().await;
+}
+
+/// The server takes no connection without TLS, that of a reader of its log least of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_rings_over_tls() {
+    let authority = Authority::new();
+    let server = PrivateServer::spawn_with_tls(KIND, authority.folder(), false).unwrap();
+    // The C library takes `localhost` for a socket, and the server's certificate has that name.
+    let service = |database: &str| {
+        let mut url = url::Url::parse(server.url()).unwrap();
+        url.set_path(database);
+        let ca = authority.ca();
+        url.query_pairs_mut()
+            .append_pair("ssl_mode", "verify_ca")
+            .append_pair("ssl_ca", ca.to_str().unwrap());
+        connect_url(url.as_str())
+    };
+    service("").batch_execute("create database shop").unwrap();
+    let mut url = url::Url::parse(server.url()).unwrap();
+    url.set_host(Some("localhost")).unwrap();
+    url.set_path("shop");
+    let config = OutboxConfig { tls: true, ca: Some(authority.ca()), ..tail(url.as_str()) };
+    assert!(config.problems().is_empty(), "{:?}", config.problems());
+    let mut store = Store::new(Database::of(&config).unwrap(), "");
+    store.migrate(&outbox_core::migrate::OUTBOX).await.unwrap();
+
+    let more = format!("tls = true\nca = {:?}\n", authority.ca());
+    let found = findings_with(url.as_str(), &more).await;
+    assert_eq!(of_log(&found).level, Level::Ok, "{found:?}");
+    let relay = told_as(config, &MemoryBroker::new()).await;
+    record(&mut service("shop"), &["a".into()], 1);
+    published(&relay, 1).await;
+    assert_eq!(relay.now().rings, 1);
     relay.stop().await;
 }
 
@@ -229,8 +269,13 @@ async fn modes_alternate_under_load_and_nothing_is_lost() {
 
 /// What `check` says of tail mode, and of rights.
 async fn findings(url: &str) -> Vec<Finding> {
+    findings_with(url, "").await
+}
+
+/// The same with more keys of the outbox.
+async fn findings_with(url: &str, more: &str) -> Vec<Finding> {
     let text = format!(
-        "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[[outbox]]\nname = \"items\"\ndatabase = {url:?}\nmode = \"tail\"\n"
+        "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[[outbox]]\nname = \"items\"\ndatabase = {url:?}\nmode = \"tail\"\n{more}"
     );
     check::all(&from_text(&text, &Environment::default()).unwrap()).await
 }

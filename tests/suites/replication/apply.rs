@@ -695,7 +695,7 @@ fn statement(rng: &mut StdRng) -> String {
 fn follow(copies: &Copies, model: &mut [BTreeMap<String, Projected>; 2], change: &Change) {
     let at = copies.plans.iter().position(|plan| plan.source().1 == change.table.name).unwrap();
     let plan = &copies.plans[at];
-    let project = |row: &Row| plan.project(&change.table, row).unwrap().unwrap();
+    let project = |row: &Row| plan.project(&change.table, row.clone()).unwrap().unwrap();
     if let Some(before) = change.before().map(project) {
         assert!(model[at].remove(&format!("{:?}", plan.key(&before))).is_some());
     }

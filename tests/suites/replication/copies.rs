@@ -220,7 +220,7 @@ pub(crate) fn checkpoint(position: Position) -> Checkpoint {
 }
 
 pub(crate) fn projected(plan: &CopyPlan, table: &Arc<Table>, rows: &[Row]) -> Vec<Projected> {
-    sorted(plan, rows.iter().filter_map(|row| plan.project(table, row).unwrap()).collect())
+    sorted(plan, rows.iter().filter_map(|row| plan.project(table, row.clone()).unwrap()).collect())
 }
 
 pub(crate) fn sorted(plan: &CopyPlan, mut rows: Vec<Projected>) -> Vec<Projected> {

@@ -8,6 +8,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
 use outbox_relay::replication::report;
+use outbox_relay::replication::status::State;
 use outbox_tests::lab_client::PrivateServer;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -391,6 +392,20 @@ async fn xa_transactions_wait_for_their_commit() {
     assert_eq!(count, 1);
     pair.source.run(&[&format!("xa commit {kept}")]).await;
     other.query_drop(format!("xa rollback {dropped}")).await.unwrap();
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id").await;
+
+    // One that begins while a transaction is prepared would not know its rows: it waits, and says for what.
+    for sql in ["xa start 'early'", "insert into t values (3)", "xa end 'early'", "xa prepare 'early'"] {
+        other.query_drop(sql).await.unwrap();
+    }
+    report::remake(&pair.config, None).await.unwrap();
+    let running = pair.run();
+    let is_told = |state: &State| matches!(state, State::Paused { why } if why.contains("X'6561726c79'"));
+    running.until("it waits for the transaction", |snapshot| is_told(&snapshot.state)).await;
+    other.query_drop("xa commit 'early'").await.unwrap();
+    running.until_live().await;
+    running.end().await;
     assert_eq!(pair.until_idle().await, None);
     pair.assert_equal("t", "id").await;
     pair.target.drop().await;

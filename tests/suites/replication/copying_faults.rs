@@ -1,8 +1,5 @@
 //! What goes wrong around a replication: servers that go away, logs that are gone, processes that are killed or two.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use outbox_relay::CancellationToken;
@@ -10,11 +7,11 @@ use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
 use outbox_relay::replication::status::State;
 use outbox_relay::replication::{Replication, report};
 use outbox_tests::lab_client::PrivateServer;
-use rand::RngExt as _;
 
 use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::certificates::Authority;
 use crate::pair::{Pair, TIMEOUT};
+use crate::program::Program;
 use crate::source::TestSource;
 
 const ONE: [&str; 2] = ["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"];
@@ -274,87 +271,4 @@ async fn the_verbs_lead_from_nothing_to_a_copy() {
     assert_eq!(relay.run(&["run", "--until-idle"]), 1, "held");
     assert_eq!(relay.run(&["status"]), 1);
     pair.drop().await;
-}
-
-/// F01, F02: the process itself is killed.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_loses_nothing() {
-    let mut pair = Pair::fresh(VARIABLE).await;
-    pair.source.run(&["create table t (id int primary key, v int, pad varchar(200))"]).await;
-    for from in [0, 1000, 2000, 3000] {
-        let rows: Vec<_> = (from..from + 1000).map(|id| format!("({id}, 0, repeat('x', 150))")).collect();
-        pair.source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
-    }
-    pair.copy(&["t"]);
-    let relay = Program::with(&pair, Some("64 KiB"));
-    for _ in 0..6 {
-        let mut child = relay.start(&["run"]);
-        let until = Duration::from_millis(rand::rng().random_range(50..900));
-        let began = std::time::Instant::now();
-        while began.elapsed() < until {
-            let id = rand::rng().random_range(0..5000);
-            pair.source
-                .run(&[
-                    "begin",
-                    &format!("insert into t values ({id}, 1, '') on duplicate key update v = v + 1"),
-                ])
-                .await;
-            pair.source.run(&[&format!("delete from t where id = {}", id / 2 * 3), "commit"]).await;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    assert_eq!(relay.run(&["run", "--until-idle"]), 0);
-    pair.assert_equal("t", "id, v, pad").await;
-    pair.drop().await;
-}
-
-/// The program with the configuration of a pair.
-struct Program(tempfile::TempDir);
-
-impl Program {
-    fn with(pair: &Pair, chunk: Option<&str>) -> Self {
-        let config = &pair.config;
-        let mut text = format!(
-            "[[replication]]\nname = \"copies\"\nsource = {:?}\ntarget = {:?}\nchunk_bytes = {:?}\n",
-            config.source.expose(),
-            config.target.expose(),
-            chunk.unwrap_or("2 MiB"),
-        );
-        for table in &config.table {
-            text.push_str(&format!("[[replication.table]]\nsource = {:?}\ncreate = true\n", table.source));
-        }
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("outbox-relay.toml"), text).unwrap();
-        Self(folder)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let tests = std::env::current_exe().unwrap();
-        let path = tests.ancestors().nth(2).unwrap().join("outbox-relay");
-        assert!(path.exists(), "{} is not built: run `cargo lab test`", path.display());
-        let mut command = Command::new(path);
-        command.args(arguments).current_dir(self.0.path());
-        command
-    }
-
-    fn start(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    /// Runs it to its end; its exit code.
-    fn run(&self, arguments: &[&str]) -> i32 {
-        let mut child = self.command(arguments).spawn().unwrap();
-        let began = std::time::Instant::now();
-        loop {
-            if let Some(ended) = child.try_wait().unwrap() {
-                return ended.code().unwrap_or(-1);
-            }
-            if began.elapsed() > TIMEOUT {
-                let _ = child.kill();
-                panic!("{arguments:?} did not end");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }

@@ -20,6 +20,8 @@ mod mysql;
 #[cfg(feature = "servers")]
 mod pair;
 #[cfg(feature = "servers")]
+mod program;
+#[cfg(feature = "servers")]
 mod proxy;
 #[cfg(feature = "servers")]
 mod source;

@@ -13,8 +13,12 @@ mod apply;
 mod copying;
 #[path = "copying_faults.rs"]
 mod copying_faults;
+#[path = "copying_kills.rs"]
+mod copying_kills;
 #[path = "copying_schema.rs"]
 mod copying_schema;
+#[path = "failover.rs"]
+mod failover;
 #[path = "reading.rs"]
 mod reading;
 #[path = "reading_mariadb.rs"]

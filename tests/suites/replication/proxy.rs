@@ -1,4 +1,4 @@
-//! A bad network between a reader and its source.
+//! A bad network between a reader and its source, or an address that moves from one server to another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +20,8 @@ pub(crate) enum Harm {
 pub(crate) struct Proxy {
     pub(crate) url: String,
     pub(crate) harm: Arc<watch::Sender<Harm>>,
+    /// Where it leads to.
+    server: Arc<watch::Sender<String>>,
     connections: Arc<AtomicU32>,
 }
 
@@ -27,23 +29,39 @@ impl Proxy {
     /// Stands before the server of this URL.
     pub(crate) async fn start(url: &str) -> Self {
         let mut url = url::Url::parse(url).unwrap();
-        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        let server = Arc::new(watch::channel(address(&url)).0);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
         // The driver would go on over the server's own socket, past this proxy.
         url.set_query(Some("prefer_socket=false"));
         let harm = Arc::new(watch::channel(Harm::None).0);
         let connections = Arc::new(AtomicU32::new(0));
-        let proxy =
-            Self { url: url.to_string(), harm: Arc::clone(&harm), connections: Arc::clone(&connections) };
+        let proxy = Self {
+            url: url.to_string(),
+            harm: Arc::clone(&harm),
+            server: Arc::clone(&server),
+            connections: Arc::clone(&connections),
+        };
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(pass(client, server.clone(), Arc::clone(&harm)));
+                let (mut moved, harm) = (server.subscribe(), Arc::clone(&harm));
+                tokio::spawn(async move {
+                    let server = moved.borrow_and_update().clone();
+                    tokio::select! {
+                        () = pass(client, server, harm) => {}
+                        _ = moved.changed() => {}
+                    }
+                });
             }
         });
         proxy
+    }
+
+    /// Cuts all connections and leads to another server from now on.
+    pub(crate) fn turn_to(&self, url: &str) {
+        self.server.send_replace(address(&url::Url::parse(url).unwrap()));
     }
 
     pub(crate) fn connections(&self) -> u32 {
@@ -51,8 +69,13 @@ impl Proxy {
     }
 }
 
+fn address(url: &url::Url) -> String {
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())
+}
+
 async fn pass(client: TcpStream, server: String, harm: Arc<watch::Sender<Harm>>) {
-    let server = TcpStream::connect(server).await.unwrap();
+    // Nobody may be there: then the client is let go.
+    let Ok(server) = TcpStream::connect(server).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });

@@ -40,11 +40,6 @@ impl TestSource {
         Self { url, database, connection }
     }
 
-    pub(crate) async fn is_mariadb(&mut self) -> bool {
-        let version: Option<String> = self.connection.query_first("select version()").await.unwrap();
-        version.unwrap().contains("MariaDB")
-    }
-
     /// Another connection to the database.
     pub(crate) async fn connect(&self) -> Conn {
         let mut connection = Conn::new(Opts::from_url(&self.url).unwrap()).await.unwrap();
@@ -75,10 +70,8 @@ impl TestSource {
     /// A place to begin at: whatever comes after this call is read, nothing before it.
     pub(crate) async fn position(&self) -> Position {
         let mut server = self.server().await;
-        if server.is_mariadb() {
-            // It looks for a GTID through the whole file, which the other tests make large.
-            server.connection().query_drop("flush binary logs").await.unwrap();
-        }
+        // It looks for a GTID through the whole file, which the other tests make large.
+        server.connection().query_drop("flush binary logs").await.unwrap();
         let low = server.low_mark().await.unwrap();
         Position { file: server.high_mark().await.unwrap().file, ..low }
     }

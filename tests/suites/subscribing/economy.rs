@@ -25,7 +25,7 @@ impl CustomizeConnection<Connection, diesel::r2d2::Error> for Written {
         connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
             if let InstrumentationEvent::StartQuery { query, .. } = event {
                 let text = query.to_string().to_lowercase().replace(['`', '"'], "");
-                seen.lock().unwrap().push(text.chars().take(60).collect());
+                seen.lock().unwrap().push(text.chars().take(400).collect());
             }
         });
         Ok(())

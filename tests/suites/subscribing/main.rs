@@ -5,6 +5,10 @@
 #![allow(clippy::duplicate_mod, reason = "each file is compiled once for each database")]
 
 #[cfg(feature = "servers")]
+#[path = "../faults/checker.rs"]
+#[allow(dead_code, reason = "shared with the faults; subscribers need a part of it")]
+mod checker;
+#[cfg(feature = "servers")]
 #[path = "../harness.rs"]
 #[allow(dead_code, reason = "shared with the suites; subscribers need a part of it")]
 mod harness;
@@ -15,11 +19,27 @@ mod items;
 #[cfg(feature = "servers")]
 mod mariadb;
 #[cfg(feature = "servers")]
+mod mariadb_async;
+#[cfg(feature = "servers")]
 mod mysql;
+#[cfg(feature = "servers")]
+mod mysql_async;
 #[cfg(feature = "servers")]
 mod postgres;
 #[cfg(feature = "servers")]
+mod postgres_async;
+#[cfg(feature = "servers")]
+#[path = "../faults/proxy.rs"]
+#[allow(dead_code, reason = "shared with the faults; subscribers need a part of it")]
+mod proxy;
+#[cfg(feature = "servers")]
+#[path = "../faults/report.rs"]
+#[allow(dead_code, reason = "shared with the faults; subscribers need a part of it")]
+mod report;
+#[cfg(feature = "servers")]
 mod sqlite;
+#[cfg(feature = "servers")]
+mod sqlite_async;
 
 /// Without the feature nothing here would run, and that must not look like a success.
 #[cfg(not(feature = "servers"))]

@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::MysqlConnection;
 pub(crate) const SERVER: Server = Server::Mariadb;
 pub(crate) const TABLES: &str = crate::items::MYSQL;
 
+#[path = "consumer.rs"]
+mod consumer;
 #[path = "../database.rs"]
 #[allow(dead_code, reason = "shared with the suites; subscribers need a part of it")]
 mod database;
@@ -14,8 +16,14 @@ mod stage;
 
 #[path = "economy.rs"]
 mod economy;
+#[path = "hanging.rs"]
+mod hanging;
+#[path = "killing.rs"]
+mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "outages.rs"]
+mod outages;
 #[path = "over_rabbitmq.rs"]
 mod over_rabbitmq;
 #[path = "poison.rs"]

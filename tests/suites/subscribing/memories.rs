@@ -8,11 +8,12 @@ use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
 use outbox_core::{Frame, Freshness, MessageId, Recorded, Seen};
 
-use super::database::{connect, copies, enter, fresh, ledger_entries, pool};
-use super::stage::{Held, Running, ask, change, copy, publish, step, subscriber};
+use super::consumer::Subscriber;
+use super::database::{connect, copies, fresh, ledger_entries, pool};
+use super::stage::{Handles as _, Held, Running, ask, change, copy, publish, step, subscriber};
 use super::{Connection, SERVER};
 use crate::harness::Server;
-use crate::items::{ItemCopy, Stepped, inbox};
+use crate::items::{ItemCopy, inbox};
 
 /// The same message, recorded so many days ago.
 fn days_old(frame: &Frame, days: i64) -> Frame {
@@ -56,10 +57,7 @@ fn id_of_days_ago(days: i64, number: u64) -> MessageId {
 
 #[tokio::test]
 async fn what_is_behind_the_horizon_and_unknown_is_set_aside_until_it_is_forced() {
-    let build = |s: outbox_core::Subscriber<MemoryBroker, Connection>| {
-        s.copy::<ItemCopy>()
-            .on("account.stepped", |tx, step: Stepped| Ok(enter(tx.conn(), &step.account, step.sequence)?))
-    };
+    let build = |s: Subscriber| s.copy::<ItemCopy>().enter_steps();
     let mut running = Running::start(build).await;
     let frames = [step("x", 1), change(1, "created", "a", 1), change(1, "deleted", "a", 2)];
     running.feed(&frames).await;
@@ -117,6 +115,36 @@ async fn nothing_is_forgotten_while_messages_wait_or_somebody_else_forgets() {
     assert!(error.to_string().contains("a retention is at least a day"), "{error}");
 }
 
+/// Under load a queue is never empty; how far the subscriber is with it tells that nothing old waits there.
+#[tokio::test]
+async fn a_queue_that_is_never_empty_is_no_reason_to_remember_for_ever() {
+    let build = |s: Subscriber| s.enter_steps();
+    let mut running = Running::start(build).await;
+    running.feed(&[step("x", 1)]).await;
+    age(&mut running.connection, 20);
+    running.feed(&[step("x", 2)]).await;
+    let freshness = Freshness::new("test", pool(&running.database));
+    crate::harness::until("it is noted how far it is", || async {
+        freshness.reached().unwrap().first().is_some_and(|reached| reached.version.id == 1002)
+    })
+    .await;
+    running.stop_keeping().await;
+    // It waits, as something always does.
+    running.publish(&[step("x", 3)]).await;
+    let pruning = build(subscriber(&running.broker, &running.database));
+    running.connection.batch_execute(&format!("update inbox_progress set recorded_at = {}", ago(1))).unwrap();
+    assert!(!pruning.prune().await.unwrap().ran, "it is a day behind");
+    running.connection.batch_execute(&format!("update inbox_progress set recorded_at = {}", ago(0))).unwrap();
+    let pruned = pruning.prune().await.unwrap();
+    assert_eq!((pruned.ran, pruned.applied), (true, 1));
+    running.start_again(build);
+    running.feed(&[]).await;
+    let entries = ledger_entries(&mut running.connection);
+    assert_eq!(entries, [("x".into(), 1), ("x".into(), 2), ("x".into(), 3)]);
+    assert!(running.rows().is_empty());
+    running.stop().await;
+}
+
 /// Many rows, in pieces, while others write; of which those that are young stay.
 #[tokio::test]
 async fn a_large_inbox_is_forgotten_in_pieces_while_messages_are_applied() {
@@ -124,7 +152,7 @@ async fn a_large_inbox_is_forgotten_in_pieces_while_messages_are_applied() {
         Server::Mariadb | Server::Postgres => 20_000,
         Server::Sqlite | Server::Mysql => 2_500,
     };
-    let build = |s: outbox_core::Subscriber<MemoryBroker, Connection>| s.copy::<ItemCopy>();
+    let build = |s: Subscriber| s.copy::<ItemCopy>();
     let mut running = Running::start(build).await;
     let ids: Vec<_> = (0..rows).map(|number| id_of_days_ago(30, number)).collect();
     for ids in ids.chunks(1000) {
@@ -159,9 +187,8 @@ async fn a_large_inbox_is_forgotten_in_pieces_while_messages_are_applied() {
 #[tokio::test]
 async fn the_service_waits_for_its_own_write_and_sees_how_far_its_copy_is() {
     let mut running = Running::start(|s| {
-        s.copy::<ItemCopy>().on("account.stepped", |_, _: Stepped| {
-            Err(outbox_core::Error::new(outbox_core::ErrorKind::Invalid, "no steps"))
-        })
+        s.copy::<ItemCopy>()
+            .steps(|_, _, _| Err(outbox_core::Error::new(outbox_core::ErrorKind::Invalid, "no steps")))
     })
     .await;
     let freshness = Freshness::new("test", pool(&running.database));

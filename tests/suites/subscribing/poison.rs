@@ -1,16 +1,19 @@
 //! What no message may do: crash the process, stop others, or vanish.
 
+use std::time::Duration;
+
 use outbox_core::{Frame, Message};
 
 use super::database::{copies, fresh};
 use super::stage::{Running, change, copy, recorded, subscriber};
-use crate::harness::until;
+use crate::harness::until_within;
 use crate::items::ItemCopy;
+use crate::report::size;
 use outbox_core::broker::memory::MemoryBroker;
 
 /// A change that is broken in the way of this number; each is set aside.
 fn malformed(number: usize) -> Frame {
-    let id = 100_000 + i64::try_from(number).unwrap();
+    let id = 500_000 + i64::try_from(number).unwrap();
     let mut frame = change(id, "created", "good", id);
     let after =
         |value: &str| format!("{{\"after\": {{\"id\": {id}, \"name\": \"n\", \"amount\": {value}}}}}");
@@ -37,25 +40,28 @@ fn malformed(number: usize) -> Frame {
 
 #[tokio::test]
 async fn all_that_is_malformed_is_set_aside_and_all_that_is_good_is_applied() {
-    const GOOD: i64 = 600;
+    let count = size(600, 100_000);
     let (database, broker) = (fresh(), MemoryBroker::new());
     let subscriber = subscriber(&broker, &database).copy::<ItemCopy>();
     let mut frames = Vec::new();
     let mut bad = 0;
-    for id in 1..=GOOD {
+    for id in 1..=count {
         frames.push(change(id, "created", "good", id));
         if id % 10 == 0 {
             frames.push(malformed(bad));
             bad += 1;
         }
     }
-    // A large one of each.
-    let mut large = change(200_000, "created", "x", 200_000);
-    large.body = [b"{\"after\": {\"id\": \"".as_slice(), &vec![b'x'; 4 * 1024 * 1024], b"\"}}"].concat();
+    // A large one.
+    let mut large = change(1_000_000, "created", "x", 1_000_000);
+    let beginning = b"{\"after\": {\"id\": \"".as_slice();
+    let bytes = size(4 * 1024 * 1024, outbox_core::PAYLOAD_BYTES_MAX - 100);
+    large.body = [beginning, &vec![b'x'; bytes], b"\"}}"].concat();
     frames.push(large);
     let mut running = Running::over(broker, database, subscriber, &frames).await;
-    until("all is consumed", || async { running.broker.is_idle() }).await;
-    let expected: Vec<_> = (1..=GOOD).map(|id| copy(id, "good", id)).collect();
+    let limit = size(Duration::from_secs(60), Duration::from_secs(1500));
+    until_within(limit, "all is consumed", || async { running.broker.is_idle() }).await;
+    let expected: Vec<_> = (1..=count).map(|id| copy(id, "good", id)).collect();
     assert_eq!(copies(&mut running.connection), expected);
     let held = running.rows();
     assert_eq!(held.len(), bad + 1);

@@ -5,27 +5,25 @@ use std::sync::{Arc, Mutex};
 
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
-use outbox_core::{Error, FailurePolicy, Frame, Subscriber};
+use outbox_core::{Error, FailurePolicy, Frame};
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use super::database::{copies, enter, fresh, ledger_entries, pool};
-use super::stage::{Held, Running, ask, change, copy, held_rows, recorded, step, subscriber};
+use super::consumer::{Subscriber, on};
+use super::database::{copies, fresh, ledger_entries};
+use super::stage::{Handles as _, Held, Running, ask, change, copy, held_rows, recorded, step, subscriber};
 use crate::harness::until;
 use crate::items::{ItemCopy, Stepped};
 
 const KIND: &str = "account.stepped";
 
 /// Enters steps; those of this sequence fail while the switch is on.
-fn failing_at(
-    sequence: i64,
-    fails: &Arc<AtomicBool>,
-) -> impl Fn(Subscriber<MemoryBroker, Connection>) -> Subscriber<MemoryBroker, Connection> + use<> {
+fn failing_at(sequence: i64, fails: &Arc<AtomicBool>) -> impl Fn(Subscriber) -> Subscriber + use<> {
     let fails = Arc::clone(fails);
     move |s| {
         let fails = Arc::clone(&fails);
-        s.on(KIND, move |tx, step: Stepped| {
-            enter(tx.conn(), &step.account, step.sequence)?;
+        s.steps(move |entries, step, _| {
+            entries.enter(step);
             if step.account == "x" && step.sequence == sequence && fails.load(Ordering::Relaxed) {
                 return Err(Error::application("not now"));
             }
@@ -34,7 +32,7 @@ fn failing_at(
     }
 }
 
-fn on() -> Arc<AtomicBool> {
+fn switched_on() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(true))
 }
 
@@ -52,9 +50,9 @@ fn steps(sequences: std::ops::RangeInclusive<i64>) -> Vec<Frame> {
     sequences.flat_map(|sequence| [step("x", sequence), step("y", sequence)]).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_waits_in_order_behind_its_failing_message_and_goes_on_after_replay() {
-    let fails = on();
+    let fails = switched_on();
     let mut running = Running::start(failing_at(2, &fails)).await;
     let frames = steps(1..=5);
     running.feed(&frames[..6]).await;
@@ -83,9 +81,9 @@ async fn a_key_waits_in_order_behind_its_failing_message_and_goes_on_after_repla
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_discarded_message_has_no_effect_and_the_key_goes_on() {
-    let mut running = Running::start(failing_at(2, &on())).await;
+    let mut running = Running::start(failing_at(2, &switched_on())).await;
     running.feed(&steps(1..=4)).await;
     running.until_held("it is given up", |held| states(held) == ["dead", "waiting", "waiting"]).await;
     ask(&mut running.connection, "discard", "dead");
@@ -96,9 +94,9 @@ async fn a_discarded_message_has_no_effect_and_the_key_goes_on() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_again_while_it_is_held_changes_nothing() {
-    let mut running = Running::start(failing_at(2, &on())).await;
+    let mut running = Running::start(failing_at(2, &switched_on())).await;
     let frames = steps(1..=3);
     running.feed(&frames).await;
     running.until_held("it is given up", |held| states(held) == ["dead", "waiting"]).await;
@@ -113,13 +111,13 @@ async fn a_message_that_comes_again_while_it_is_held_changes_nothing() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_tried_again_later_and_its_key_stays_in_order() {
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&attempts);
     let mut running = Running::start(move |s| {
-        s.on_with(KIND, move |tx, step: Stepped, incoming| {
-            enter(tx.conn(), &step.account, step.sequence)?;
+        s.steps(move |entries, step, incoming| {
+            entries.enter(step);
             if step.sequence == 2 {
                 seen.lock().unwrap().push((incoming.attempt(), incoming.is_redelivered()));
                 if incoming.attempt() < 4 {
@@ -141,9 +139,9 @@ async fn a_message_is_tried_again_later_and_its_key_stays_in_order() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_latest_wins_nothing_waits() {
-    let fails = on();
+    let fails = switched_on();
     let build = failing_at(2, &fails);
     let mut running = Running::start(|s| build(s).on_failure(KIND, FailurePolicy::LatestWins)).await;
     running.feed(&steps(1..=4)).await;
@@ -156,9 +154,9 @@ async fn where_the_latest_wins_nothing_waits() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_halt_holds_everything_until_somebody_decides() {
-    let fails = on();
+    let fails = switched_on();
     let build = failing_at(2, &fails);
     let mut running =
         Running::start(|s| build(s).queues(3).on_failure("account.*", FailurePolicy::Halt)).await;
@@ -184,7 +182,7 @@ async fn a_halt_holds_everything_until_somebody_decides() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_change_of_a_copy_is_overtaken_and_a_replay_of_it_changes_nothing() {
     let mut running = Running::start(|s| s.copy::<ItemCopy>()).await;
     let mut broken = change(1, "updated", "broken", 2);
@@ -226,7 +224,7 @@ struct Told {
     times: i32,
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_held_tells_where_it_came_from_why_and_since_when() {
     #[derive(Debug)]
     struct Outer(std::io::Error);
@@ -241,7 +239,7 @@ async fn what_is_held_tells_where_it_came_from_why_and_since_when() {
         }
     }
     let mut running = Running::start(|s| {
-        s.on(KIND, |_, _: Stepped| Err(Error::application(Outer(std::io::Error::other("no stamps")))))
+        s.steps(|_, _, _| Err(Error::application(Outer(std::io::Error::other("no stamps")))))
     })
     .await;
     running.feed(&[step("x", 1)]).await;
@@ -263,12 +261,12 @@ async fn what_is_held_tells_where_it_came_from_why_and_since_when() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_take_patterns_and_see_headers_versions_and_an_idempotency_key() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
     let mut running = Running::start(move |s| {
-        s.on_raw("account.*", move |_, incoming| {
+        s.raw("account.*", move |incoming| {
             noted.lock().unwrap().push((
                 incoming.message().kind(),
                 incoming.headers().get("tenant").map(str::to_owned),
@@ -296,11 +294,11 @@ async fn handlers_take_patterns_and_see_headers_versions_and_an_idempotency_key(
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overlapping_patterns_and_policies_of_nothing_are_refused_at_start() {
     let (database, broker) = (fresh(), MemoryBroker::new());
-    let start = || Subscriber::new("test", broker.clone(), pool(&database)).copy::<ItemCopy>();
-    let overlapping = start().on_raw("*.created", |_, _| Ok(()));
+    let start = || on("test", broker.clone(), &database).copy::<ItemCopy>();
+    let overlapping = start().raw("*.created", |_| Ok(()));
     let error = overlapping.run(CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("*.created want the same messages"), "{error}");
     let aimless = start().on_failure("account.*", FailurePolicy::Halt);
@@ -308,20 +306,16 @@ async fn overlapping_patterns_and_policies_of_nothing_are_refused_at_start() {
     assert!(error.to_string().contains("on_failure names account.*"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_subscriber_takes_nothing_and_goes_on_when_it_is_resumed() {
-    let mut running = Running::start(|s| {
-        s.on(KIND, |tx, step: Stepped| Ok(enter(tx.conn(), &step.account, step.sequence)?))
-    })
-    .await;
+    let mut running = Running::start(|s| s.enter_steps()).await;
     running.feed(&[step("x", 1)]).await;
     running.stop_keeping().await;
     diesel::sql_query("insert into inbox_pause (consumer, actor, reason) values ('test', 'me', 'lunch')")
         .execute(&mut running.connection)
         .unwrap();
     running.publish(&[step("x", 2)]).await;
-    running
-        .start_again(|s| s.on(KIND, |tx, step: Stepped| Ok(enter(tx.conn(), &step.account, step.sequence)?)));
+    running.start_again(|s| s.enter_steps());
     // Started and looked at what is held: it has found itself paused before it took anything.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(sequences(&mut running.connection, "x"), [1]);
@@ -332,14 +326,14 @@ async fn a_paused_subscriber_takes_nothing_and_goes_on_when_it_is_resumed() {
 }
 
 /// A batch in which a few fail: only those fail, and the others are not run once for each.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_batch_is_split_until_the_failing_message_stands_alone() {
     let runs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&runs);
     let (database, broker) = (fresh(), MemoryBroker::new());
-    let subscriber = subscriber(&broker, &database).on(KIND, move |tx, step: Stepped| {
+    let subscriber = subscriber(&broker, &database).steps(move |entries, step, _| {
         counted.fetch_add(1, Ordering::Relaxed);
-        enter(tx.conn(), &step.account, step.sequence)?;
+        entries.enter(step);
         match step.sequence {
             40 => Err(Error::new(outbox_core::ErrorKind::Invalid, "not forty")),
             _ => Ok(()),

@@ -6,12 +6,14 @@ use chrono::Utc;
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
 use outbox_core::broker::{Broker as _, Publisher as _};
-use outbox_core::{Frame, Message, Recorded, RetryPolicy, Subscriber, Version};
+use outbox_core::{Event, Frame, Incoming, Message, Recorded, Result, RetryPolicy, Version};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use super::database::{connect, fresh, pool};
+use super::consumer::{self, Subscriber};
+use super::database::{connect, fresh};
 use crate::harness::{TestDatabase, until};
 use crate::items::{ItemCopy, Stepped, inbox_held};
 
@@ -73,14 +75,45 @@ pub(crate) async fn publish(broker: &MemoryBroker, frames: &[Frame]) {
     broker.publisher().await.unwrap().publish(frames).await.unwrap();
 }
 
+/// What a handler enters into the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Entries(pub(crate) Vec<(String, i64)>);
+
+impl Entries {
+    pub(crate) fn enter(&mut self, step: &Stepped) {
+        self.note(&step.account, step.sequence);
+    }
+
+    pub(crate) fn note(&mut self, account: &str, sequence: i64) {
+        self.0.push((account.to_owned(), sequence));
+    }
+}
+
+/// Handlers that do the same whether they are sync or async: what they say is entered into the ledger.
+pub(crate) trait Handles: Sized {
+    fn steps(
+        self,
+        handle: impl Fn(&mut Entries, &Stepped, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self;
+
+    fn enter_steps(self) -> Self {
+        self.steps(|entries, step, _| {
+            entries.enter(step);
+            Ok(())
+        })
+    }
+
+    fn raw(self, kind: &str, handle: impl Fn(&Incoming<'_>) -> Result<()> + Send + Sync + 'static) -> Self;
+
+    fn events<E: Event + DeserializeOwned>(
+        self,
+        handle: impl Fn(&mut Entries, E) -> Result<()> + Send + Sync + 'static,
+    ) -> Self;
+}
+
 /// A subscriber that waits for nothing long.
-pub(crate) fn subscriber(
-    broker: &MemoryBroker,
-    database: &TestDatabase,
-) -> Subscriber<MemoryBroker, Connection> {
-    Subscriber::new("test", broker.clone(), pool(database))
-        .retry(quick())
-        .retry_after([Duration::from_millis(1)])
+pub(crate) fn subscriber(broker: &MemoryBroker, database: &TestDatabase) -> Subscriber {
+    consumer::on("test", broker.clone(), database).retry(quick()).retry_after([Duration::from_millis(1)])
 }
 
 /// A subscriber on its own database, fed by hand.
@@ -89,14 +122,12 @@ pub(crate) struct Running {
     pub(crate) database: TestDatabase,
     pub(crate) connection: Connection,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) task: JoinHandle<outbox_core::Result<()>>,
+    pub(crate) task: JoinHandle<Result<()>>,
     pub(crate) stats: outbox_core::SubscriberStats,
 }
 
 impl Running {
-    pub(crate) async fn start(
-        build: impl FnOnce(Subscriber<MemoryBroker, Connection>) -> Subscriber<MemoryBroker, Connection>,
-    ) -> Self {
+    pub(crate) async fn start(build: impl FnOnce(Subscriber) -> Subscriber) -> Self {
         let (database, broker) = (fresh(), MemoryBroker::new());
         let subscriber = build(subscriber(&broker, &database));
         Self::over(broker, database, subscriber, &[]).await
@@ -106,7 +137,7 @@ impl Running {
     pub(crate) async fn over(
         broker: MemoryBroker,
         database: TestDatabase,
-        subscriber: Subscriber<MemoryBroker, Connection>,
+        subscriber: Subscriber,
         frames: &[Frame],
     ) -> Self {
         subscriber.declare().await.unwrap();
@@ -122,10 +153,7 @@ impl Running {
         (&mut self.task).await.unwrap().unwrap();
     }
 
-    pub(crate) fn start_again(
-        &mut self,
-        build: impl FnOnce(Subscriber<MemoryBroker, Connection>) -> Subscriber<MemoryBroker, Connection>,
-    ) {
+    pub(crate) fn start_again(&mut self, build: impl FnOnce(Subscriber) -> Subscriber) {
         let subscriber = build(subscriber(&self.broker, &self.database));
         (self.shutdown, self.stats) = (CancellationToken::new(), subscriber.stats());
         self.task = tokio::spawn(subscriber.run(self.shutdown.clone()));

@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
-use outbox_core::{Error, FailurePolicy, Frame, Subscriber};
+use outbox_core::{Error, FailurePolicy, Frame};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use super::database::{connect, copies, enter, fresh, ledger_entries};
-use super::stage::{change, copy, held_rows, publish, step, subscriber};
+use super::consumer::Subscriber;
+use super::database::{connect, copies, fresh, ledger_entries};
+use super::stage::{Handles as _, change, copy, held_rows, publish, step, subscriber};
 use crate::harness::{TestDatabase, until};
-use crate::items::{ItemCopy, Stepped};
+use crate::items::ItemCopy;
 
 const ACCOUNTS: usize = 6;
 const STEPS: i64 = 12;
 
 /// Two queues; steps are entered, one in ten fails the first time, items are copied.
-fn build(broker: &MemoryBroker, database: &TestDatabase) -> Subscriber<MemoryBroker, Connection> {
+fn build(broker: &MemoryBroker, database: &TestDatabase) -> Subscriber {
     let count = Arc::new(AtomicU32::new(0));
-    subscriber(broker, database).queues(2).batch(10).copy::<ItemCopy>().on_with(
-        "account.stepped",
-        move |tx, step: Stepped, incoming| {
-            enter(tx.conn(), &step.account, step.sequence)?;
+    subscriber(broker, database).queues(2).batch(10).copy::<ItemCopy>().steps(
+        move |entries, step, incoming| {
+            entries.enter(step);
             if incoming.attempt() == 1 && count.fetch_add(1, Ordering::Relaxed) % 10 == 9 {
                 return Err(Error::application("now and then"));
             }
@@ -71,7 +71,7 @@ async fn settle(broker: &MemoryBroker, connection: &mut Connection) {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_three_times_in_any_order_has_one_effect() {
     let (database, broker) = (fresh(), MemoryBroker::new());
     let mut connection = connect(&database);
@@ -94,7 +94,7 @@ async fn what_comes_three_times_in_any_order_has_one_effect() {
     task.await.unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_of_one_name_share_the_queues_and_keep_the_order() {
     let (database, broker) = (fresh(), MemoryBroker::new());
     let mut connection = connect(&database);
@@ -115,7 +115,7 @@ async fn two_processes_of_one_name_share_the_queues_and_keep_the_order() {
 
 /// Aborted anywhere, a subscriber's deliveries come again to the next one, which may find the transaction of the
 /// one before still under way.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_that_are_aborted_anywhere_lose_double_and_reorder_nothing() {
     let (database, broker) = (fresh(), MemoryBroker::new());
     let mut connection = connect(&database);
@@ -146,14 +146,12 @@ async fn subscribers_that_are_aborted_anywhere_lose_double_and_reorder_nothing()
 }
 
 /// A process that serves what is held stops at any of its steps; another one serves the same rows at the same time.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_held_is_served_once_by_many() {
     let (database, broker) = (fresh(), MemoryBroker::new());
     let mut connection = connect(&database);
-    let failing = |s: Subscriber<MemoryBroker, Connection>| {
-        s.on("account.stepped", |_, _: Stepped| {
-            Err(Error::new(outbox_core::ErrorKind::Invalid, "a version that cannot"))
-        })
+    let failing = |s: Subscriber| {
+        s.steps(|_, _, _| Err(Error::new(outbox_core::ErrorKind::Invalid, "a version that cannot")))
     };
     let first = failing(subscriber(&broker, &database));
     first.declare().await.unwrap();
@@ -176,9 +174,7 @@ async fn what_is_held_is_served_once_by_many() {
     let shutdown = CancellationToken::new();
     let tasks: Vec<_> = (0..3)
         .map(|_| {
-            let s = subscriber(&broker, &database).on("account.stepped", |tx, step: Stepped| {
-                Ok(enter(tx.conn(), &step.account, step.sequence)?)
-            });
+            let s = subscriber(&broker, &database).enter_steps();
             tokio::spawn(s.run(shutdown.clone()))
         })
         .collect();
@@ -197,13 +193,12 @@ async fn what_is_held_is_served_once_by_many() {
 }
 
 /// A message that was told to wait while the one before it was just leaving is found, though nothing wakes it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_waits_for_nothing_is_found() {
     let (database, broker) = (fresh(), MemoryBroker::new());
     let mut connection = connect(&database);
-    let failing = subscriber(&broker, &database).on("account.stepped", |_, _: Stepped| {
-        Err(Error::new(outbox_core::ErrorKind::Invalid, "a version that cannot"))
-    });
+    let failing = subscriber(&broker, &database)
+        .steps(|_, _, _| Err(Error::new(outbox_core::ErrorKind::Invalid, "a version that cannot")));
     failing.declare().await.unwrap();
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(failing.run(shutdown.clone()));
@@ -214,9 +209,8 @@ async fn a_message_that_waits_for_nothing_is_found() {
     diesel::sql_query("delete from inbox_held where state = 'dead'").execute(&mut connection).unwrap();
 
     let shutdown = CancellationToken::new();
-    let s = subscriber(&broker, &database)
-        .on("account.stepped", |tx, step: Stepped| Ok(enter(tx.conn(), &step.account, step.sequence)?))
-        .on_failure("account.stepped", FailurePolicy::Ordered);
+    let s =
+        subscriber(&broker, &database).enter_steps().on_failure("account.stepped", FailurePolicy::Ordered);
     let task = tokio::spawn(s.run(shutdown.clone()));
     settle(&broker, &mut connection).await;
     assert_eq!(ledger_entries(&mut connection), [("x".into(), 2), ("x".into(), 3)]);

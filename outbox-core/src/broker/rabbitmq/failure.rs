@@ -5,6 +5,7 @@ use std::io;
 use lapin::ErrorKind as Lapin;
 
 use super::address::Address;
+use super::conflict::Conflict;
 use crate::error::{Error, ErrorKind};
 
 /// Parts of texts with which RabbitMQ refuses now what it will take later: a queue whose node or leader is
@@ -64,6 +65,14 @@ pub(super) fn map(error: &lapin::Error, doing: &str, address: &Address) -> Error
             format!("{doing}: the connection to RabbitMQ at {address} is lost: {said}"),
         );
     };
+    if let Some(conflict) = Conflict::of(&said) {
+        let text = format!(
+            "{doing}: {conflict}, at RabbitMQ at {address}; use the same settings everywhere, or {} (it is declared again \
+             if `declare` is on)",
+            conflict.remedy()
+        );
+        return Error::new(ErrorKind::Broker, text);
+    }
     let passing = PASSING.iter().any(|passing| said.contains(passing));
     let (user, vhost) = (address.user(), address.vhost());
     let remedy = match code {

@@ -6,8 +6,9 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
-use super::Unrouted;
+use super::conflict::Conflict;
 use super::link::Link;
+use super::{Unrouted, failure};
 use crate::broker::Queue;
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ const EXCHANGE_BYTES_MAX: usize = 200;
 /// consumer counts for all that it held, so this is a safety net, far above the attempts that a
 /// subscriber counts itself.
 const DELIVERY_LIMIT: i32 = 50;
+/// AMQP's reply code for a missing permission.
+const ACCESS_REFUSED: u16 = 403;
 
 /// Something in RabbitMQ.
 #[derive(Debug, Clone)]
@@ -43,7 +46,28 @@ impl Part {
 
     /// Creates it, or finds it there with the same arguments.
     pub(super) async fn declare(&self, link: &Link, channel: &Channel) -> Result<()> {
-        let done = match self.clone() {
+        let done = self.create(channel).await;
+        done.map_err(|e| link.failure(&e, &format!("declaring {}", self.describe())))
+    }
+
+    /// Compares what is there with what would be created; whether the user may. To be called after
+    /// [`Part::look`] found it: AMQP compares only where it would also create. After a refusal the channel is
+    /// closed.
+    pub(super) async fn compare(&self, link: &Link, channel: &Channel) -> Result<bool> {
+        match self.create(channel).await {
+            Ok(()) => Ok(true),
+            Err(error) if failure::code(&error) == Some(ACCESS_REFUSED) => Ok(false),
+            Err(error)
+                if Conflict::of(&failure::text(&error)).is_some_and(|found| found.may_be_by_policy()) =>
+            {
+                Ok(true)
+            }
+            Err(error) => Err(link.failure(&error, &format!("comparing {}", self.describe()))),
+        }
+    }
+
+    async fn create(&self, channel: &Channel) -> lapin::Result<()> {
+        match self.clone() {
             Self::Exchange { name, kind, arguments } => {
                 let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
                 channel.exchange_declare(name, kind, options, arguments).await
@@ -56,8 +80,7 @@ impl Part {
                 let options = QueueBindOptions::default();
                 channel.queue_bind(queue, exchange, pattern, options, FieldTable::default()).await
             }
-        };
-        done.map_err(|e| link.failure(&e, &format!("declaring {}", self.describe())))
+        }
     }
 
     /// Looks whether it is there, whatever its arguments, and changes nothing; a binding cannot be looked

@@ -140,7 +140,7 @@ fn quoted(bytes: &[u8], text: &mut String) -> Result<()> {
 
 /// As the server prints it: the fewest digits that give the number back; without an exponent from 1e-15 to 1e15 and
 /// where all digits are used anyway; a number that looks whole gets `.0`.
-fn double(number: f64, text: &mut String) {
+pub(crate) fn double(number: f64, text: &mut String) {
     if number == 0.0 {
         text.push_str(if number.is_sign_negative() { "-0.0" } else { "0.0" });
         return;

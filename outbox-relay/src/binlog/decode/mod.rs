@@ -17,6 +17,7 @@ use std::fmt;
 pub(crate) use charset::{Charsets, CodeTable, THREE_BYTES};
 pub(crate) use event::{EventType, Format, HEADER_BYTES, Header, QueryEvent, XaPrepare, rotate};
 pub(crate) use gtid::{GtidEvent, mariadb_gtid, mysql_gtid, mysql_tagged_gtid};
+pub(crate) use json::double as json_double;
 pub(crate) use payload::{Payload, inflate_query};
 pub(crate) use rows::{Rows, table_id};
 pub(crate) use table_map::{TableMap, TableName, Unusable};

@@ -9,15 +9,37 @@ use std::time::Duration;
 use outbox_core::migrate::Migrations;
 use outbox_core::{Error, Result};
 
+/// Runs a function of the database's own file on the connection.
+macro_rules! on {
+    ($store:ident, $doing:literal, $function:ident($($argument:expr),*)) => {{
+        let mut connection = $store.take().await?;
+        let began = std::time::Instant::now();
+        $store.queries.fetch_add(1, Ordering::Relaxed);
+        let result = match &mut connection {
+            #[cfg(feature = "mysql")]
+            Connection::Mysql(c) => within($store.timeout, mysql::$function(c, $($argument),*)).await,
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(c) => within($store.timeout, postgres::$function(c, $($argument),*)).await,
+            // Not bounded here: a blocking thread cannot be abandoned, and `busy_timeout` bounds the wait.
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(c) => sqlite::$function(c, $($argument),*).await.map_err(Error::from),
+        };
+        tracing::trace!(elapsed = ?began.elapsed(), $doing);
+        $store.put_back(connection, result, $doing)
+    }};
+}
+
 mod clock;
 mod connect;
 mod dead;
 mod inbox;
+mod leases;
 #[cfg(feature = "postgres")]
 mod listen;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod pause;
+mod people;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod question;
@@ -38,8 +60,10 @@ pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, Res
 pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::resync::{Offer, Resync, ResyncAsk};
+use self::row::{Alive, Depth};
 pub use self::row::{
-    Ask, Backlog, Body, Bucket, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner, Setting,
+    Ask, Backlog, Body, Bucket, DEPTH_MAX, Doorbell, Failure, Head, HeldKey, LeaseRow, Leases, Meta, Owner,
+    Setting,
 };
 
 /// How long a connection may take to stand. A server that does not answer in this time counts as
@@ -67,26 +91,6 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("database", &self.database).field("owner", &self.owner).finish()
     }
-}
-
-/// Runs a function of the database's own file on the connection.
-macro_rules! on {
-    ($store:ident, $doing:literal, $function:ident($($argument:expr),*)) => {{
-        let mut connection = $store.take().await?;
-        let began = std::time::Instant::now();
-        $store.queries.fetch_add(1, Ordering::Relaxed);
-        let result = match &mut connection {
-            #[cfg(feature = "mysql")]
-            Connection::Mysql(c) => within($store.timeout, mysql::$function(c, $($argument),*)).await,
-            #[cfg(feature = "postgres")]
-            Connection::Postgres(c) => within($store.timeout, postgres::$function(c, $($argument),*)).await,
-            // Not bounded here: a blocking thread cannot be abandoned, and `busy_timeout` bounds the wait.
-            #[cfg(feature = "sqlite")]
-            Connection::Sqlite(c) => sqlite::$function(c, $($argument),*).await.map_err(Error::from),
-        };
-        tracing::trace!(elapsed = ?began.elapsed(), $doing);
-        $store.put_back(connection, result, $doing)
-    }};
 }
 
 impl Store {
@@ -211,217 +215,6 @@ impl Store {
     pub async fn fail(&mut self, failures: &[Failure]) -> Result<()> {
         let owner = self.owner.clone();
         on!(self, "noting refused messages in outbox_key", fail(&owner, failures))
-    }
-
-    // Leases.
-
-    /// Says that this relay lives, and will for `ttl`.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn heartbeat(&mut self, ttl: Duration) -> Result<()> {
-        let owner = self.owner.clone();
-        on!(self, "writing outbox_relay", heartbeat(&owner, millis(ttl))).map(|_| ())
-    }
-
-    /// Deletes relays that were last alive long ago; each start of a relay leaves a row if it is killed.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn forget_dead(&mut self) -> Result<usize> {
-        on!(self, "clearing outbox_relay", forget_dead())
-    }
-
-    /// Takes the relay's own row away.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn leave(&mut self) -> Result<usize> {
-        let owner = self.owner.clone();
-        on!(self, "deleting from outbox_relay", leave(&owner))
-    }
-
-    /// Extends all leases that this owner still has, to `ttl` from now.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn renew(&mut self, ttl: Duration) -> Result<usize> {
-        let owner = self.owner.clone();
-        on!(self, "renewing leases in outbox_lease", renew(&owner, millis(ttl)))
-    }
-
-    /// Takes up to `count` buckets that are free or whose lease is over; returns how many.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn acquire(&mut self, ttl: Duration, count: u16) -> Result<usize> {
-        let owner = self.owner.clone();
-        on!(self, "taking leases in outbox_lease", acquire(&owner, millis(ttl), count))
-    }
-
-    /// Forgets how often the leases of this owner were taken over from relays that had not given them back.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn forgive(&mut self) -> Result<usize> {
-        let owner = self.owner.clone();
-        on!(self, "clearing unclean takeovers in outbox_lease", forgive(&owner))
-    }
-
-    /// What this owner holds, how many relays live, and how many keys wait or are parked.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn leases(&mut self) -> Result<Leases> {
-        let owner = self.owner.clone();
-        let rows: Vec<LeaseRow> = on!(self, "reading outbox_lease", leases(&owner))?;
-        Ok(Leases::from_rows(rows))
-    }
-
-    /// Frees these buckets.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn release(&mut self, buckets: &[u16]) -> Result<usize> {
-        let owner = self.owner.clone();
-        on!(self, "releasing leases in outbox_lease", release(&owner, buckets))
-    }
-
-    // For people.
-
-    /// The highest id that is visible.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn top(&mut self) -> Result<Option<i64>> {
-        on!(self, "reading the highest id of outbox", top())
-    }
-
-    /// Whether a row up to `top` is left; with `movable` only one whose key is not parked.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn is_left(&mut self, top: i64, movable: bool) -> Result<bool> {
-        on!(self, "looking for what is left in outbox", is_left(top, movable))
-    }
-
-    /// About how much waits, without counting a hot table.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn backlog(&mut self) -> Result<Backlog> {
-        on!(self, "estimating the backlog of outbox", backlog())
-    }
-
-    /// What waits in each bucket.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn buckets(&mut self) -> Result<Vec<Bucket>> {
-        on!(self, "looking at the buckets of outbox", buckets())
-    }
-
-    /// Who holds how many buckets.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn owners(&mut self) -> Result<Vec<Owner>> {
-        on!(self, "reading outbox_lease", owners())
-    }
-
-    /// Keys that wait or are parked, parked ones first.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn held_keys(&mut self, limit: u32) -> Result<Vec<HeldKey>> {
-        on!(self, "reading outbox_key", held_keys(limit))
-    }
-
-    /// Dead letters that meet the filter, the longest parked first.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn dead(&mut self, filter: &DeadFilter, limit: u32) -> Result<Vec<DeadLetter>> {
-        on!(self, "reading dead letters in outbox_key", dead(filter, limit))
-    }
-
-    /// How many dead letters meet the filter.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn count_dead(&mut self, filter: &DeadFilter) -> Result<u64> {
-        on!(self, "counting dead letters in outbox_key", count_dead(filter))
-    }
-
-    /// Replays or discards the dead letters with these rows, in one transaction with a line each in
-    /// `outbox_audit`; how many of them were still dead letters.
-    ///
-    /// # Errors
-    /// As every statement; nothing is done then.
-    pub async fn act_on_dead(&mut self, action: DeadAction, ids: &[i64], actor: &str) -> Result<usize> {
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        on!(self, "acting on dead letters", act_on_dead(action, ids, actor))
-    }
-
-    /// Who has paused the outbox, if somebody has.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn pause(&mut self) -> Result<Option<Pause>> {
-        on!(self, "reading outbox_pause", pause())
-    }
-
-    /// Pauses all relays of the outbox, with a line in `outbox_audit`; whether it was not paused yet.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn set_pause(&mut self, actor: &str, reason: &str) -> Result<bool> {
-        on!(self, "pausing an outbox", set_pause(actor, reason))
-    }
-
-    /// Ends a pause, with a line in `outbox_audit`; whether there was one.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn clear_pause(&mut self, actor: &str) -> Result<bool> {
-        on!(self, "resuming an outbox", clear_pause(actor))
-    }
-
-    // Sending entities again.
-
-    /// The aggregates that services offer to send again.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn offers(&mut self) -> Result<Vec<Offer>> {
-        on!(self, "reading outbox_resync_service", offers())
-    }
-
-    /// The newest requests to send entities again, or those with these numbers; the newest first.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn resyncs(&mut self, ids: &[i64], limit: u32) -> Result<Vec<Resync>> {
-        on!(self, "reading outbox_resync", resyncs(ids, limit))
-    }
-
-    /// Asks the service to send entities again, with a line each in `outbox_audit`; the numbers of the requests.
-    ///
-    /// # Errors
-    /// As every statement; nothing is asked for then.
-    pub async fn request_resync(&mut self, ask: &ResyncAsk, actor: &str) -> Result<Vec<i64>> {
-        on!(self, "writing outbox_resync", request_resync(ask, actor))
-    }
-
-    /// Raises the generation of the outbox and asks to send entities again, all in one transaction; the new
-    /// generation and the numbers of the requests.
-    ///
-    /// # Errors
-    /// As every statement; nothing is done then.
-    pub async fn raise_generation(&mut self, ask: &ResyncAsk, actor: &str) -> Result<(i64, Vec<i64>)> {
-        on!(self, "raising the generation in outbox_meta", raise_generation(ask, actor))
     }
 
     // A subscriber's tables.

@@ -11,8 +11,10 @@ use super::dead::{Words, dead_letters};
 use super::inbox::inboxes;
 use super::pause::pauses;
 use super::resync::resyncs;
-use super::row::{Ask, Backlog, Body, Bucket, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
-use super::statement::{Statement, list, pairs};
+use super::row::{
+    Alive, Ask, Backlog, Body, Bucket, Depth, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting,
+};
+use super::statement::{self, Statement, list, pairs};
 use super::{Kind, Probe};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
@@ -272,22 +274,43 @@ pub(super) async fn acquire(
     ttl_ms: i64,
     count: u16,
 ) -> QueryResult<usize> {
-    // The order of the assignments matters here: the server runs them from left to right.
-    Statement::fixed(format!(
-        "update outbox_lease
-         set unclean = case when owner is null or owner = ? then unclean else least(unclean + 1, 1000) end,
-           epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
-           lease_ms = ?
+    // Leases that a vanished relay has locked in the middle of a transaction must not keep all others from being taken:
+    // an UPDATE would wait for them, SKIP LOCKED does not.
+    c.batch_execute(BEGIN).await?;
+    let free: Vec<FreeBucket> = Statement::fixed(format!(
+        "select bucket from outbox_lease
          where owner is null or expires_at < utc_timestamp(6)
            or expires_at > utc_timestamp(6) + interval lease_ms * 2000 microsecond
-         order by bucket limit {count}",
+         order by bucket limit {count} for update skip locked",
     ))
-    .text(owner)
-    .text(owner)
-    .int(ttl_ms)
-    .int(ttl_ms)
-    .execute(c)
-    .await
+    .load(c)
+    .await?;
+    let mut rows = 0;
+    if !free.is_empty() {
+        // The order of the assignments matters here: the server runs them from left to right.
+        rows = Statement::once(format!(
+            "update outbox_lease
+             set unclean = case when owner is null or owner = ? then unclean else least(unclean + 1, 1000) end,
+               epoch = epoch + 1, owner = ?, expires_at = utc_timestamp(6) + interval ? * 1000 microsecond,
+               lease_ms = ?
+             where bucket in ({})",
+            list(free.iter().map(|free| free.bucket))
+        ))
+        .text(owner)
+        .text(owner)
+        .int(ttl_ms)
+        .int(ttl_ms)
+        .execute(c)
+        .await?;
+    }
+    c.batch_execute(COMMIT).await?;
+    Ok(rows)
+}
+
+#[derive(QueryableByName)]
+struct FreeBucket {
+    #[diesel(sql_type = SmallInt)]
+    bucket: i16,
 }
 
 pub(super) async fn leases(c: &mut AsyncMysqlConnection, owner: &str) -> QueryResult<Vec<LeaseRow>> {
@@ -380,6 +403,31 @@ pub(super) async fn buckets(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Buc
     )
     .load(c)
     .await
+}
+
+pub(super) async fn depths(c: &mut AsyncMysqlConnection, buckets: &[u16]) -> QueryResult<Vec<Depth>> {
+    Statement::once(statement::depths(buckets, "force index (outbox_bucket)", "")).load(c).await
+}
+
+pub(super) async fn relays(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Alive>> {
+    Statement::fixed("select owner from outbox_relay where expires_at >= utc_timestamp(6) order by owner")
+        .load(c)
+        .await
+}
+
+/// By the primary key: lines are written in the order of their time.
+pub(super) async fn prune_audit(c: &mut AsyncMysqlConnection, seconds: i64) -> QueryResult<usize> {
+    let last: Top = Statement::fixed(
+        "select max(id) as id from (select id, at from outbox_audit order by id limit 1000) oldest
+         where at < utc_timestamp(6) - interval ? second",
+    )
+    .int(seconds)
+    .get_result(c)
+    .await?;
+    match last.id {
+        Some(id) => Statement::fixed("delete from outbox_audit where id <= ?").int(id).execute(c).await,
+        None => Ok(0),
+    }
 }
 
 pub(super) async fn owners(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Owner>> {

@@ -12,9 +12,10 @@ use super::inbox::inboxes;
 use super::pause::pauses;
 use super::resync::resyncs;
 use super::row::{
-    Ask, Backlog, Body, Bucket, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting,
+    Alive, Ask, Backlog, Body, Bucket, Depth, Doorbell, Failure, Head, HeldKey, LeaseRow, Meta, Owner,
+    Setting,
 };
-use super::statement::{Statement, list, pairs};
+use super::statement::{self, Statement, list, pairs};
 use super::{Kind, Probe};
 
 /// What every session sets: a lock wait is given up long before the statement's own limit, so that the
@@ -347,6 +348,31 @@ pub(super) async fn buckets(c: &mut AsyncPgConnection) -> QueryResult<Vec<Bucket
     )
     .load(c)
     .await
+}
+
+pub(super) async fn depths(c: &mut AsyncPgConnection, buckets: &[u16]) -> QueryResult<Vec<Depth>> {
+    Statement::once(statement::depths(buckets, "", "::bigint")).load(c).await
+}
+
+pub(super) async fn relays(c: &mut AsyncPgConnection) -> QueryResult<Vec<Alive>> {
+    Statement::fixed("select owner from outbox_relay where expires_at >= clock_timestamp() order by owner")
+        .load(c)
+        .await
+}
+
+/// By the primary key: lines are written in the order of their time.
+pub(super) async fn prune_audit(c: &mut AsyncPgConnection, seconds: i64) -> QueryResult<usize> {
+    let last: Top = Statement::fixed(
+        "select max(id) as id from (select id, at from outbox_audit order by id limit 1000) oldest
+         where at < clock_timestamp() - ? * interval '1 second'",
+    )
+    .int(seconds)
+    .get_result(c)
+    .await?;
+    match last.id {
+        Some(id) => Statement::fixed("delete from outbox_audit where id <= ?").int(id).execute(c).await,
+        None => Ok(0),
+    }
 }
 
 pub(super) async fn owners(c: &mut AsyncPgConnection) -> QueryResult<Vec<Owner>> {

@@ -23,6 +23,8 @@ pub(crate) enum Question {
 
 /// Rights that the relay itself does without.
 pub(super) const PROBES_OF_PEOPLE: &[Probe] = &[
+    Probe { table: "outbox_audit", right: "SELECT", text: "select id from outbox_audit limit 0" },
+    Probe { table: "outbox_audit", right: "DELETE", text: "delete from outbox_audit where id = -1" },
     Probe {
         table: "outbox_audit",
         right: "INSERT",

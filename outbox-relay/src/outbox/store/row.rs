@@ -220,6 +220,25 @@ pub struct Bucket {
     pub oldest_ms: Option<i64>,
 }
 
+/// So many rows of a bucket are counted at most.
+pub const DEPTH_MAX: u64 = 1000;
+
+/// How many rows wait in a bucket.
+#[derive(Debug, Clone, QueryableByName)]
+pub(super) struct Depth {
+    #[diesel(sql_type = BigInt)]
+    pub(super) bucket: i64,
+    #[diesel(sql_type = BigInt)]
+    pub(super) depth: i64,
+}
+
+/// A relay that lives.
+#[derive(Debug, Clone, QueryableByName)]
+pub(super) struct Alive {
+    #[diesel(sql_type = Text)]
+    pub(super) owner: String,
+}
+
 /// Who holds buckets.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Owner {

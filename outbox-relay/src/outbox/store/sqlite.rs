@@ -13,8 +13,10 @@ use super::dead::{Words, dead_letters};
 use super::inbox::inboxes;
 use super::pause::pauses;
 use super::resync::resyncs;
-use super::row::{Ask, Backlog, Body, Bucket, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting};
-use super::statement::{Statement, list, pairs};
+use super::row::{
+    Alive, Ask, Backlog, Body, Bucket, Depth, Failure, Head, HeldKey, LeaseRow, Meta, Owner, Setting,
+};
+use super::statement::{self, Statement, list, pairs};
 use super::{Kind, Probe};
 
 type Connection = SyncConnectionWrapper<SqliteConnection>;
@@ -317,6 +319,37 @@ pub(super) async fn buckets(c: &mut Connection) -> QueryResult<Vec<Bucket>> {
     ))
     .load(c)
     .await
+}
+
+pub(super) async fn depths(c: &mut Connection, buckets: &[u16]) -> QueryResult<Vec<Depth>> {
+    Statement::once(statement::depths(buckets, "indexed by outbox_bucket", "")).load(c).await
+}
+
+pub(super) async fn relays(c: &mut Connection) -> QueryResult<Vec<Alive>> {
+    Statement::fixed(concat!(
+        "select owner from outbox_relay where expires_at >= ",
+        now!(),
+        " order by owner"
+    ))
+    .load(c)
+    .await
+}
+
+/// By the primary key: lines are written in the order of their time.
+pub(super) async fn prune_audit(c: &mut Connection, seconds: i64) -> QueryResult<usize> {
+    let last: Top = Statement::fixed(concat!(
+        "select max(id) as id from (select id, at from outbox_audit order by id limit 1000) oldest
+             where at < (",
+        now!(),
+        " - ? * 1000) * 1000"
+    ))
+    .int(seconds)
+    .get_result(c)
+    .await?;
+    match last.id {
+        Some(id) => Statement::fixed("delete from outbox_audit where id <= ?").int(id).execute(c).await,
+        None => Ok(0),
+    }
 }
 
 pub(super) async fn owners(c: &mut Connection) -> QueryResult<Vec<Owner>> {

@@ -103,3 +103,19 @@ pub(super) fn list<T: std::fmt::Display>(numbers: impl IntoIterator<Item = T>) -
 pub(super) fn pairs(fence: &[(u16, i64)]) -> String {
     list(fence.iter().map(|(bucket, epoch)| format!("({bucket}, {epoch})")))
 }
+
+/// Counts the rows of these buckets up to a limit, one part a bucket, as a counted LIMIT cannot be correlated everywhere.
+/// `index` makes the database use the index on buckets, `bigint` makes a number one of 64 bits.
+pub(super) fn depths(buckets: &[u16], index: &str, bigint: &str) -> String {
+    let limit = super::DEPTH_MAX;
+    let parts: Vec<String> = buckets
+        .iter()
+        .map(|bucket| {
+            format!(
+                "select {bucket}{bigint} as bucket, count(*) as depth \
+                 from (select 1 as one from outbox {index} where bucket = {bucket} limit {limit}) counted"
+            )
+        })
+        .collect();
+    parts.join(" union all ")
+}

@@ -85,7 +85,7 @@ impl Subject {
 
     /// The same of a row of an earlier form of the table.
     pub(super) fn projected_of(&self, table: &Arc<Table>, row: &Row) -> Result<Option<(Key, Projected)>> {
-        let projected = self.plan.project(table, row)?;
+        let projected = self.plan.project(table, row.clone())?;
         Ok(projected.map(|projected| (self.plan.key(&projected), projected)))
     }
 

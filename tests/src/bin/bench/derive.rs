@@ -1,5 +1,5 @@
-//! What `#[derive(Outbox)]` adds to a build: CPU time of `cargo check` of a throw-away crate of fifty entities
-//! with their insertables, with and without it, in turns.
+//! What `#[derive(Outbox)]` adds to a build: CPU time of `cargo check` of a throw-away crate of fifty entities and
+//! their insertables: without it, with it on the entities, and with it on both, in turns.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,34 +10,45 @@ use crate::table::Measure;
 
 const ENTITIES: usize = 50;
 
-/// CPU milliseconds of a check with the derive, and without, for each run.
-pub(crate) fn measure(runs: usize) -> Result<Measure, Failure> {
+/// What has the derive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Derived {
+    Nothing,
+    Entities,
+    All,
+}
+
+/// CPU milliseconds of a check with the derive, and without, for each run: on entities alone, and on all.
+pub(crate) fn measure(runs: usize) -> Result<[Measure; 2], Failure> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the tests have no workspace")?;
     let folder = tempfile::tempdir()?;
     let place = folder.path();
     std::fs::create_dir(place.join("src"))?;
     std::fs::copy(workspace.join("Cargo.lock"), place.join("Cargo.lock"))?;
     std::fs::write(place.join("Cargo.toml"), manifest(workspace))?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    // The first round builds what both depend on.
+    let (mut nothing, mut entities, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    // The first round builds what all depend on.
     for round in 0..=runs {
-        for is_recorded in [true, false] {
-            std::fs::write(place.join("src/lib.rs"), source(is_recorded))?;
+        for (derived, times) in
+            [(Derived::Nothing, &mut nothing), (Derived::Entities, &mut entities), (Derived::All, &mut all)]
+        {
+            std::fs::write(place.join("src/lib.rs"), source(derived))?;
             let before = children_cpu_ms()?;
             check(place, workspace)?;
             let milliseconds = children_cpu_ms()? - before;
             if round > 0 {
-                (if is_recorded { &mut ours } else { &mut theirs }).push(milliseconds);
+                times.push(milliseconds);
             }
         }
     }
-    Ok(Measure {
-        measure: format!("derive {ENTITIES} entities, CPU"),
+    let measure = |what: &str, ours| Measure {
+        measure: format!("derive {ENTITIES} {what}, CPU"),
         against: "without it (less is better)".into(),
         unit: "ms",
         ours,
-        theirs,
-    })
+        theirs: nothing.clone(),
+    };
+    Ok([measure("entities", entities), measure("with insertables", all)])
 }
 
 fn manifest(workspace: &Path) -> String {
@@ -49,25 +60,24 @@ fn manifest(workspace: &Path) -> String {
     )
 }
 
-fn source(is_recorded: bool) -> String {
-    let derive = if is_recorded { ", outbox_core::Outbox" } else { "" };
+fn source(derived: Derived) -> String {
+    let derive = |from| if derived >= from { ", outbox_core::Outbox" } else { "" };
+    let (on_entity, on_new) = (derive(Derived::Entities), derive(Derived::All));
+    let attribute = |from, text: String| if derived >= from { text } else { String::new() };
     let mut source = String::from("use diesel::prelude::*;\n");
     for number in 0..ENTITIES {
-        let (entity, new) = if is_recorded {
-            (format!("#[outbox(aggregate = \"e{number}\")]\n"), format!("#[outbox(entity = E{number})]\n"))
-        } else {
-            (String::new(), String::new())
-        };
+        let entity = attribute(Derived::Entities, format!("#[outbox(aggregate = \"e{number}\")]\n"));
+        let new = attribute(Derived::All, format!("#[outbox(entity = E{number})]\n"));
         // Writing into a String cannot fail.
         let _ = write!(
             source,
             "diesel::table! {{ t{number} (id) {{ id -> BigInt, a -> Text, b -> Text, c -> Text, d -> Integer, \
              e -> BigInt, f -> Bool, g -> Double, h -> Text, i -> BigInt, }} }}\n\
-             #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset{derive})]\n\
+             #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset{on_entity})]\n\
              #[diesel(table_name = t{number})]\n{entity}\
              pub struct E{number} {{ pub id: i64, pub a: String, pub b: String, pub c: String, pub d: i32, \
              pub e: i64, pub f: bool, pub g: f64, pub h: String, pub i: i64 }}\n\
-             #[derive(Insertable{derive})]\n#[diesel(table_name = t{number})]\n{new}\
+             #[derive(Insertable{on_new})]\n#[diesel(table_name = t{number})]\n{new}\
              pub struct N{number} {{ pub a: String, pub b: String, pub c: String, pub d: i32, pub e: i64 }}\n"
         );
     }

@@ -38,6 +38,8 @@ pub(crate) const MARIADB: Server = Server {
     drop: database::mysql::drop,
 };
 
+pub(crate) const MYSQL: Server = Server { name: "mysql", variable: "OUTBOX_TEST_MYSQL_URL", ..MARIADB };
+
 pub(crate) const POSTGRES: Server = Server {
     name: "postgres",
     variable: "OUTBOX_TEST_POSTGRES_URL",
@@ -170,6 +172,29 @@ pub(crate) async fn measure_large(rows: usize, runs: usize) -> Result<Measure, F
         unit: "MiB",
         theirs: vec![LARGE_MIB; runs],
         ours: peaks,
+    })
+}
+
+/// Peak memory while a backlog of so many rows is drained to its end: it must not grow with the backlog.
+pub(crate) async fn measure_memory(
+    server: &Server,
+    rows: usize,
+    payload_bytes: usize,
+) -> Result<Measure, Failure> {
+    let (admin, amqp) = (server.admin()?, Server::amqp()?);
+    let name = format!("bench_memory_{}", std::process::id());
+    let first = Size { rows: FIRST.min(rows), payload_bytes, runs: 1 };
+    let url = server.create(&admin, &name)?;
+    (server.fill)(&url, first)?;
+    (server.multiply)(&url, (rows / first.rows).saturating_sub(1))?;
+    let drained = drain(&url, &amqp, Size { rows, ..first }).await?;
+    server.drop(&admin, &name)?;
+    Ok(Measure {
+        measure: format!("memory {} of {rows} rows", server.name),
+        against: "bound".into(),
+        unit: "MiB",
+        ours: vec![drained.peak_mib],
+        theirs: vec![SMALL_MIB],
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::drain::{POSTGRES, Server};
+use crate::drain::Server;
 use crate::process::{Queue, Relay};
 use crate::table::Measure;
 use crate::{Failure, database};
@@ -14,16 +14,16 @@ const PROCESSOR: f64 = 1.0;
 /// Until the waits of a fresh relay have grown to their longest.
 const SETTLE: Duration = Duration::from_secs(4);
 
-/// Both modes, on PostgreSQL, which has both; each against its bound.
-pub(crate) async fn measure(seconds: u64, runs: usize) -> Result<Vec<Measure>, Failure> {
-    let (admin, amqp) = (POSTGRES.admin()?, Server::amqp()?);
+/// Both modes, each against its bound.
+pub(crate) async fn measure(server: &Server, seconds: u64, runs: usize) -> Result<Vec<Measure>, Failure> {
+    let (admin, amqp) = (server.admin()?, Server::amqp()?);
     let name = format!("bench_idle_{}", std::process::id());
     let mut measures = Vec::new();
     for mode in ["poll", "tail"] {
         let (mut queries, mut percents) = (vec![], vec![]);
         for _ in 0..runs {
-            let url = POSTGRES.create(&admin, &name)?;
-            if mode == "tail" {
+            let url = server.create(&admin, &name)?;
+            if mode == "tail" && url.starts_with("postgres") {
                 database::ring(&url)?;
             }
             let queue = Queue::declare(&amqp).await?;
@@ -42,10 +42,10 @@ pub(crate) async fn measure(seconds: u64, runs: usize) -> Result<Vec<Measure>, F
             percents.push(processor.as_secs_f64() / elapsed * 100.0);
             drop(relay);
             queue.delete().await?;
-            POSTGRES.drop(&admin, &name)?;
+            server.drop(&admin, &name)?;
         }
         let bound = |what: &str, unit, ours, bound| Measure {
-            measure: format!("idle {mode} {what}"),
+            measure: format!("idle {} {mode} {what}", server.name),
             against: "bound".into(),
             unit,
             theirs: vec![bound; runs],

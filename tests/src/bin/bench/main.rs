@@ -2,6 +2,7 @@
 //!
 //! `cargo lab bench` starts the servers and runs this in release mode.
 
+mod apply;
 mod database;
 mod decode;
 mod derive;
@@ -10,6 +11,7 @@ mod idle;
 mod latency;
 mod process;
 mod raw;
+mod replication;
 mod table;
 mod tax;
 
@@ -22,8 +24,8 @@ use table::Measure;
 /// What a benchmark may fail with: shown, and the process ends with 1.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the relay against raw lapin and bare SQL, the write side against plain Diesel, and the reading of
-/// binary logs against `mysqlbinlog`.
+/// Measures the relay against raw lapin and bare SQL, subscribers against bare upserts, the write side against plain
+/// Diesel, and the reading of binary logs against `mysqlbinlog`.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// Fewer rows and one run: to see that it works, not to quote.
@@ -35,6 +37,10 @@ struct Options {
     /// Rows of the large backlog.
     #[arg(long, value_name = "ROWS", default_value_t = 5_000_000)]
     backlog: usize,
+    /// How much replications are measured with: 1 is 1.1 million changes, a million updates of one row, and one
+    /// transaction of five million rows.
+    #[arg(long, value_name = "PART", default_value_t = 1.0)]
+    scale: f64,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -86,31 +92,54 @@ async fn run(options: &Options) -> Result<(), Failure> {
         println!("{}", if options.json { measure.json() } else { measure.row() });
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("memory {}", server.name)) {
+            let rows = if options.quick { 100_000 } else { 1_000_000 };
+            let measure = drain::measure_memory(&server, rows, size.payload_bytes).await?;
+            println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
+    }
+    for server in [drain::MARIADB, drain::POSTGRES] {
         // Filling it takes minutes.
         if !options.quick && wanted(&format!("backlog {}", server.name)) {
             let measure = drain::measure_backlog(&server, options.backlog, size.payload_bytes).await?;
             println!("{}", if options.json { measure.json() } else { measure.row() });
         }
     }
-    for server in [drain::MARIADB, drain::POSTGRES] {
+    for server in [drain::MARIADB, drain::MYSQL, drain::POSTGRES] {
         if wanted(&format!("latency {}", server.name)) {
             let samples = if options.quick { 40 } else { 200 };
             let measure = latency::measure(&server, samples, size.runs).await?;
             println!("{}", if options.json { measure.json() } else { measure.row() });
         }
     }
-    if wanted("idle") {
-        for measure in idle::measure(if options.quick { 8 } else { 30 }, size.runs).await? {
-            println!("{}", if options.json { measure.json() } else { measure.row() });
+    for server in [drain::MARIADB, drain::POSTGRES] {
+        if wanted(&format!("idle {}", server.name)) {
+            for measure in idle::measure(&server, if options.quick { 8 } else { 30 }, size.runs).await? {
+                println!("{}", if options.json { measure.json() } else { measure.row() });
+            }
+        }
+        if wanted(&format!("apply {}", server.name)) {
+            let size = Size { rows: size.rows / 2, ..size };
+            for measure in apply::measure(&server, size).await? {
+                println!("{}", if options.json { measure.json() } else { measure.row() });
+            }
         }
     }
     if wanted("decode mariadb") {
         let measure = decode::measure(size).await?;
         println!("{}", if options.json { measure.json() } else { measure.row() });
     }
+    for product in replication::PRODUCTS {
+        let scale = if options.quick { options.scale.min(0.02) } else { options.scale };
+        let size = replication::Size::scaled(scale, size.runs);
+        let tell =
+            |measure: &Measure| println!("{}", if options.json { measure.json() } else { measure.row() });
+        replication::measure(product, size, wanted, tell).await?;
+    }
     if wanted("derive") {
-        let measure = derive::measure(if options.quick { 1 } else { 5 })?;
-        println!("{}", if options.json { measure.json() } else { measure.row() });
+        for measure in derive::measure(if options.quick { 1 } else { 5 })? {
+            println!("{}", if options.json { measure.json() } else { measure.row() });
+        }
     }
     let turns = if options.quick {
         tax::Turns { single: 50, batch: 3, runs: 1 }

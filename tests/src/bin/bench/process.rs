@@ -72,23 +72,33 @@ impl Relay {
         Err(format!("the relay did not become {what}: {:?}", self.status()).into())
     }
 
-    /// The highest resident memory so far in MiB, from the kernel; none once it has ended.
+    /// As the function of this name.
     pub(crate) fn peak_mib(&self) -> Option<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        let kib: u32 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(f64::from(kib) / 1024.0)
+        peak_mib(self.child.id())
     }
 
-    /// The time that its threads have had on a processor.
+    /// As the function of this name.
     pub(crate) fn processor_time(&self) -> Result<Duration, Failure> {
-        let mut nanoseconds = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let schedule = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanoseconds += schedule.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
+        processor_time(self.child.id())
     }
+}
+
+/// A process's highest resident memory so far in MiB, from the kernel; none once it has ended.
+pub(crate) fn peak_mib(process: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u32 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(f64::from(kib) / 1024.0)
+}
+
+/// The time that a process's threads have had on a processor.
+pub(crate) fn processor_time(process: u32) -> Result<Duration, Failure> {
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let schedule = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += schedule.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 impl Drop for Relay {
@@ -103,7 +113,9 @@ impl Drop for Relay {
 pub(crate) fn program() -> Result<std::path::PathBuf, Failure> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "outbox-relay", "--bin", "outbox-relay"]);
+    // Together with this package, whose features this program was built with: nothing is built twice.
+    build.args(["build", "--quiet", "--package", "outbox-relay", "--package", "outbox-tests"]);
+    build.args(["--features", "outbox-tests/servers", "--bin", "outbox-relay"]);
     build.args((!cfg!(debug_assertions)).then_some("--release"));
     let built = build.status()?;
     let program = std::env::current_exe()?.with_file_name("outbox-relay");

@@ -1,5 +1,8 @@
 //! The outbox tax: how much longer a transaction of an entity takes when it is recorded, at each server's own
-//! default durability. Both kinds of transaction take turns on one connection, so that noise meets both.
+//! default durability. All kinds of transaction take turns on one connection, so that noise meets all.
+//!
+//! The floor is an outbox by hand: the same transaction with a second INSERT of as many bytes as a message has, into a
+//! table of four columns without a second index, and nothing is read back, made into JSON or checked.
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +80,42 @@ fn article(number: usize) -> NewArticle {
     }
 }
 
+diesel::table! {
+    by_hand (id) {
+        id -> BigInt,
+        kind -> Text,
+        entity -> Text,
+        payload -> Binary,
+    }
+}
+
+const BY_HAND: &str = "kind varchar(40) not null, entity varchar(40) not null";
+
+/// A message by hand.
+#[derive(Debug, Clone, Insertable)]
+#[diesel(table_name = by_hand, treat_none_as_default_value = false)]
+struct ByHand {
+    kind: &'static str,
+    entity: String,
+    payload: Vec<u8>,
+}
+
+/// As long as the message of an article.
+fn by_hand_of(number: usize) -> Result<ByHand, Failure> {
+    let NewArticle { sku, name, category, batch, warranty_months, price_cents, stock, status, note } =
+        article(number);
+    let image = serde_json::json!({ "after": {
+        "id": number, "sku": sku, "name": name, "category": category, "batch": batch,
+        "warranty_months": warranty_months, "price_cents": price_cents, "stock": stock, "status": status,
+        "note": note,
+    }});
+    let mut payload = serde_json::to_vec(&image)?;
+    // The message's id and its header.
+    payload.extend([b' '; 16]);
+    payload.extend(br#"{"outbox-schema":"0123456789abcdef"}"#);
+    Ok(ByHand { kind: "article.created", entity: number.to_string(), payload })
+}
+
 /// How often each is done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turns {
@@ -86,18 +125,20 @@ pub(crate) struct Turns {
 }
 
 /// Times of one kind of transaction, in microseconds: plain, plain with the row given back (what a recorded one
-/// does too), and recorded.
+/// does too), plain with an outbox by hand, and recorded.
 #[derive(Debug, Default)]
 struct Times {
     plain: Vec<f64>,
     read_back: Vec<f64>,
+    by_hand: Vec<f64>,
     recorded: Vec<f64>,
 }
 
 impl Times {
-    fn add(&mut self, plain: Duration, read_back: Duration, recorded: Duration) {
+    fn add(&mut self, plain: Duration, read_back: Duration, by_hand: Duration, recorded: Duration) {
         self.plain.push(plain.as_secs_f64() * 1e6);
         self.read_back.push(read_back.as_secs_f64() * 1e6);
+        self.by_hand.push(by_hand.as_secs_f64() * 1e6);
         self.recorded.push(recorded.as_secs_f64() * 1e6);
     }
 }
@@ -114,7 +155,7 @@ macro_rules! tax {
         mod $module {
             use super::*;
 
-            pub(super) fn measure(url: &str, create: &[&str], turns: Turns) -> Result<[Measure; 6], Failure> {
+            pub(super) fn measure(url: &str, create: &[&str], turns: Turns) -> Result<[Measure; 9], Failure> {
                 let mut c = <$connection>::establish(url)?;
                 create.iter().try_for_each(|statement| c.batch_execute(statement))?;
                 migrate::run(&mut c, &migrate::OUTBOX)?;
@@ -124,9 +165,10 @@ macro_rules! tax {
                     for (all, one) in medians.iter_mut().zip(times) {
                         all.plain.push(median(&one.plain));
                         all.read_back.push(median(&one.read_back));
+                        all.by_hand.push(median(&one.by_hand));
                         all.recorded.push(median(&one.recorded));
                     }
-                    c.batch_execute("delete from outbox; delete from article")?;
+                    c.batch_execute("delete from outbox; delete from by_hand; delete from article")?;
                 }
                 let [insert, update, batch] = medians;
                 let measure = |what: &str, against: &str, ours: &[f64], theirs: Vec<f64>| Measure {
@@ -136,17 +178,18 @@ macro_rules! tax {
                     ours: ours.to_vec(),
                     theirs,
                 };
-                let both = |what: &str, times: Times| {
-                    let Times { plain, read_back, recorded } = times;
+                let three = |what: &str, times: Times| {
+                    let Times { plain, read_back, by_hand, recorded } = times;
                     [
-                        measure(what, "", &recorded, plain),
+                        measure(what, "", &recorded, plain.clone()),
                         measure(what, " that gives the row", &recorded, read_back),
+                        measure(&format!("{what}, by hand"), "", &by_hand, plain),
                     ]
                 };
-                let [a, b] = both("insert", insert);
-                let [c, d] = both("update", update);
-                let [e, f] = both(&format!("insert {BATCH}"), batch);
-                Ok([a, b, c, d, e, f])
+                let [a, b, c] = three("insert", insert);
+                let [d, e, f] = three("update", update);
+                let [g, h, i] = three(&format!("insert {BATCH}"), batch);
+                Ok([a, b, c, d, e, f, g, h, i])
             }
 
             fn run(c: &mut $connection, turns: Turns) -> Result<[Times; 3], Failure> {
@@ -158,41 +201,62 @@ macro_rules! tax {
                     article(number)
                 };
                 for _ in 0..turns.single {
-                    let (new, given, other) = (next(), next(), next());
-                    let (plain, ()) = timed(|| plain_insert(c, std::slice::from_ref(&new)))?;
+                    let (new, given, hand, other) = (next(), next(), next(), next());
+                    let message = [by_hand_of(1)?];
+                    let (plain, ()) = timed(|| plain_insert(c, std::slice::from_ref(&new), &[]))?;
+                    let (by_hand, ()) = timed(|| plain_insert(c, std::slice::from_ref(&hand), &message))?;
                     let (read_back, _) = timed(|| Ok(c.transaction(|c| given.insert_on(c))?))?;
                     let (recorded, row) = timed(|| Ok(c.outbox_transaction(|tx| tx.insert(&other))?))?;
-                    insert.add(plain, read_back, recorded);
+                    insert.add(plain, read_back, by_hand, recorded);
                     let changed = Article { price_cents: row.price_cents + 1, ..row };
-                    let (plain, ()) = timed(|| plain_update(c, &changed))?;
+                    let (plain, ()) = timed(|| plain_update(c, &changed, &[]))?;
+                    let changed = Article { price_cents: changed.price_cents + 1, ..changed };
+                    let (by_hand, ()) = timed(|| plain_update(c, &changed, &message))?;
                     let changed = Article { price_cents: changed.price_cents + 1, ..changed };
                     let (read_back, _) = timed(|| Ok(c.transaction(|c| changed.update_on(c))?))?;
                     let changed = Article { price_cents: changed.price_cents + 1, ..changed };
                     let (recorded, _) = timed(|| Ok(c.outbox_transaction(|tx| tx.update(&changed))?))?;
-                    update.add(plain, read_back, recorded);
+                    update.add(plain, read_back, by_hand, recorded);
                 }
                 for _ in 0..turns.batch {
                     let new: Vec<_> = (0..BATCH).map(|_| next()).collect();
                     let other: Vec<_> = (0..BATCH).map(|_| next()).collect();
                     let given: Vec<_> = (0..BATCH).map(|_| next()).collect();
-                    let (plain, ()) = timed(|| plain_insert(c, &new))?;
+                    let hand: Vec<_> = (0..BATCH).map(|_| next()).collect();
+                    let messages = (0..BATCH).map(by_hand_of).collect::<Result<Vec<_>, _>>()?;
+                    let (plain, ()) = timed(|| plain_insert(c, &new, &[]))?;
+                    let (by_hand, ()) = timed(|| plain_insert(c, &hand, &messages))?;
                     let (read_back, _) = timed(|| given_insert(c, &given))?;
                     let (recorded, _) = timed(|| Ok(c.outbox_transaction(|tx| tx.insert_all(&other))?))?;
-                    batch.add(plain, read_back, recorded);
+                    batch.add(plain, read_back, by_hand, recorded);
                 }
                 Ok([insert, update, batch])
             }
 
-            /// What one would write without an outbox; nothing is read back.
-            fn plain_insert(c: &mut $connection, new: &[NewArticle]) -> Result<(), Failure> {
+            /// What one would write without an outbox, or with one by hand; nothing is read back.
+            fn plain_insert(
+                c: &mut $connection,
+                new: &[NewArticle],
+                messages: &[ByHand],
+            ) -> Result<(), Failure> {
                 c.transaction(|c| {
                     let insert = diesel::insert_into(article::table);
                     match new {
                         [one] => insert.values(one).execute(c),
                         many => insert.values(many).execute(c),
-                    }
+                    }?;
+                    record_by_hand(c, messages)
                 })?;
                 Ok(())
+            }
+
+            fn record_by_hand(c: &mut $connection, messages: &[ByHand]) -> QueryResult<usize> {
+                let insert = diesel::insert_into(by_hand::table);
+                match messages {
+                    [] => Ok(0),
+                    [one] => insert.values(one).execute(c),
+                    many => insert.values(many).execute(c),
+                }
             }
 
             /// The same, and its rows are read back as Diesel does it on this database.
@@ -200,8 +264,15 @@ macro_rules! tax {
                 Ok(c.transaction(|c| $given(c, new))?)
             }
 
-            fn plain_update(c: &mut $connection, changed: &Article) -> Result<(), Failure> {
-                c.transaction(|c| diesel::update(changed).set(changed).execute(c))?;
+            fn plain_update(
+                c: &mut $connection,
+                changed: &Article,
+                messages: &[ByHand],
+            ) -> Result<(), Failure> {
+                c.transaction(|c| {
+                    diesel::update(changed).set(changed).execute(c)?;
+                    record_by_hand(c, messages)
+                })?;
                 Ok(())
             }
         }
@@ -268,7 +339,10 @@ pub(crate) fn measure(turns: Turns, wanted: impl Fn(&str) -> bool) -> Result<Vec
             )?;
             eprintln!("{server}: {settings}");
             let table = format!("create table article (id bigint auto_increment primary key, {ARTICLE}");
-            let found = mysql::measure(&with_path(&admin_url, &name)?, &[&table], turns)?;
+            let hand = format!(
+                "create table by_hand (id bigint auto_increment primary key, {BY_HAND}, payload longblob not null)"
+            );
+            let found = mysql::measure(&with_path(&admin_url, &name)?, &[&table, &hand], turns)?;
             measures.extend(found.map(|m| Measure { measure: m.measure.replace("mysql", server), ..m }));
             admin.batch_execute(&format!("drop database {name}"))?;
         }
@@ -291,7 +365,11 @@ pub(crate) fn measure(turns: Turns, wanted: impl Fn(&str) -> bool) -> Result<Vec
         let table = format!(
             "create table article (id bigint generated by default as identity primary key, {ARTICLE}"
         );
-        measures.extend(postgres::measure(&with_path(&admin_url, &name)?, &[&table], turns)?);
+        let hand = format!(
+            "create table by_hand (id bigint generated by default as identity primary key, {BY_HAND}, \
+             payload bytea not null)"
+        );
+        measures.extend(postgres::measure(&with_path(&admin_url, &name)?, &[&table, &hand], turns)?);
         admin.batch_execute(&format!("drop database {name}"))?;
         for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
             admin.batch_execute(&format!("alter system reset {setting}"))?;
@@ -304,7 +382,10 @@ pub(crate) fn measure(turns: Turns, wanted: impl Fn(&str) -> bool) -> Result<Vec
         let table = format!("create table article (id integer primary key autoincrement not null, {ARTICLE}");
         eprintln!("sqlite: journal_mode wal, synchronous full");
         let settings = "pragma journal_mode = wal; pragma synchronous = full";
-        measures.extend(sqlite::measure(&file, &[settings, &table], turns)?);
+        let hand = format!(
+            "create table by_hand (id integer primary key autoincrement not null, {BY_HAND}, payload blob not null)"
+        );
+        measures.extend(sqlite::measure(&file, &[settings, &table, &hand], turns)?);
     }
     Ok(measures)
 }

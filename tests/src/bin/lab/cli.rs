@@ -52,6 +52,9 @@ pub(crate) enum Verb {
         /// Only this benchmark
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
+        /// A part of the size of those that measure replications, as 0.2
+        #[arg(long, value_name = "PART")]
+        scale: Option<f64>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,

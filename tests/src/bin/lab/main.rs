@@ -45,7 +45,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Serve => suite::serve(&stop),
         Verb::Test { args } => suite::test(&stop, &args),
         Verb::Faults { full, args } => suite::faults(&stop, full, &args),
-        Verb::Bench { quick, only, json } => suite::bench(&stop, quick, only.as_deref(), json),
+        Verb::Bench { quick, only, scale, json } => suite::bench(&stop, quick, only.as_deref(), scale, json),
         Verb::Watch { .. } => Ok(ExitCode::SUCCESS),
     }
 }

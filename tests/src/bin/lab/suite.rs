@@ -21,9 +21,12 @@ use crate::signals::{POLL, Stop};
 
 /// Fault tests that run side by side: most of the time they wait for something to be noticed.
 const FAULTS_AT_A_TIME: &str = "4";
-/// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, leases of 200 ms starve
-/// beside other tests, and the broker's faults and the lines to it are not different for a relay of the other database.
-const ONLY_IN_FULL: &str = "test(a_full_disk) | test(relays_that_fight_over_short_leases) | test(/^postgres::(brokers|clocks)::/) | test(/^mariadb::networks::.*_(broker|line|delay)/)";
+/// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, and the broker's faults
+/// and the lines to it are not different for a relay of the other database.
+const ONLY_IN_FULL: &str = "test(a_full_disk) | test(/^postgres::(brokers|clocks)::/) | test(/^mariadb::networks::.*_(broker|line|delay)/)";
+/// The faults of subscribers stand in a suite that other runs take as well, in their short form.
+const SUBSCRIBERS: &str =
+    "binary(=subscribing) & (test(/::(killing|outages)::/) | test(all_that_is_malformed_is_set_aside))";
 /// The columns of what fault tests report.
 const FAULT_COLUMNS: [&str; 9] = [
     "fault",
@@ -70,7 +73,8 @@ pub(crate) fn test(stop: &Stop, args: &[String]) -> Result<ExitCode> {
         let mut status = build_programs(fleet, stop)?;
         let is_split = has_nextest() && args.is_empty();
         if status.success() {
-            let others: &[&str] = if is_split { &["-E", "not binary(=faults)"] } else { &[] };
+            let others: &[&str] =
+                if is_split { &["-E", "not (binary(=faults) | test(a_full_disk))"] } else { &[] };
             status = run(fleet, stop, suites(fleet, others, args))?;
         }
         if is_split && status.success() {
@@ -102,8 +106,14 @@ fn run_faults(fleet: &Fleet, stop: &Stop, full: bool, args: &[String]) -> Result
     let at_a_time: &[&str] = if has_nextest() { &["--test-threads", FAULTS_AT_A_TIME] } else { &[] };
     let profile: &[&str] = if has_nextest() && full { &["--profile", "faults-full"] } else { &[] };
     let short = format!("not ({ONLY_IN_FULL})");
-    let is_short = has_nextest() && !full && args.is_empty();
-    let filter: &[&str] = if is_short { &["-E", &short] } else { &[] };
+    let all = format!("binary(=faults) | ({SUBSCRIBERS})");
+    let is_chosen = has_nextest() && args.is_empty();
+    let is_short = is_chosen && !full;
+    let filter: &[&str] = match (is_chosen, full) {
+        (true, true) => &["--test", "subscribing", "-E", &all],
+        (true, false) => &["-E", &short],
+        (false, _) => &[],
+    };
     if is_short {
         eprintln!("lab: left to `cargo lab faults --full`: {ONLY_IN_FULL}");
     }
@@ -165,7 +175,13 @@ fn suites(fleet: &Fleet, filter: &[&str], args: &[String]) -> Command {
 }
 
 /// The verb `bench`.
-pub(crate) fn bench(stop: &Stop, quick: bool, only: Option<&str>, json: bool) -> Result<ExitCode> {
+pub(crate) fn bench(
+    stop: &Stop,
+    quick: bool,
+    only: Option<&str>,
+    scale: Option<f64>,
+    json: bool,
+) -> Result<ExitCode> {
     with_servers(stop, |fleet| {
         let mut bench = cargo();
         bench.args([
@@ -182,6 +198,9 @@ pub(crate) fn bench(stop: &Stop, quick: bool, only: Option<&str>, json: bool) ->
         bench.args(quick.then_some("--quick")).args(json.then_some("--json"));
         if let Some(name) = only {
             bench.args(["--only", name]);
+        }
+        if let Some(scale) = scale {
+            bench.args(["--scale", &scale.to_string()]);
         }
         run(fleet, stop, bench).map(exit_code)
     })

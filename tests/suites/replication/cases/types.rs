@@ -237,13 +237,27 @@ fn texts() -> Vec<Case> {
     ]
 }
 
+/// Text and type of a document, and the types of numbers in it.
+const JSON_SHOWN: &str = "concat_ws(':', id, cast(j as char), json_type(j), json_type(j->'$.dec'), json_type(j->'$.most'), \
+                          json_type(j->'$.in[1]'))";
+
 /// What only MySQL has.
 pub(crate) fn mysql() -> Vec<Case> {
     vec![
         Case::new("T22", "create table {t} (id int primary key, j json)")
             .insert("insert into {t} values (1, '{\"two\": 2.0, \"int\": 2, \"big\": 18446744073709551615}')")
-            .then("update {t} set j = '[1e300, 0.1, null, true, \"x\"]'")
-            .same("concat_ws(':', id, cast(j as char), json_type(j))", "concat_ws(':', id, cast(j as char), json_type(j))"),
+            .then("update {t} set j = '[1e300, 0.1, null, true, \"x\"]' where id = 1")
+            // Numbers of which JSON's text would lose digits, and what its text has no type for.
+            .insert(format!(
+                "insert into {{t}} values (2, json_object('dec', cast('1.10' as decimal(5, 2)), 'in', json_array(2.0e0, \
+                 cast('{0}.{0}' as decimal(60, 30)), 'it\\'s', true, null), 'most', cast(18446744073709551616 as decimal(30)))), \
+                 (3, cast(cast('-7.000' as decimal(10, 3)) as json)), \
+                 (4, json_object('d', cast('2024-01-02' as date), 'b', cast(x'00ff' as binary)))",
+                "123456789".repeat(3)
+            ))
+            .then("insert into {t} select id + 10, j from {t} where id > 1")
+            .then("update {t} set j = json_set(j, '$.dec', cast('-0.500' as decimal(5, 3))) where id = 12")
+            .same(JSON_SHOWN, JSON_SHOWN),
         Case::new("T24", "create table {t} (id int primary key, j json)")
             .insert("set cte_max_recursion_depth = 1000000")
             .insert(

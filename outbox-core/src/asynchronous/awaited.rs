@@ -1,0 +1,92 @@
+//! A connection of diesel-async's as a sync one: on a thread for blocking work each statement is waited for. So the
+//! consumer's side has its statements once, and its handlers and services of either kind.
+
+use std::future::Future;
+
+use diesel::QueryResult;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use tokio::runtime::Handle;
+
+use super::connection::AsyncOutboxConnection;
+use crate::connection::{Ends, OutboxConnection, testing_methods};
+use crate::connections::{Connections, Lent};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
+
+/// A connection of diesel-async's that a subscriber or a resync uses; what
+/// [`Subscriber::new_async`](crate::Subscriber::new_async) makes of it.
+pub type Awaited<A> = AsyncConnectionWrapper<Lent<A>>;
+
+/// Connections of a pool of diesel-async's.
+pub(crate) fn connections<A, P, E>(
+    connect: impl AsyncFn() -> std::result::Result<P, E> + Send + Sync + 'static,
+) -> Connections<Awaited<A>>
+where
+    A: AsyncOutboxConnection,
+    P: std::ops::DerefMut<Target = A> + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Connections::new(move || {
+        let connection = wait_for(connect())?
+            .map_err(|e| Error::with_source(ErrorKind::Outage, "no database connection from the pool", e))?;
+        Ok(Lent::new(Box::new(Awaited::from(Lent::new(connection)))))
+    })
+}
+
+/// Waits on this thread, which must be one for blocking work of a tokio runtime.
+pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime = Handle::try_current().map_err(|e| {
+        let needs =
+            "connections of diesel-async need a tokio runtime: call this in `tokio::task::spawn_blocking`";
+        Error::with_source(ErrorKind::Invalid, needs, e)
+    })?;
+    Ok(runtime.block_on(future))
+}
+
+/// As [`wait_for`], of what Diesel answers.
+fn ask<T>(future: impl Future<Output = QueryResult<T>>) -> QueryResult<T> {
+    wait_for(future).unwrap_or_else(|e| Err(diesel::result::Error::QueryBuilderError(Box::new(e))))
+}
+
+macro_rules! outbox_connection {
+    ($connection:ty, $created_at_us:literal) => {
+        impl OutboxConnection for Awaited<$connection> {
+            const DEADLOCK_ENDS_ALL: bool = <$connection as AsyncOutboxConnection>::DEADLOCK_ENDS_ALL;
+
+            fn begin_write(&mut self) -> QueryResult<()> {
+                ask(AsyncOutboxConnection::begin_writing(&mut ***self))
+            }
+
+            fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
+                wait_for(AsyncOutboxConnection::lock_keys(&mut ***self, keys))?
+            }
+
+            fn outbox_ends(&mut self) -> QueryResult<Ends> {
+                ask(AsyncOutboxConnection::outbox_ends(&mut ***self))
+            }
+
+            fn oldest_movable_ms(&mut self) -> QueryResult<Option<i64>> {
+                ask(AsyncOutboxConnection::oldest_movable_ms(&mut ***self))
+            }
+
+            fn outbox_exceeds(&mut self, rows: i64) -> QueryResult<bool> {
+                ask(AsyncOutboxConnection::outbox_exceeds(&mut ***self, rows))
+            }
+
+            fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
+                ask(AsyncOutboxConnection::append_messages(&mut ***self, messages.to_vec()))
+            }
+
+            testing_methods!($created_at_us);
+        }
+    };
+}
+#[cfg(feature = "async-mysql")]
+outbox_connection!(
+    diesel_async::AsyncMysqlConnection,
+    "timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)"
+);
+#[cfg(feature = "async-postgres")]
+outbox_connection!(diesel_async::AsyncPgConnection, "(extract(epoch from created_at) * 1000000)::bigint");
+#[cfg(feature = "async-sqlite")]
+outbox_connection!(super::AsyncSqliteConnection, "created_at");

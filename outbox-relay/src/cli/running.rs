@@ -1,0 +1,72 @@
+//! What the relay that runs with the same configuration says of itself, over its `[admin]` address.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::config::AdminConfig;
+use crate::status::Rates;
+
+/// How long it may take: nobody may be there.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// An answer is a few kilobytes an outbox.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// An outbox in its answer; entries of others have no rates.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    name: Option<String>,
+    rates: Option<Rates>,
+}
+
+/// The rates by outbox; none if no relay answers there, or there is no token to ask it with.
+pub(super) async fn rates(admin: &AdminConfig) -> HashMap<String, Rates> {
+    let answered = tokio::time::timeout(PATIENCE, answer(admin)).await;
+    let entries: Vec<Entry> = answered
+        .ok()
+        .flatten()
+        .and_then(|answer| serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok())
+        .unwrap_or_default();
+    entries.into_iter().filter_map(|entry| Some((entry.name?, entry.rates?))).collect()
+}
+
+/// HTTP/1.0, which has no chunks.
+async fn answer(admin: &AdminConfig) -> Option<String> {
+    let token = admin.token.as_ref()?.expose();
+    // A header cannot hold it.
+    if token.contains(['\r', '\n']) {
+        return None;
+    }
+    let mut stream = TcpStream::connect(&admin.listen).await.ok()?;
+    let request = format!("GET /api/status HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::Secret;
+    use crate::status::Status;
+
+    #[tokio::test]
+    async fn a_relay_that_runs_is_asked_and_one_that_does_not_is_not_missed() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let admin = AdminConfig { listen: free.to_string(), token: Some(Secret::new("t")) };
+        assert!(rates(&admin).await.is_empty());
+        let shutdown = CancellationToken::new();
+        let shown = vec![Status::new("product")];
+        crate::admin::serve(&admin, shown, shutdown.clone()).await.unwrap();
+        assert_eq!(rates(&admin).await.get("product"), Some(&Rates::default()));
+        let wrong = AdminConfig { token: Some(Secret::new("x")), ..admin };
+        assert!(rates(&wrong).await.is_empty());
+        shutdown.cancel();
+    }
+}

@@ -1,0 +1,112 @@
+//! `[broker]`: where messages go.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Secret;
+
+/// Where messages go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// `amqp://user:password@host:port/vhost`; `amqps://` is TLS, which verifies certificate and name.
+    pub url: Secret,
+    /// How the broker is told who the relay is. Default `plain`.
+    pub auth: Auth,
+    /// A PEM file with CAs that are trusted besides the system's, for `amqps://`.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that the relay shows to a broker which asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// A PEM file with its key, without a password.
+    pub client_key: Option<PathBuf>,
+    /// The topic exchange. Default `outbox`.
+    pub exchange: String,
+    /// Whether the relay declares exchanges and queues, or only checks that they are there. Default true.
+    pub declare: bool,
+    /// What happens to a message that no queue wants. Default `queue`.
+    pub unrouted: Unrouted,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            url: Secret::default(),
+            auth: Auth::default(),
+            ca: None,
+            client_certificate: None,
+            client_key: None,
+            exchange: "outbox".into(),
+            declare: true,
+            unrouted: Unrouted::default(),
+        }
+    }
+}
+
+/// How the broker is told who the relay is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// By the user and the password in the URL.
+    #[default]
+    Plain,
+    /// By the client certificate (SASL EXTERNAL).
+    External,
+}
+
+/// What happens to a message that no queue wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unrouted {
+    /// It goes to the queue `outbox.unrouted`: a service that goes live before its subscribers stops
+    /// nothing.
+    #[default]
+    Queue,
+    /// It is refused: the row stays, its key waits and is parked in the end.
+    Refuse,
+}
+
+impl BrokerConfig {
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.url.is_empty() {
+            found.push("broker.url: is needed, amqp://user:password@host:port/vhost".into());
+        } else {
+            #[cfg(feature = "rabbitmq")]
+            found.extend(self.rabbitmq().err().map(|error| format!("broker.url: {error}")));
+        }
+        found.extend(self.tls_problems().into_iter().map(|problem| format!("broker.{problem}")));
+        let exchange_is_right =
+            (1..=100).contains(&self.exchange.len()) && !self.exchange.starts_with("amq.");
+        if !exchange_is_right {
+            found.push("broker.exchange: 1 to 100 bytes, not amq.*, which belongs to the broker".into());
+        }
+        found
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+
+impl BrokerConfig {
+    /// The broker that it describes, not connected yet.
+    ///
+    /// # Errors
+    /// `Invalid` when the URL is.
+    pub fn rabbitmq(&self) -> outbox_core::Result<outbox_core::broker::rabbitmq::RabbitMq> {
+        use outbox_core::broker::rabbitmq::{Auth as AuthAt, RabbitMq, Unrouted as AtBroker};
+        let unrouted = match self.unrouted {
+            Unrouted::Queue => AtBroker::Queue,
+            Unrouted::Refuse => AtBroker::Refuse,
+        };
+        let broker = RabbitMq::new(self.url.expose())?;
+        #[cfg(feature = "tls")]
+        let broker = broker.tls(self.trust());
+        // A URL may ask for EXTERNAL itself.
+        let broker = if self.auth == Auth::External { broker.auth(AuthAt::External) } else { broker };
+        Ok(broker
+            .exchange(&self.exchange)
+            .unrouted(unrouted)
+            .declare(self.declare)
+            .connection_name("outbox-relay"))
+    }
+}
