@@ -42,6 +42,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     needs_restart(was.exchange == is.exchange, "broker.exchange");
     needs_restart(was.declare == is.declare, "broker.declare");
     needs_restart(was.unrouted == is.unrouted, "broker.unrouted");
+    needs_restart(was.discard == is.discard, "broker.discard");
     needs_restart(old.admin.listen == new.admin.listen, "admin.listen");
     needs_restart(old.subscriber == new.subscriber, "subscriber");
     // Without a token nothing is served, and that is decided at the start.

@@ -1,7 +1,7 @@
 //! `outbox_core::broker::rabbitmq` against a running RabbitMQ. Each test has an exchange and queues of its
 //! own and removes them at the end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::{
     BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
@@ -171,6 +171,41 @@ async fn what_no_queue_wants_is_kept() {
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].contains(&format!("{unrouted} holds 3 messages")), "{findings:?}");
     drop(publisher);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn what_may_be_discarded_is_lost_only_where_no_queue_wants_it() {
+    let place = Place::new("discard");
+    let broker = place.broker.clone().discard(["product", "audit"]);
+    let mut publisher = broker.publisher().await.unwrap();
+    let mut sent = frames(300);
+    sent[149].routing_key = "audit.created.00".into();
+    sent[150].routing_key = "order.created.00".into();
+    assert_eq!(publisher.publish(&sent).await.unwrap(), vec![Confirm::Confirmed; 300]);
+    let unrouted = format!("{}.unrouted", place.exchange);
+    assert_eq!(place.waiting(&unrouted).await, 1, "the other aggregate's is kept");
+
+    let mut consumer = place.broker.consumer(&place.queue("product.#")).await.unwrap();
+    assert_eq!(publisher.publish(&frames(300)).await.unwrap(), vec![Confirm::Confirmed; 300]);
+    let got = take(&mut consumer, 300).await;
+    assert_eq!(bodies(&got), numbers(0..300), "whoever wants them gets them all, in order");
+    consumer.ack_through(got[299].tag).await.unwrap();
+
+    // The queue that discards goes with its connection, soon after.
+    drop((publisher, consumer));
+    let mut keeping = place.broker.publisher().await.unwrap();
+    let mut sent = frames(1);
+    sent[0].routing_key = "audit.created.00".into();
+    let since = Instant::now();
+    while place.waiting(&unrouted).await == 1 {
+        assert!(since.elapsed() < SOON, "still discarded");
+        assert_eq!(keeping.publish(&sent).await.unwrap(), [Confirm::Confirmed]);
+    }
+    drop(keeping);
+
+    let wrong = place.broker.clone().discard(["product.created"]).publisher().await.unwrap_err();
+    assert!(wrong.to_string().contains("\"product.created\" is no aggregate"), "{wrong}");
     place.remove().await;
 }
 

@@ -15,6 +15,7 @@
 mod address;
 mod conflict;
 mod consumer;
+mod discard;
 mod failure;
 mod link;
 mod publisher;
@@ -50,6 +51,7 @@ pub struct RabbitMq {
     trust: Trust,
     exchange: String,
     unrouted: Unrouted,
+    discard: Vec<String>,
     declare: bool,
     connection_name: String,
     timeout: Duration,
@@ -92,6 +94,7 @@ impl RabbitMq {
             trust: Trust::default(),
             exchange: "outbox".to_owned(),
             unrouted: Unrouted::default(),
+            discard: Vec::new(),
             declare: true,
             connection_name: "outbox".to_owned(),
             timeout: Duration::from_secs(30),
@@ -126,6 +129,16 @@ impl RabbitMq {
     #[must_use]
     pub fn unrouted(mut self, unrouted: Unrouted) -> Self {
         self.unrouted = unrouted;
+        self
+    }
+
+    /// Aggregates whose messages are lost where no queue is bound for them, and count as confirmed, whatever
+    /// [`RabbitMq::unrouted`] says; default none. Publishers alone look at it: each has a queue of its own for it,
+    /// `{exchange}.discard.*`, exclusive and always empty, so the user needs the permissions `configure` and
+    /// `write` for that name and `read` for the exchange.
+    #[must_use]
+    pub fn discard(mut self, aggregates: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.discard = aggregates.into_iter().map(Into::into).collect();
         self
     }
 
@@ -281,6 +294,7 @@ impl Broker for RabbitMq {
         self.within_timeout("opening a publisher", async {
             let link = self.link("publisher").await?;
             self.establish(&link, &names.parts(self.unrouted)).await?;
+            discard::begin(&link, &names, &self.discard).await?;
             RabbitMqPublisher::open(link, names.exchange, self.timeout).await
         })
         .await

@@ -26,6 +26,9 @@ pub struct BrokerConfig {
     pub declare: bool,
     /// What happens to a message that no queue wants. Default `queue`.
     pub unrouted: Unrouted,
+    /// Aggregates whose messages are dropped where no queue wants them, whatever `unrouted` says; the broker must let
+    /// the relay declare a queue `{exchange}.discard.*`. Default none.
+    pub discard: Vec<String>,
 }
 
 impl Default for BrokerConfig {
@@ -39,6 +42,7 @@ impl Default for BrokerConfig {
             exchange: "outbox".into(),
             declare: true,
             unrouted: Unrouted::default(),
+            discard: Vec::new(),
         }
     }
 }
@@ -81,12 +85,15 @@ impl BrokerConfig {
         if !exchange_is_right {
             found.push("broker.exchange: 1 to 100 bytes, not amq.*, which belongs to the broker".into());
         }
+        let is_no_name = |name: &&String| name.is_empty() || name.contains(['.', '*', '#']);
+        found.extend(self.discard.iter().find(is_no_name).map(|name| {
+            format!("broker.discard: {name:?} is no aggregate; list their names, without events and patterns")
+        }));
         found
     }
 }
 
 #[cfg(feature = "rabbitmq")]
-
 impl BrokerConfig {
     /// The broker that it describes, not connected yet.
     ///
@@ -106,6 +113,7 @@ impl BrokerConfig {
         Ok(broker
             .exchange(&self.exchange)
             .unrouted(unrouted)
+            .discard(&self.discard)
             .declare(self.declare)
             .connection_name("outbox-relay"))
     }

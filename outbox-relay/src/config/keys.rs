@@ -33,6 +33,7 @@ pub(super) const KEYS: &[Key] = &[
     ("broker", "exchange", Value::Text),
     ("broker", "declare", Value::Bool),
     ("broker", "unrouted", Value::OneOf(&["queue", "refuse"])),
+    ("broker", "discard", Value::Texts),
     ("broker", "auth", Value::OneOf(&["plain", "external"])),
     ("broker", "ca", Value::Text),
     ("broker", "client_certificate", Value::Text),
