@@ -133,6 +133,15 @@ impl PrivateServer {
         Self::ask_for(&format!("spawn {kind} {mode} {}", certificates.display()))
     }
 
+    /// Another RabbitMQ in the cluster of this one, from [`PrivateServer::spawn`]. The nodes find each other by the
+    /// first one's name server: that one should live longest.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`]; also when this is no RabbitMQ.
+    pub fn spawn_beside(&self) -> Result<Self, String> {
+        Self::ask_for(&format!("spawn-beside {}", self.name))
+    }
+
     fn ask_for(command: &str) -> Result<Self, String> {
         let answer = ask(command)?;
         let mut words = answer.split_whitespace().map(str::to_owned);
@@ -158,6 +167,11 @@ impl PrivateServer {
     /// As [`control`].
     pub fn free(&self) -> Result<(), String> {
         control(&format!("free {}", self.name))
+    }
+
+    /// Its name at the lab; of RabbitMQ's node it is what stands before `@localhost`.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its URL, in the form of the shared server's variable.

@@ -44,6 +44,45 @@ async fn a_broker_killed_and_restarted_loses_nothing() {
     stage.finish(kills).await;
 }
 
+/// Relay and subscriber are connected to the first of three nodes; the queue's leader goes round all of them, then
+/// one that leads is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_leader_moves_or_dies_loses_and_reorders_nothing() {
+    let first = PrivateServer::spawn("rabbitmq").unwrap();
+    let others = [(); 2].map(|()| first.spawn_beside().unwrap());
+    let mut stage = Stage::on("broker: queue leader moves, or dies", fresh(), first.url()).await;
+    let queue = format!("sub-{}.0", stage.exchange);
+    let lead = |node: &PrivateServer| {
+        // Without blanks: the lab's commands are words.
+        first.rabbitmqctl(&format!(
+            "eval {{ok,Q}}=rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>,queue,<<\"{queue}\">>)),\
+             case(rabbit_quorum_queue:transfer_leadership(Q,'{}@localhost'))of({{migrated,_}})->(ok)end.",
+            node.name()
+        ))
+    };
+    stage.write();
+    let relay = stage.relay().start();
+    let rounds = size(1, 10);
+    let mut injected = 0;
+    for _ in 0..rounds {
+        for node in [&others[0], &others[1], &first] {
+            stage.flows(300).await;
+            lead(node).unwrap();
+            injected += 1;
+        }
+        stage.flows(300).await;
+        lead(&others[1]).unwrap();
+        others[1].kill().unwrap();
+        injected += 2;
+        stage.flows(300).await;
+        others[1].start().unwrap();
+        until("the node is back", || async { lead(&others[1]).is_ok() }).await;
+        lead(&first).unwrap();
+    }
+    assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
+    stage.finish(injected).await;
+}
+
 /// One server for three faults: it takes longer to start than they do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_blocks_or_closes_connections_is_waited_for() {

@@ -133,6 +133,10 @@ impl Fleet {
         match words[..] {
             ["list"] => return Ok(self.all().keys().cloned().collect::<Vec<_>>().join(" ")),
             ["spawn", kind] => return self.spawn(kind, Extra::Nothing),
+            ["spawn-beside", name] => {
+                let peer = locked(&*self.find_private(name)?).as_peer()?;
+                return self.spawn(Kind::Rabbitmq.name(), Extra::Beside(peer));
+            }
             ["spawn-small", kind] => return self.spawn(kind, Extra::SmallDisk),
             ["spawn", kind, mode @ ("tls" | "mutual-tls"), folder] => {
                 let mode = if mode == "tls" { Mode::Server } else { Mode::Mutual };
@@ -159,7 +163,7 @@ impl Fleet {
             _ => {
                 return Err(Failure::new(format!(
                     "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, \
-                     spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, fill|free NAME, \
+                     spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, spawn-beside NAME, fill|free NAME, \
                      rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }

@@ -122,24 +122,41 @@ pub(crate) struct Place {
     pub(crate) more_ports: [u16; 3],
     /// Set for a server with TLS; the databases have nothing else then.
     pub(crate) tls: Option<Tls>,
+    /// RabbitMQ: a node of the cluster that it is to be in.
+    pub(crate) peer: Option<Peer>,
+}
+
+/// What one RabbitMQ has to know of another to become a node of its cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    /// The port of the name server that they share.
+    pub(crate) names: u16,
 }
 
 impl Place {
-    fn new(kind: Kind, name: &str, lab: &Path, tls: Option<(Mode, &Path)>) -> Result<Self> {
+    fn new(kind: Kind, extra: &Extra<'_>, name: &str, lab: &Path) -> Result<Self> {
         let (folder, temporary) = (lab.join(name), lab.join(format!("{name}.tmp")));
         for new in [&folder, &temporary] {
             fs::create_dir(new).doing(|| format!("creating {}", new.display()))?;
         }
-        let tls = tls.map(|(mode, from)| Tls::copy(mode, from, &folder)).transpose()?;
+        let tls = match extra {
+            Extra::Tls(mode, certificates) => Some(Tls::copy(*mode, certificates, &folder)?),
+            _ => None,
+        };
+        let peer = if let Extra::Beside(peer) = extra { Some(peer.clone()) } else { None };
+        let names = peer.as_ref().map_or_else(ports::free, |peer| Ok(peer.names))?;
         Ok(Self {
             tls,
+            peer,
             kind,
             name: name.to_owned(),
             log: lab.join(format!("{name}.log")),
             folder,
             temporary,
             port: ports::free()?,
-            more_ports: [ports::free()?, ports::free()?, ports::free()?],
+            more_ports: [ports::free()?, ports::free()?, names],
         })
     }
 
@@ -193,13 +210,15 @@ impl Place {
 }
 
 /// What a server has besides.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Extra<'a> {
     Nothing,
     /// TLS, with the certificates in a folder.
     Tls(Mode, &'a Path),
     /// A small disk of its own, in memory.
     SmallDisk,
+    /// A place in a RabbitMQ's cluster.
+    Beside(Peer),
 }
 
 /// A server of the lab's own; ends when dropped.
@@ -222,11 +241,7 @@ impl Server {
         record: Record,
         stop: &Stop,
     ) -> Result<Self> {
-        let tls = match extra {
-            Extra::Tls(mode, certificates) => Some((mode, certificates)),
-            Extra::Nothing | Extra::SmallDisk => None,
-        };
-        let place = Place::new(kind, name, lab, tls)?;
+        let place = Place::new(kind, &extra, name, lab)?;
         if matches!(extra, Extra::SmallDisk) {
             let mut mount = install::privileged("mount").ok_or_else(|| {
                 Failure::new("only root can mount a small disk for a server")
@@ -241,6 +256,15 @@ impl Server {
         let mut server = Self { place, record, version: String::new(), running: None, has_been_full: false };
         server.start(stop)?;
         Ok(server)
+    }
+
+    /// What another node of its cluster needs, if it is a RabbitMQ.
+    pub(crate) fn as_peer(&self) -> Result<Peer> {
+        let Place { kind, name, folder, more_ports: [_, _, names], .. } = &self.place;
+        match kind {
+            Kind::Rabbitmq => Ok(Peer { name: name.clone(), folder: folder.clone(), names: *names }),
+            kind => Err(Failure::new(format!("{name} is {kind}, not RabbitMQ"))),
+        }
     }
 
     /// Where it lives and how it is reached.

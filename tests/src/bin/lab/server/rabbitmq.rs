@@ -11,11 +11,13 @@ use crate::process;
 use crate::programs;
 
 /// Erlang's name server is started here, in the server's process group: the one that Erlang would start by
-/// itself leaves the group and lives on. The listener for other nodes is kept on loopback too.
+/// itself leaves the group and lives on. The second node of a cluster finds the first one's, and this one ends at once. The listener for other nodes is kept on loopback too.
 const START: &str = r#"
 epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" &
 exec "$0"
 "#;
+
+const COOKIE: &str = ".erlang.cookie";
 
 /// Writes its configuration.
 pub(crate) fn prepare(place: &Place) -> Result<()> {
@@ -25,6 +27,19 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
     };
     let [management, ..] = place.more_ports;
     let external = if place.tls.is_some() { ",rabbitmq_auth_mechanism_ssl" } else { "" };
+    let peer = match &place.peer {
+        Some(peer) => {
+            // What nodes know each other by.
+            let (from, to) = (peer.folder.join(COOKIE), place.folder.join(COOKIE));
+            fs::copy(&from, &to).doing(|| format!("copying {} to {}", from.display(), to.display()))?;
+            format!(
+                "cluster_formation.peer_discovery_backend = rabbit_peer_discovery_classic_config\n\
+                 cluster_formation.classic_config.nodes.1 = {}@localhost\n",
+                peer.name
+            )
+        }
+        None => String::new(),
+    };
     write("enabled_plugins", &format!("[rabbitmq_management{external}].\n"))?;
     // No settings of the machine's own RabbitMQ.
     write("env.conf", "")?;
@@ -36,7 +51,7 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
              management.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {management}\n\
              disk_free_limit.absolute = 50MB\n\
-             {}",
+             {peer}{}",
             place.port,
             place.tls.as_ref().map(with_tls).unwrap_or_default()
         ),
