@@ -23,6 +23,7 @@
 
 mod connection;
 mod decode;
+mod failure;
 mod follow;
 pub mod position;
 mod server;
@@ -38,6 +39,7 @@ use outbox_core::{Error, ErrorKind, Result};
 use url::Url;
 
 pub(crate) use decode::json_double;
+pub(crate) use failure::{failed, kind};
 pub use follow::{Proof, Step, Stream, follow};
 pub use server::Server;
 pub use tables::Tables;

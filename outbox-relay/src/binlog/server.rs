@@ -9,6 +9,7 @@ use outbox_core::{Error, ErrorKind, Result};
 use super::Source;
 use super::connection::Identity;
 use super::decode::{Charsets, CodeTable, THREE_BYTES};
+use super::failure;
 use super::position::{Gtids, MySqlGtids, Position};
 use crate::change::AddressType;
 
@@ -32,8 +33,8 @@ impl Server {
     /// `Outage` when the server cannot be reached, `Database` when it refuses.
     pub async fn connect(source: &Source) -> Result<Self> {
         let refused = |error: mysql_async::Error| {
-            let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-            Error::new(kind, format!("{}: connecting: {}", source.url, source.url.scrub(&error.to_string())))
+            let text = source.url.scrub(&error.to_string());
+            Error::new(failure::kind(&error), format!("{}: connecting: {text}", source.url))
         };
         let opts = Opts::from_url(source.url.expose()).map_err(|error| refused(error.into()))?;
         // Rows may be larger than the packets that the server takes.
@@ -327,6 +328,5 @@ fn no_binary_log() -> Error {
 }
 
 fn failed(what: &str, error: mysql_async::Error) -> Error {
-    let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-    Error::new(kind, format!("asking the source for {what}: {error}"))
+    failure::failed(format_args!("asking the source for {what}"), &error)
 }

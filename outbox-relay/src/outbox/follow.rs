@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::Leases;
 use super::seen::Seen;
 use crate::bell::{Bell, BellState};
-use crate::binlog::{Server, Source, Step, Stream, Tables, follow};
+use crate::binlog::{Server, Source, Step, Stream, Tables, failed, follow};
 use crate::change::{Image, Position, Txn, Value};
 use crate::config::OutboxConfig;
 use crate::retry::{self, Side};
@@ -53,10 +53,8 @@ impl LogSettings {
         let sql = "select coalesce(database(), ''), @@global.log_bin, @@global.binlog_format, \
                    @@global.binlog_row_image, @@global.binlog_row_metadata, @@global.sync_binlog";
         let asked = server.connection().query_first(sql).await;
-        let asked: Option<(String, u64, String, String, String, u64)> = asked.map_err(|error| {
-            let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-            Error::new(kind, format!("reading the settings of the binary log: {error}"))
-        })?;
+        let asked: Option<(String, u64, String, String, String, u64)> =
+            asked.map_err(|error| failed("reading the settings of the binary log", &error))?;
         let (database, log, format, image, metadata, sync) = asked.unwrap_or_default();
         let fault = if log == 0 {
             Some(("the server writes no binary log".to_owned(), "start it with log_bin"))

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::plan::{CopyPlan, Key, Projected};
 use super::sql::quoted;
-use crate::binlog::{Server, Source};
+use crate::binlog::{self, Server, Source};
 use crate::change::{ColumnType, Position, Row, Table, Value};
 use crate::snapshot;
 
@@ -349,8 +349,7 @@ fn parameter(value: &Value, kind: &ColumnType) -> (String, Parameter) {
 }
 
 fn asked(what: &str, error: mysql_async::Error) -> Error {
-    let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-    Error::new(kind, format!("asking the source for {what}: {error}"))
+    binlog::failed(format_args!("asking the source for {what}"), &error)
 }
 
 fn failed(plan: &CopyPlan, error: mysql_async::Error) -> Error {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
-use outbox_core::{Error, ErrorKind, Result};
+use outbox_core::Result;
 
+use crate::binlog::failed;
 use crate::change::Table;
 use crate::snapshot;
 
@@ -66,10 +67,7 @@ impl TableFacts {
     /// # Errors
     /// As [`describe`](crate::snapshot::describe).
     pub async fn describe(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Self>> {
-        let failed = |error: mysql_async::Error| {
-            let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-            Error::new(kind, format!("describing {database}.{name}: {error}"))
-        };
+        let failed = |error| failed(format_args!("describing {database}.{name}"), &error);
         let of_table = (database, name);
         let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(failed)?;
         let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use mysql_async::prelude::Queryable as _;
-use outbox_core::{Error, ErrorKind, Result};
+use outbox_core::{Error, Result};
 use serde::Serialize;
 
 use super::run::SILENCE_S;
 use super::state::{CopyPhase, CopyState, State};
+use crate::binlog;
 use crate::config::{Config, OutboxConfig, ReplicationConfig};
 use crate::outbox::store::{Database, Store};
 
@@ -198,8 +199,7 @@ pub async fn migrate(config: &ReplicationConfig) -> Result<Vec<String>> {
 }
 
 fn failed(error: mysql_async::Error) -> Error {
-    let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-    Error::new(kind, format!("the tables of replications: {error}"))
+    binlog::failed("the tables of replications", &error)
 }
 
 impl fmt::Display for Report {

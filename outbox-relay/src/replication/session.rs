@@ -5,6 +5,7 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::target::TargetOptions;
+use crate::binlog::kind;
 
 /// Strict, and yet with all values that a source may hold: zero dates and days that do not exist.
 pub(super) const STRICT: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
@@ -27,8 +28,7 @@ pub(super) enum Refusal {
 pub(super) async fn connect(options: &TargetOptions) -> Result<Conn> {
     let about = |error: &mysql_async::Error| {
         let text = options.url.scrub(&error.to_string());
-        let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-        Error::new(kind, format!("{}: connecting: {text}", options.url))
+        Error::new(kind(error), format!("{}: connecting: {text}", options.url))
     };
     let opts = Opts::from_url(options.url.expose()).map_err(|_| {
         Error::new(ErrorKind::Invalid, "target: expected mysql://user:password@host:port/database")

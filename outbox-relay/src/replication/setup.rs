@@ -14,7 +14,7 @@ use super::plan::{CopyPlan, CopySpec};
 use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
 use super::target::Target;
-use crate::binlog::Server;
+use crate::binlog::{Server, failed};
 use crate::config::{ReplicationConfig, ReplicationTableConfig};
 
 /// A copy at the start.
@@ -285,10 +285,12 @@ async fn unsorted(
         return Ok(None);
     }
     let sql = format!("SELECT 1 FROM {} LIMIT 1", quoted(target_table));
-    let row: Option<u8> = target.state().connection().query_first(sql).await.map_err(|error| {
-        let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-        Error::new(kind, format!("looking into table {target_table}: {error}"))
-    })?;
+    let row: Option<u8> = target
+        .state()
+        .connection()
+        .query_first(sql)
+        .await
+        .map_err(|error| failed(format_args!("looking into table {target_table}"), &error))?;
     Ok(row.map(|_| {
         format!(
             "table {target_table} has rows, and its key is not sorted as the source's, so that stale ones would not be \
@@ -308,10 +310,11 @@ async fn estimate(server: &mut Server, spec: &CopySpec) -> Result<(u64, u64)> {
     let sql = "SELECT COALESCE(TABLE_ROWS, 0), COALESCE(AVG_ROW_LENGTH, 0) FROM information_schema.TABLES \
                WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
     let names = (&spec.source_database, &spec.source_table);
-    let found = server.connection().exec_first(sql, names).await.map_err(|error| {
-        let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-        Error::new(kind, format!("estimating the rows of a table: {error}"))
-    })?;
+    let found = server
+        .connection()
+        .exec_first(sql, names)
+        .await
+        .map_err(|error| failed("estimating the rows of a table", &error))?;
     Ok(found.unwrap_or_default())
 }
 

@@ -4,7 +4,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
 
-use crate::binlog::Server;
+use crate::binlog::{Server, failed};
 use crate::change::{AddressType, Column, ColumnType, Table};
 
 /// What `information_schema.COLUMNS` says of a column.
@@ -40,10 +40,7 @@ pub(crate) async fn describe_whole(
     database: &str,
     name: &str,
 ) -> Result<Option<(Table, Vec<Described>)>> {
-    let failed = |error: mysql_async::Error| {
-        let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-        Error::new(kind, format!("describing {database}.{name}: {error}"))
-    };
+    let failed = |error| failed(format_args!("describing {database}.{name}"), &error);
     let described = connection
         .exec_map(
             "SELECT COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, IS_NULLABLE = 'YES', CHARACTER_SET_NAME, \

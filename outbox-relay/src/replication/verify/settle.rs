@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::Comparer;
-use crate::binlog::{Step, Tables, follow};
+use crate::binlog::{self, Step, Tables, follow};
 use crate::change::{Change, Position, Value};
 use crate::replication::{Key, Projected};
 
@@ -170,6 +170,5 @@ async fn end_snapshot(connection: &mut Conn) -> Result<()> {
 }
 
 fn snapshot_failed(error: mysql_async::Error) -> Error {
-    let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-    Error::new(kind, format!("a consistent snapshot: {error}"))
+    binlog::failed("a consistent snapshot", &error)
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
-use outbox_core::{Error, ErrorKind, Result};
+use outbox_core::{Error, Result};
 
+use crate::binlog;
 use crate::change::{Column, ColumnType, Row, Table, Value};
 use crate::replication::sql::{literal, quoted};
 use crate::snapshot;
@@ -151,8 +152,7 @@ impl Side {
 
 /// Never with the statement, which holds values.
 fn failed(table: &Table, error: &mysql_async::Error) -> Error {
-    let kind = if error.is_fatal() { ErrorKind::Outage } else { ErrorKind::Database };
-    Error::new(kind, format!("reading {table}: {error}"))
+    binlog::failed(format_args!("reading {table}"), error)
 }
 
 /// A value of a key as ORDER BY sorts it: labels by their number, while as text they would compare as text.
