@@ -12,7 +12,7 @@ use crate::binlog::Server;
 use crate::config::ReplicationConfig;
 use crate::outbox::store::Kind;
 use crate::replication::sql::quoted;
-use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs};
+use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs, unlogged_actions};
 
 /// Less than this, and a weekend's outage is too long.
 const RETENTION_S: u64 = 3 * 24 * 3600;
@@ -264,6 +264,18 @@ async fn check_copy(
     if let Err(error) = server.connection().query_drop(read).await {
         let fix = format!("grant select on {}.{} to the reader;", quoted(database), quoted(table));
         about.bad(error.to_string(), fix);
+    }
+    match unlogged_actions(server.connection(), database, table).await {
+        Ok(actions) if actions.is_empty() => {}
+        Ok(actions) => about.warn(
+            format!(
+                "foreign keys change rows of {database}.{table} past the binary log, so the copy misses it: {}",
+                actions.join(", ")
+            ),
+            "make them ON DELETE RESTRICT ON UPDATE RESTRICT and let the service write these rows, or run `outbox-relay \
+             verify --repair` by a timer",
+        ),
+        Err(error) => about.add(Level::Note, format!("foreign keys not looked at: {error}"), None),
     }
     match described(target, &spec.target_table).await {
         Ok(Some(facts)) => {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Row};
 use outbox_core::Result;
 
+use super::sql::quoted;
 use crate::binlog::failed;
 use crate::change::Table;
 use crate::snapshot;
@@ -115,8 +116,56 @@ impl TableFacts {
     }
 }
 
+/// What foreign keys do to rows of a table without a word in the binary log, as `fk ON DELETE CASCADE`: storage engines
+/// act on their own, except in MySQL from 9.6 on, whose server does it for them and logs it.
+pub(crate) async fn unlogged_actions(
+    connection: &mut Conn,
+    database: &str,
+    name: &str,
+) -> Result<Vec<String>> {
+    let failed = |error| failed(format_args!("asking for the foreign keys of {database}.{name}"), &error);
+    let sql = "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'";
+    let by_engine: Option<(String, String)> = connection.query_first(sql).await.map_err(failed)?;
+    if by_engine.is_some_and(|(_, value)| value.eq_ignore_ascii_case("OFF")) {
+        return Ok(Vec::new());
+    }
+    // What information_schema has of foreign keys, MariaDB hides from who may only read the table.
+    let sql = format!("SHOW CREATE TABLE {}.{}", quoted(database), quoted(name));
+    // Of a view there are other columns.
+    let row: Option<Row> = connection.query_first(sql).await.map_err(failed)?;
+    let text = row.and_then(|mut row| row.take_opt::<String, _>("Create Table"));
+    Ok(text.and_then(|text| text.ok()).map_or_else(Vec::new, |text| actions(&text)))
+}
+
+/// Of a CREATE TABLE as the servers print it, each key on a line: `CONSTRAINT key FOREIGN KEY (…) REFERENCES … (…) ON …`.
+fn actions(create: &str) -> Vec<String> {
+    let keys = create.lines().filter_map(|line| {
+        let (key, rest) = line.trim().strip_prefix("CONSTRAINT ")?.split_once(" FOREIGN KEY ")?;
+        Some((key, rest.rsplit(')').next()?.trim_end_matches(',')))
+    });
+    let told = keys.flat_map(|(key, rules)| {
+        let rules = rules.split(" ON ").filter(|rule| rule.contains("CASCADE") || rule.contains(" SET "));
+        rules.map(move |rule| format!("{key} ON {rule}"))
+    });
+    told.collect()
+}
+
 /// The columns that an expression names; the servers put names in backticks.
 fn named(table: &Table, expression: &str) -> Vec<usize> {
-    let is_named = |name: &str| expression.contains(&super::sql::quoted(name));
+    let is_named = |name: &str| expression.contains(&quoted(name));
     (0..table.columns.len()).filter(|ordinal| is_named(&table.columns[*ordinal].name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_of_foreign_keys_are_read() {
+        let create = "CREATE TABLE `c` (\n  `a` int,\n  KEY `x` (`a`),\n  \
+                      CONSTRAINT `one` FOREIGN KEY (`a`) REFERENCES `p )` (`id`) ON DELETE CASCADE ON UPDATE SET NULL,\n  \
+                      CONSTRAINT `two` FOREIGN KEY (`a`, `b`) REFERENCES `d`.`p` (`id`, `b`) ON DELETE RESTRICT,\n  \
+                      CONSTRAINT `three` FOREIGN KEY (`a`) REFERENCES `q` (`id`)\n) ENGINE=InnoDB COMMENT=' ON DELETE CASCADE'";
+        assert_eq!(actions(create), ["`one` ON DELETE CASCADE", "`one` ON UPDATE SET NULL"]);
+    }
 }

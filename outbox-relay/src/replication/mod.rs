@@ -51,6 +51,7 @@ mod window;
 mod write;
 
 pub use compact::{ClosedWindow, CopyProgress, Group, Held, Touched};
+pub(crate) use facts::unlogged_actions;
 pub use facts::{ColumnFacts, KeyPart, TableFacts, UniqueKey};
 pub use plan::{CopyPlan, CopySpec, Key, Projected};
 pub use run::{Left, Replication, run_all};

@@ -9,7 +9,7 @@ use outbox_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::facts::TableFacts;
+use super::facts::{TableFacts, unlogged_actions};
 use super::plan::{CopyPlan, CopySpec};
 use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
@@ -253,6 +253,13 @@ async fn resolve(
     target: &mut Target,
 ) -> Result<(Arc<CopyPlan>, String)> {
     let source = source_facts(server, spec).await?;
+    let (database, table) = (&spec.source_database, &spec.source_table);
+    for action in unlogged_actions(server.connection(), database, table).await? {
+        warn!(
+            copy = spec.name,
+            "what foreign key {action} does to {database}.{table} is not in the source's log: the copy misses it"
+        );
+    }
     let facts = match target.describe(&spec.target_table).await? {
         Some(facts) => facts,
         None if create => {
