@@ -25,6 +25,8 @@ mod reading;
 mod reading_mariadb;
 #[path = "shapes.rs"]
 mod shapes;
+#[path = "stalled.rs"]
+mod stalled;
 #[path = "values.rs"]
 mod values;
 #[path = "verifying.rs"]
