@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::MysqlConnection;
 pub(crate) const SERVER: Server = Server::Mysql;
 pub(crate) const TABLES: &str = crate::items::MYSQL;
 
+#[path = "composite.rs"]
+mod composite;
 #[path = "../database.rs"]
 #[allow(dead_code, reason = "shared with the suites; a part of it is needed here")]
 mod database;

@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::PgConnection;
 pub(crate) const SERVER: Server = Server::Postgres;
 pub(crate) const TABLES: &str = crate::items::POSTGRES;
 
+#[path = "composite.rs"]
+mod composite;
 #[path = "../database.rs"]
 #[allow(dead_code, reason = "shared with the suites; a part of it is needed here")]
 mod database;

@@ -6,6 +6,8 @@ pub(crate) type Connection = diesel::SqliteConnection;
 pub(crate) const SERVER: Server = Server::Sqlite;
 pub(crate) const TABLES: &str = crate::items::SQLITE;
 
+#[path = "composite.rs"]
+mod composite;
 #[path = "../database.rs"]
 #[allow(dead_code, reason = "shared with the suites; a part of it is needed here")]
 mod database;

@@ -24,7 +24,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    fn spawn<F: Future<Output = outbox_core::Result<()>> + Send + 'static>(
+    pub(super) fn spawn<F: Future<Output = outbox_core::Result<()>> + Send + 'static>(
         run: impl FnOnce(CancellationToken) -> F,
     ) -> Self {
         let shutdown = CancellationToken::new();
