@@ -72,6 +72,7 @@ async fn run(options: &Options) -> Result<(), Failure> {
     } else {
         Size { rows: 200_000, payload_bytes: 500, runs: 3 }
     };
+    let tell = |measure: &Measure| println!("{}", if options.json { measure.json() } else { measure.row() });
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
     if !options.json {
         println!(
@@ -82,72 +83,56 @@ async fn run(options: &Options) -> Result<(), Failure> {
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
         if wanted(&format!("drain {}", server.name)) {
-            for measure in drain::measure(&server, size).await? {
-                println!("{}", if options.json { measure.json() } else { measure.row() });
-            }
+            drain::measure(&server, size).await?.iter().for_each(tell);
         }
     }
     if wanted("drain large") {
-        let measure = drain::measure_large(if options.quick { 4 } else { 16 }, size.runs).await?;
-        println!("{}", if options.json { measure.json() } else { measure.row() });
+        tell(&drain::measure_large(if options.quick { 4 } else { 16 }, size.runs).await?);
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
         if wanted(&format!("memory {}", server.name)) {
             let rows = if options.quick { 100_000 } else { 1_000_000 };
-            let measure = drain::measure_memory(&server, rows, size.payload_bytes).await?;
-            println!("{}", if options.json { measure.json() } else { measure.row() });
+            tell(&drain::measure_memory(&server, rows, size.payload_bytes).await?);
         }
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
         // Filling it takes minutes.
         if !options.quick && wanted(&format!("backlog {}", server.name)) {
-            let measure = drain::measure_backlog(&server, options.backlog, size.payload_bytes).await?;
-            println!("{}", if options.json { measure.json() } else { measure.row() });
+            tell(&drain::measure_backlog(&server, options.backlog, size.payload_bytes).await?);
         }
     }
     for server in [drain::MARIADB, drain::MYSQL, drain::POSTGRES] {
         if wanted(&format!("latency {}", server.name)) {
             let samples = if options.quick { 40 } else { 200 };
-            let measure = latency::measure(&server, samples, size.runs).await?;
-            println!("{}", if options.json { measure.json() } else { measure.row() });
+            tell(&latency::measure(&server, samples, size.runs).await?);
         }
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
         if wanted(&format!("idle {}", server.name)) {
-            for measure in idle::measure(&server, if options.quick { 8 } else { 30 }, size.runs).await? {
-                println!("{}", if options.json { measure.json() } else { measure.row() });
-            }
+            let seconds = if options.quick { 8 } else { 30 };
+            idle::measure(&server, seconds, size.runs).await?.iter().for_each(tell);
         }
         if wanted(&format!("apply {}", server.name)) {
             let size = Size { rows: size.rows / 2, ..size };
-            for measure in apply::measure(&server, size).await? {
-                println!("{}", if options.json { measure.json() } else { measure.row() });
-            }
+            apply::measure(&server, size).await?.iter().for_each(tell);
         }
     }
     if wanted("decode mariadb") {
-        let measure = decode::measure(size).await?;
-        println!("{}", if options.json { measure.json() } else { measure.row() });
+        tell(&decode::measure(size).await?);
     }
     for product in replication::PRODUCTS {
         let scale = if options.quick { options.scale.min(0.02) } else { options.scale };
         let size = replication::Size::scaled(scale, size.runs);
-        let tell =
-            |measure: &Measure| println!("{}", if options.json { measure.json() } else { measure.row() });
         replication::measure(product, size, wanted, tell).await?;
     }
     if wanted("derive") {
-        for measure in derive::measure(if options.quick { 1 } else { 5 })? {
-            println!("{}", if options.json { measure.json() } else { measure.row() });
-        }
+        derive::measure(if options.quick { 1 } else { 5 })?.iter().for_each(tell);
     }
     let turns = if options.quick {
         tax::Turns { single: 50, batch: 3, runs: 1 }
     } else {
         tax::Turns { single: 400, batch: 20, runs: 3 }
     };
-    for measure in tax::measure(turns, wanted)? {
-        println!("{}", if options.json { measure.json() } else { measure.row() });
-    }
+    tax::measure(turns, wanted)?.iter().for_each(tell);
     Ok(())
 }
