@@ -117,3 +117,16 @@ pub(crate) fn program(name: &str) -> std::path::PathBuf {
     assert!(path.exists(), "{} is not built: run `cargo lab test`", path.display());
     path
 }
+
+/// What the relay answers to a GET; `None` while nobody listens.
+#[allow(dead_code, reason = "not every suite has a relay that serves")]
+pub(crate) fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: relay\r\n{token}Connection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let code = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((code, answer))
+}

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use outbox_core::{Message, OutboxConnection as _};
 use outbox_tests::lab_client::{AMQP_URL, MARIADB_URL, MYSQL_URL, POSTGRES_URL};
 
-use crate::harness::{Server, TestDatabase, program, server_url, unique};
+use crate::harness::{Server, TestDatabase, get, program, server_url, unique};
 
 /// A folder with a configuration, and the relay run in it.
 pub(crate) struct Relay {
@@ -253,18 +253,6 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
     let unknown = relay.run(&["dead", "list", "--outbox", "itmes"]);
     assert_eq!(unknown.code, 2, "{unknown:?}");
     assert!(unknown.err.contains("items"));
-}
-
-/// What the relay answers to a GET; `None` while nobody listens.
-pub(crate) fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(address).ok()?;
-    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: relay\r\n{token}Connection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let code = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((code, answer))
 }
 
 #[test]

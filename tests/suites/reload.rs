@@ -9,8 +9,7 @@ use outbox_core::{Message, OutboxConnection as _, migrate};
 use outbox_tests::lab_client::AMQP_URL;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Server, program, server_url, unique};
-use crate::programs::get;
+use crate::harness::{Server, get, program, server_url, unique};
 
 struct Running {
     child: Child,

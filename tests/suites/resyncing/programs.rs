@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{connect, copies, items, pool};
 use super::stage::{insert_silently, number, put_copy};
 use super::{SERVER, TABLES};
-use crate::harness::{program, server_url, unique, until};
+use crate::harness::{get, program, server_url, unique, until};
 use crate::items::{Item, ItemCopy};
 
 /// The program in a folder with its configuration.
@@ -61,8 +61,10 @@ async fn a_copy_is_filled_and_its_dead_letters_are_looked_after_by_the_verbs() {
     let (source, target) = (SERVER.empty(), SERVER.empty());
     let (exchange, amqp) = (unique("ex"), server_url(AMQP_URL));
     let name = format!("copies-{exchange}");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let admin = format!("127.0.0.1:{port}");
     let config = format!(
-        "[broker]\nurl = {amqp:?}\nexchange = {exchange:?}\n[[outbox]]\nname = \"items\"\ndatabase = {:?}\n\
+        "[admin]\nlisten = {admin:?}\ntoken = \"s3cret\"\n[broker]\nurl = {amqp:?}\nexchange = {exchange:?}\n[[outbox]]\nname = \"items\"\ndatabase = {:?}\n\
          [[subscriber]]\nname = {name:?}\ndatabase = {:?}\n",
         source.url, target.url
     );
@@ -129,6 +131,16 @@ async fn a_copy_is_filled_and_its_dead_letters_are_looked_after_by_the_verbs() {
     assert_eq!(status[1]["subscriber"], name.as_str());
     assert_eq!(status[1]["dead"], 1);
     assert_eq!(status[0]["resyncs"][0]["state"], "done");
+
+    // The running relay looks by itself, every ten seconds.
+    let served = |path: &str| get(&admin, path, Some("s3cret")).map(|(_, answer)| answer).unwrap_or_default();
+    let is_dead = format!("outbox_relay_subscriber_dead{{subscriber=\"{name}\"}} 1.0");
+    until("the metrics tell of it", || async { served("/metrics").contains(&is_dead) }).await;
+    let answer = served("/api/status");
+    let (_, answer) = answer.split_once("\r\n\r\n").unwrap();
+    let answer: Value = serde_json::from_str(answer).unwrap();
+    let entry = answer.as_array().unwrap().iter().find(|entry| entry["subscriber"] == name.as_str());
+    assert_eq!(entry.unwrap()["dead"], 1, "{answer}");
 
     let (code, text) =
         program.run(&[&["dead", "replay", "--dry-run", "--aggregate", "item"][..], &of].concat());
