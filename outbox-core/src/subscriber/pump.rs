@@ -197,19 +197,17 @@ impl Prefetch {
         Self { count: first.max(1), max, average: 0 }
     }
 
-    /// Whether deliveries of these bytes want another count, which it then has.
-    fn is_refitted(&mut self, bytes: usize, deliveries: usize) -> bool {
-        let now = bytes / deliveries.max(1);
-        self.average = if self.average == 0 { now } else { (3 * self.average + now) / 4 };
-        let fit = PREFETCH_BYTES / self.average.max(1);
+    /// Whether deliveries of these bytes want another count than the one that there is; then it has it.
+    fn is_refitted(&mut self, now: u16, bytes: usize, deliveries: usize) -> bool {
+        let average = bytes / deliveries.max(1);
+        self.average = if self.average == 0 { average } else { (3 * self.average + average) / 4 };
+        let most = PREFETCH_BYTES / self.average.max(1);
+        let most = u16::try_from(most).unwrap_or(u16::MAX).max(1);
         // A few small ones say little about the next.
-        let grown = self.count.saturating_mul(GROWTH);
-        let fit = u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, self.max).min(grown);
+        let fit = most.min(self.max).min(now.saturating_mul(GROWTH));
         // Not for a little: the messages in flight are delivered again.
-        let is_far = fit < self.count / 2 || fit / 2 >= self.count || self.count < fit && fit == self.max;
-        if is_far {
-            self.count = fit;
-        }
+        let is_far = most < now / 2 || fit / 2 >= now || now < fit && fit == self.max;
+        self.count = if is_far { fit } else { now };
         is_far
     }
 }
@@ -240,7 +238,9 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         }
         size = next_size(size, count, started.elapsed(), batch);
         consumer.ack_through(last).await?;
-        if prefetch.is_refitted(bytes, count) {
+        if let Some(window) = consumer.window()
+            && prefetch.is_refitted(window, bytes, count)
+        {
             tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for messages of this size");
             return Ok(Ended::Refit);
         }
@@ -340,24 +340,38 @@ mod tests {
     fn large_messages_get_a_smaller_prefetch_and_small_ones_the_whole() {
         const MIB: usize = 1024 * 1024;
         let mut prefetch = Prefetch::new(100, 100);
-        assert!(!prefetch.is_refitted(100 * 1000, 100));
-        assert!(!prefetch.is_refitted(MIB, 10), "a little larger");
-        let count = (0..20).filter(|_| prefetch.is_refitted(160 * MIB, 10)).count();
-        assert!((1..=4).contains(&count), "{count}");
-        assert!((4..=8).contains(&prefetch.count), "{}", prefetch.count);
-        let count = (0..60).filter(|_| prefetch.is_refitted(1000, 1)).count();
-        assert!((1..=6).contains(&count), "{count}");
-        assert!(prefetch.count > 50, "{}", prefetch.count);
+        let mut is_refitted = |bytes, deliveries| {
+            let is_refitted = prefetch.is_refitted(prefetch.count, bytes, deliveries);
+            (is_refitted, prefetch.count)
+        };
+        assert!(!is_refitted(100 * 1000, 100).0);
+        assert!(!is_refitted(MIB, 10).0, "a little larger");
+        let refits = (0..20).filter(|_| is_refitted(160 * MIB, 10).0).count();
+        assert!((1..=4).contains(&refits), "{refits}");
+        let (_, count) = is_refitted(160 * MIB, 10);
+        assert!((4..=8).contains(&count), "{count}");
+        let refits = (0..60).filter(|_| is_refitted(1000, 1).0).count();
+        assert!((1..=6).contains(&refits), "{refits}");
+        let (_, count) = is_refitted(1000, 1);
+        assert!(count > 50, "{count}");
     }
 
     #[test]
     fn a_small_first_fill_grows_in_steps() {
         let mut prefetch = Prefetch::new(4, 100);
         let mut counts = Vec::new();
-        while prefetch.is_refitted(4 * 1000, 4) {
+        while prefetch.is_refitted(prefetch.count, 4 * 1000, 4) {
             counts.push(prefetch.count);
         }
         assert_eq!(counts, [32, 100]);
+    }
+
+    #[test]
+    fn a_window_that_was_made_wider_stays_so_for_small_messages() {
+        let mut prefetch = Prefetch::new(4, 100);
+        assert!(!prefetch.is_refitted(2000, 4 * 1000, 4));
+        assert!(prefetch.is_refitted(2000, 4 * 1024 * 1024, 4));
+        assert_eq!(prefetch.count, 100);
     }
 
     #[test]

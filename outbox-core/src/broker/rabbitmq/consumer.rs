@@ -1,12 +1,19 @@
 //! Consuming one queue.
+//!
+//! RabbitMQ puts what a consumer gives back behind what was given back before (`returns` of `rabbit_fifo`). One that dies
+//! while it has fetched only a part of what another had left thereby brings later messages before earlier ones. So what
+//! comes back is fetched as a whole, up to the first message that was never delivered, before any of it is given on, and
+//! put in order again: consumers take from the front, so a message was delivered as often as all before it, or less.
 
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery as LapinDelivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::failure;
@@ -14,6 +21,15 @@ use super::link::Link;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Frame, Headers};
+
+/// Nothing more is under way after so long without a delivery, if the queue is empty.
+const SILENCE: Duration = Duration::from_millis(100);
+/// What comes back is fetched in one window of this size: about what whoever had it could hold.
+const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+const WINDOW_MESSAGES: u16 = 2000;
+/// How often a message was delivered, in quorum queues: until RabbitMQ 3, and from RabbitMQ 4 on, where the first counts
+/// failures only.
+const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 
 /// Consumes a queue of RabbitMQ; see [`RabbitMq`](super::RabbitMq).
 ///
@@ -26,6 +42,12 @@ pub struct RabbitMqConsumer {
     live: Option<Live>,
     /// What ended the stream, found while taking what was ready; told at the next call.
     ended: Option<Error>,
+    /// What came back from others, as far as it is fetched.
+    returned: Vec<Delivery>,
+    /// The same in order, as far as it is not given on.
+    ordered: VecDeque<Delivery>,
+    /// The last tag of that. Only with it all of that is acknowledged, at once: their tags are in another order.
+    last_returned: u64,
 }
 
 struct Live {
@@ -34,6 +56,7 @@ struct Live {
     link: Link,
     channel: Channel,
     stream: lapin::Consumer,
+    prefetch: u16,
 }
 
 impl RabbitMqConsumer {
@@ -44,25 +67,16 @@ impl RabbitMqConsumer {
         prefetch: u16,
         timeout: Duration,
     ) -> Result<Self> {
-        let doing = format!("consuming queue {queue}");
-        let channel = link.channel().await?;
-        // Before consuming, or lapin buffers the queue without bound; 0 would mean the same. Per consumer:
-        // quorum queues refuse a limit for the channel.
-        channel
-            .basic_qos(prefetch.max(1), BasicQosOptions { global: false })
-            .await
-            .map_err(|e| link.failure(&e, &doing))?;
-        let stream = channel
-            .basic_consume(
-                queue.clone(),
-                ShortString::default(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(|e| link.failure(&e, &doing))?;
-        let live = Some(Live { link, channel, stream });
-        Ok(Self { queue: queue.to_string(), timeout, live, ended: None })
+        let live = Some(Live::open(link, &queue, prefetch).await?);
+        Ok(Self {
+            queue: queue.to_string(),
+            timeout,
+            live,
+            ended: None,
+            returned: Vec::new(),
+            ordered: VecDeque::new(),
+            last_returned: 0,
+        })
     }
 
     /// Whatever ends a consumer, a new one may do: an outage.
@@ -82,8 +96,9 @@ impl RabbitMqConsumer {
     }
 }
 
-impl Consumer for RabbitMqConsumer {
-    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
+impl RabbitMqConsumer {
+    /// Waits for a delivery, then takes what else is there.
+    async fn take(&mut self, max: usize) -> Result<Vec<Delivery>> {
         if let Some(error) = self.ended.take() {
             self.live = None;
             return Err(error);
@@ -110,9 +125,125 @@ impl Consumer for RabbitMqConsumer {
         Ok(deliveries)
     }
 
+    /// Fetches all that came back, and puts it in order. What was fetched stays when this future is dropped.
+    async fn gather(&mut self) -> Result<()> {
+        while self.returned.last().is_some_and(|last| last.redelivered) {
+            let window = self.live.as_ref().map_or(0, |live| usize::from(live.prefetch));
+            if self.returned.len() >= window && self.widen().await? {
+                continue;
+            }
+            match tokio::time::timeout(SILENCE, self.take(usize::MAX)).await {
+                Ok(more) => self.returned.extend(more?),
+                Err(_) if self.returned.len() >= window || self.ready().await? == 0 => break,
+                Err(_) => {}
+            }
+        }
+        let mut tags: Vec<_> = self.returned.iter().map(|delivery| delivery.tag).collect();
+        tags.sort_unstable();
+        self.last_returned = tags.last().copied().unwrap_or_default();
+        let mut returned = std::mem::take(&mut self.returned);
+        if !returned.is_sorted_by_key(|delivery| Reverse(times_delivered(delivery))) {
+            tracing::debug!(queue = self.queue, messages = returned.len(), "put in order what came back");
+            returned.sort_by_key(|delivery| Reverse(times_delivered(delivery)));
+        }
+        self.ordered
+            .extend(returned.into_iter().zip(tags).map(|(delivery, tag)| Delivery { tag, ..delivery }));
+        Ok(())
+    }
+
+    /// Gives back what fills the window, and begins again with a larger one; false where it is large enough for any
+    /// consumer before.
+    async fn widen(&mut self) -> Result<bool> {
+        let bytes: usize = self.returned.iter().map(|delivery| delivery.frame.size()).sum();
+        let fit = WINDOW_BYTES / (bytes / self.returned.len().max(1)).max(1);
+        let fit = u16::try_from(fit).unwrap_or(u16::MAX).min(WINDOW_MESSAGES);
+        let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
+        self.returned.clear();
+        // Before the stream is dropped, see `Live`.
+        let closed = live.channel.close(200, "a larger window is needed".into());
+        let queue = ShortString::from(self.queue.as_str());
+        let reopened = async {
+            closed.await.map_err(|e| live.link.failure(&e, &format!("consuming queue {queue}")))?;
+            Live::open(live.link.clone(), &queue, fit).await
+        };
+        let reopened = tokio::time::timeout(self.timeout, reopened).await;
+        let reopened = reopened.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Outage, format!("queue {}: RabbitMQ does not answer", self.queue)))
+        });
+        self.live = Some(reopened?);
+        let first = self.take(usize::from(fit)).await?;
+        self.returned.extend(first);
+        Ok(true)
+    }
+
+    /// How many messages wait in the queue.
+    async fn ready(&mut self) -> Result<u32> {
+        let Some(live) = self.live.as_ref() else { return Ok(0) };
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let asked = live.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
+        match tokio::time::timeout(self.timeout, asked).await {
+            Ok(Ok(queue)) => Ok(queue.message_count()),
+            Ok(Err(error)) => Err(self.end(format!("not looked at: {}", failure::text(&error)))),
+            Err(_) => Err(self.end(format!("not looked at within {:?}", self.timeout))),
+        }
+    }
+}
+
+/// As far as RabbitMQ says: never is 0.
+fn times_delivered(delivery: &Delivery) -> u64 {
+    let counts = COUNTS.iter().filter_map(|name| delivery.frame.headers.get(name)?.parse().ok());
+    counts.max().unwrap_or_default()
+}
+
+impl Live {
+    async fn open(link: Link, queue: &ShortString, prefetch: u16) -> Result<Self> {
+        let doing = format!("consuming queue {queue}");
+        let channel = link.channel().await?;
+        let prefetch = prefetch.max(1);
+        // Before consuming, or lapin buffers the queue without bound; 0 would mean the same. Per consumer:
+        // quorum queues refuse a limit for the channel.
+        channel
+            .basic_qos(prefetch, BasicQosOptions { global: false })
+            .await
+            .map_err(|e| link.failure(&e, &doing))?;
+        let stream = channel
+            .basic_consume(
+                queue.clone(),
+                ShortString::default(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(|e| link.failure(&e, &doing))?;
+        Ok(Self { link, channel, stream, prefetch })
+    }
+}
+
+impl Consumer for RabbitMqConsumer {
+    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        if self.returned.is_empty() && self.ordered.is_empty() {
+            let deliveries = self.take(max).await?;
+            if deliveries.iter().all(|delivery| !delivery.redelivered) {
+                return Ok(deliveries);
+            }
+            self.returned = deliveries;
+        }
+        if self.ordered.is_empty() {
+            self.gather().await?;
+        }
+        Ok(self.ordered.drain(..max.min(self.ordered.len())).collect())
+    }
+
+    fn window(&self) -> Option<u16> {
+        self.live.as_ref().filter(|_| self.ordered.is_empty()).map(|live| live.prefetch)
+    }
+
     async fn ack_through(&mut self, tag: u64) -> Result<()> {
         if tag == 0 {
             // Nothing was delivered before it; to RabbitMQ it would mean all there is.
+            return Ok(());
+        }
+        if tag < self.last_returned {
             return Ok(());
         }
         let Some(live) = self.live.as_ref() else {
