@@ -83,9 +83,11 @@ pub trait Consumer: Send {
     /// An outage; what was delivered and not acknowledged comes again.
     fn next(&mut self, max: usize) -> impl Future<Output = Result<Vec<Delivery>>> + Send;
 
-    /// How many deliveries may be out before one is acknowledged; `None` while that must not change, since what came
-    /// back from another consumer is not acknowledged yet.
-    fn window(&self) -> Option<u16>;
+    /// How many deliveries may be out before one is acknowledged; `None` where that cannot be changed by a new consumer,
+    /// or not now, since what came back from another one is not acknowledged yet.
+    fn window(&self) -> Option<u16> {
+        None
+    }
 
     /// Acknowledges this delivery and all that were given before it.
     ///

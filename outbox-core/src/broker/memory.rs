@@ -257,10 +257,6 @@ impl Consumer for MemoryConsumer {
         }
     }
 
-    fn window(&self) -> Option<u16> {
-        u16::try_from(self.prefetch).ok()
-    }
-
     async fn ack_through(&mut self, tag: u64) -> Result<()> {
         self.acknowledge(tag);
         Ok(())

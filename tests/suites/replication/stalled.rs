@@ -13,7 +13,7 @@ use crate::pair::Pair;
 use crate::source::TestSource;
 
 const STALL: Duration = Duration::from_millis(700);
-const ROWS: usize = 40_000;
+const ROWS: usize = 300_000;
 
 /// After a wait without an answer the server waits no more, until it is told to again.
 async fn stall(connection: &mut Conn, statements: &str) {
@@ -34,10 +34,11 @@ async fn a_row_that_is_in_the_log_before_it_is_visible_is_in_the_copy() {
     let server = PrivateServer::spawn(KIND).unwrap();
     let source = TestSource::fresh_at(server.url().to_owned()).await;
     let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
-    pair.config.chunk_bytes = (8 << 10).into();
     let rows: Vec<_> = (0..ROWS).map(|id| format!("({}, repeat('x', 90))", id * 10)).collect();
     pair.source.run(&["create table t (id int primary key, v varchar(100))"]).await;
-    pair.source.run(&[&format!("insert into t values {}", rows.join(","))]).await;
+    for rows in rows.chunks(50_000) {
+        pair.source.run(&[&format!("insert into t values {}", rows.join(","))]).await;
+    }
     if !IS_MARIADB {
         pair.source.run(&["install plugin rpl_semi_sync_source soname 'semisync_source.so'"]).await;
     }
