@@ -235,6 +235,10 @@ impl RabbitMq {
         Link::connect(&self.address, &self.trust, &name, self.timeout).await
     }
 
+    async fn consumer_link(&self, queue: &str) -> Result<Link> {
+        self.link(&format!("consumer of {queue}")).await
+    }
+
     /// Declares the parts, or looks for them and compares what is there.
     async fn establish(&self, link: &Link, parts: &[Part]) -> Result<()> {
         let channel = link.channel().await?;
@@ -312,9 +316,9 @@ impl Broker for RabbitMq {
         let mut parts = names.parts(self.unrouted);
         parts.extend(names.queue(queue)?);
         self.within_timeout("opening a consumer", async {
-            let link = self.link(&format!("consumer of {}", queue.name)).await?;
+            let link = self.consumer_link(&queue.name).await?;
             self.establish(&link, &parts).await?;
-            RabbitMqConsumer::open(link, queue.name.as_str().into(), queue.prefetch, self.timeout).await
+            RabbitMqConsumer::open(self.clone(), link, queue).await
         })
         .await
     }

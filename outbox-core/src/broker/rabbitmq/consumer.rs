@@ -16,9 +16,9 @@ use lapin::message::Delivery as LapinDelivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::failure;
 use super::link::Link;
-use crate::broker::{Consumer, Delivery};
+use super::{RabbitMq, failure};
+use crate::broker::{Consumer, Delivery, Queue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Frame, Headers};
 
@@ -36,8 +36,8 @@ const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 /// After an error it delivers no more: make a new one. When it is dropped, what it delivered and nobody
 /// acknowledged goes back to its place in the queue.
 pub struct RabbitMqConsumer {
+    broker: RabbitMq,
     queue: String,
-    timeout: Duration,
     /// `None` after an error.
     live: Option<Live>,
     /// What ended the stream, found while taking what was ready; told at the next call.
@@ -60,17 +60,12 @@ struct Live {
 }
 
 impl RabbitMqConsumer {
-    /// Begins to consume; `timeout` is for one acknowledgement.
-    pub(super) async fn open(
-        link: Link,
-        queue: ShortString,
-        prefetch: u16,
-        timeout: Duration,
-    ) -> Result<Self> {
-        let live = Some(Live::open(link, &queue, prefetch).await?);
+    /// Begins to consume.
+    pub(super) async fn open(broker: RabbitMq, link: Link, queue: &Queue) -> Result<Self> {
+        let live = Some(Live::open(link, &queue.name, queue.prefetch).await?);
         Ok(Self {
-            queue: queue.to_string(),
-            timeout,
+            broker,
+            queue: queue.name.clone(),
             live,
             ended: None,
             returned: Vec::new(),
@@ -159,18 +154,13 @@ impl RabbitMqConsumer {
         let fit = u16::try_from(fit).unwrap_or(u16::MAX).min(WINDOW_MESSAGES);
         let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
         self.returned.clear();
-        // Before the stream is dropped, see `Live`.
-        let closed = live.channel.close(200, "a larger window is needed".into());
-        let queue = ShortString::from(self.queue.as_str());
+        // By another connection: lapin takes deliveries to a channel that is being closed for an error.
+        live.link.clone().close_behind(live);
         let reopened = async {
-            closed.await.map_err(|e| live.link.failure(&e, &format!("consuming queue {queue}")))?;
-            Live::open(live.link.clone(), &queue, fit).await
+            let link = self.broker.consumer_link(&self.queue).await?;
+            Live::open(link, &self.queue, fit).await
         };
-        let reopened = tokio::time::timeout(self.timeout, reopened).await;
-        let reopened = reopened.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Outage, format!("queue {}: RabbitMQ does not answer", self.queue)))
-        });
-        self.live = Some(reopened?);
+        self.live = Some(self.broker.within_timeout("fetching what came back", reopened).await?);
         let first = self.take(usize::from(fit)).await?;
         self.returned.extend(first);
         Ok(true)
@@ -181,10 +171,10 @@ impl RabbitMqConsumer {
         let Some(live) = self.live.as_ref() else { return Ok(0) };
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let asked = live.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
-        match tokio::time::timeout(self.timeout, asked).await {
+        match tokio::time::timeout(self.broker.timeout, asked).await {
             Ok(Ok(queue)) => Ok(queue.message_count()),
             Ok(Err(error)) => Err(self.end(format!("not looked at: {}", failure::text(&error)))),
-            Err(_) => Err(self.end(format!("not looked at within {:?}", self.timeout))),
+            Err(_) => Err(self.end(format!("not looked at within {:?}", self.broker.timeout))),
         }
     }
 }
@@ -196,7 +186,7 @@ fn times_delivered(delivery: &Delivery) -> u64 {
 }
 
 impl Live {
-    async fn open(link: Link, queue: &ShortString, prefetch: u16) -> Result<Self> {
+    async fn open(link: Link, queue: &str, prefetch: u16) -> Result<Self> {
         let doing = format!("consuming queue {queue}");
         let channel = link.channel().await?;
         let prefetch = prefetch.max(1);
@@ -208,7 +198,7 @@ impl Live {
             .map_err(|e| link.failure(&e, &doing))?;
         let stream = channel
             .basic_consume(
-                queue.clone(),
+                queue.into(),
                 ShortString::default(),
                 BasicConsumeOptions::default(),
                 FieldTable::default(),
@@ -251,10 +241,10 @@ impl Consumer for RabbitMqConsumer {
         };
         // Through the channel, which fails when it is closed: a delivery's own ack says `Ok(false)`.
         let ack = live.channel.basic_ack(tag, BasicAckOptions { multiple: true });
-        match tokio::time::timeout(self.timeout, ack).await {
+        match tokio::time::timeout(self.broker.timeout, ack).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.end(format!("not acknowledged: {}", failure::text(&error)))),
-            Err(_) => Err(self.end(format!("not acknowledged within {:?}", self.timeout))),
+            Err(_) => Err(self.end(format!("not acknowledged within {:?}", self.broker.timeout))),
         }
     }
 }
