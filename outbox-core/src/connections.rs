@@ -8,6 +8,10 @@ use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 use crate::error::Result;
 
 /// A connection of a pool, which gets it back when this is dropped.
+#[cfg_attr(
+    not(feature = "async"),
+    allow(unreachable_pub, reason = "a part of the types of async connections, which this build has not")
+)]
 pub struct Lent<C>(Box<dyn DerefMut<Target = C> + Send>);
 
 impl<C> Lent<C> {
