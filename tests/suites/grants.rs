@@ -3,17 +3,17 @@
 
 use std::process::Command;
 
-use diesel::connection::SimpleConnection as _;
 use outbox_core::{Message, OutboxConnection as _};
 use outbox_relay::check::{self, Finding, Level};
 use outbox_tests::lab_client::AMQP_URL;
 
 use super::SERVER;
 use super::database::{connect, fresh};
+use super::role::{Rights, Role};
 use crate::harness::{Server, TestDatabase, program, server_url, unique};
 
 /// What the relay has on each table.
-const RELAY: &[(&str, &[&str])] = &[
+const RELAY: &Rights = &[
     ("outbox", &["SELECT", "DELETE"]),
     ("outbox_lease", &["SELECT", "UPDATE"]),
     ("outbox_relay", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -21,7 +21,7 @@ const RELAY: &[(&str, &[&str])] = &[
     ("outbox_meta", &["SELECT"]),
 ];
 /// What `dead`, `pause`, `resume`, `resync` and `check` need besides.
-const PEOPLE: &[(&str, &[&str])] = &[
+const PEOPLE: &Rights = &[
     ("outbox_audit", &["SELECT", "INSERT", "DELETE"]),
     ("outbox_pause", &["SELECT", "INSERT", "DELETE"]),
     ("outbox_resync", &["SELECT", "INSERT"]),
@@ -29,42 +29,24 @@ const PEOPLE: &[(&str, &[&str])] = &[
     ("__diesel_schema_migrations", &["SELECT"]),
 ];
 
-/// A user with the documented rights; dropped with this.
-struct Role {
-    name: String,
+/// A user with the documented rights, and the database.
+struct Relay {
+    role: Role,
     database: TestDatabase,
 }
 
-impl Role {
+impl Relay {
     fn new() -> Self {
-        let role = Self { name: unique("r"), database: fresh() };
-        role.execute(&match SERVER {
-            Server::Postgres => format!("create role {} login password 'secret'", role.name),
-            _ => format!("create user {} identified by 'secret'", role.user()),
-        });
-        for (table, rights) in RELAY.iter().chain(PEOPLE) {
-            role.execute(&format!("grant {} on {table} to {}", rights.join(", "), role.user()));
-        }
-        role
-    }
-
-    fn user(&self) -> String {
-        if SERVER == Server::Postgres { self.name.clone() } else { format!("'{}'@'%'", self.name) }
-    }
-
-    fn execute(&self, statement: &str) {
-        connect(&self.database).batch_execute(statement).unwrap();
+        let database = fresh();
+        Self { role: Role::with(&database, &[RELAY, PEOPLE]), database: database }
     }
 
     fn config(&self, exchange: &str) -> String {
-        let mut url = url::Url::parse(&self.database.url).unwrap();
-        url.set_username(&self.name).unwrap();
-        url.set_password(Some("secret")).unwrap();
         format!(
             "[broker]\nurl = {:?}\nexchange = {exchange:?}\nunrouted = \"refuse\"\n\
              [[outbox]]\nname = \"items\"\nattempts = 1\ndatabase = {:?}\n",
             server_url(AMQP_URL),
-            url.as_str()
+            self.role.url()
         )
     }
 
@@ -77,18 +59,10 @@ impl Role {
     }
 }
 
-impl Drop for Role {
-    fn drop(&mut self) {
-        let owned = format!("drop owned by {}; drop role {}", self.name, self.name);
-        let drop = if SERVER == Server::Postgres { owned } else { format!("drop user {}", self.user()) };
-        let _ = connect(&self.database).batch_execute(&drop);
-    }
-}
-
 #[test]
 fn every_verb_runs_with_the_documented_rights() {
-    let role = Role::new();
-    let mut connection = connect(&role.database);
+    let relay = Relay::new();
+    let mut connection = connect(&relay.database);
     connection
         .outbox_transaction(|tx| {
             for key in ["a", "b"] {
@@ -98,7 +72,7 @@ fn every_verb_runs_with_the_documented_rights() {
         })
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("outbox-relay.toml"), role.config(&unique("ex"))).unwrap();
+    std::fs::write(folder.path().join("outbox-relay.toml"), relay.config(&unique("ex"))).unwrap();
     for (arguments, code) in [
         (&["check"][..], 0),
         (&["status"], 0),
@@ -123,7 +97,8 @@ fn every_verb_runs_with_the_documented_rights() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
-    let role = Role::new();
+    let relay = Relay::new();
+    let role = &relay.role;
     let rights =
         RELAY.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right, Level::Bad)));
     let people = PEOPLE
@@ -131,7 +106,7 @@ async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
         .flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right, Level::Warning)));
     for (table, right, level) in rights.chain(people) {
         role.execute(&format!("revoke {right} on {table} from {}", role.user()));
-        let findings = role.findings().await;
+        let findings = relay.findings().await;
         // Reading is part of changing what is chosen by a condition: more may fail than this one.
         let told = findings.iter().find(|f| {
             f.level == level && f.text.starts_with("no right to") && f.text.contains(&format!(" on {table}"))
@@ -144,13 +119,14 @@ async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
         let documented = documented.join(", ");
         role.execute(&format!("grant {documented} on {table} to {}", role.user()));
     }
-    let findings = role.findings().await;
+    let findings = relay.findings().await;
     assert!(findings.iter().all(|f| matches!(f.level, Level::Ok | Level::Note)), "{findings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_the_table_is_named_and_the_fix_repairs_it() {
-    let role = Role::new();
+    let relay = Relay::new();
+    let role = &relay.role;
     let drop = if SERVER == Server::Postgres {
         "drop index outbox_bucket"
     } else {
@@ -159,7 +135,7 @@ async fn what_is_wrong_with_the_table_is_named_and_the_fix_repairs_it() {
     role.execute(drop);
     role.execute("create index outbox_extra on outbox (event_type)");
     role.execute("insert into __diesel_schema_migrations (version) values ('0000outbox9999')");
-    let findings = role.findings().await;
+    let findings = relay.findings().await;
     for part in ["no index (bucket, id)", "index outbox_extra (event_type)", "0000outbox9999"] {
         let told = findings.iter().find(|finding| finding.text.contains(part));
         let told = told.unwrap_or_else(|| panic!("{part}: {findings:?}"));
@@ -169,6 +145,6 @@ async fn what_is_wrong_with_the_table_is_named_and_the_fix_repairs_it() {
         }
     }
     role.execute("delete from __diesel_schema_migrations where version = '0000outbox9999'");
-    let findings = role.findings().await;
+    let findings = relay.findings().await;
     assert!(findings.iter().all(|f| matches!(f.level, Level::Ok | Level::Note)), "{findings:?}");
 }

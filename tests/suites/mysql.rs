@@ -27,6 +27,8 @@ mod migrations;
 mod random_writes;
 #[path = "recording.rs"]
 mod recording;
+#[path = "role.rs"]
+mod role;
 #[path = "statements.rs"]
 mod statements;
 #[path = "store.rs"]

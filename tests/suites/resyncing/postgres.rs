@@ -13,6 +13,10 @@ mod composite;
 mod database;
 #[path = "programs.rs"]
 mod programs;
+#[path = "rights.rs"]
+mod rights;
+#[path = "../role.rs"]
+mod role;
 #[path = "stage.rs"]
 mod stage;
 #[path = "stories.rs"]
