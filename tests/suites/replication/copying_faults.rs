@@ -3,7 +3,7 @@
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use outbox_relay::CancellationToken;
-use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
+use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig, Secret};
 use outbox_relay::replication::status::State;
 use outbox_relay::replication::{Replication, report};
 use outbox_tests::lab_client::PrivateServer;
@@ -39,6 +39,52 @@ async fn of_two_instances_the_newer_goes_on() {
     older.end().await;
     newer.end().await;
     pair.assert_equal("t", "id, v").await;
+    pair.drop().await;
+}
+
+/// F18: the account has another password for a while: it is told, and goes on once it is right again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_changed_is_told_and_waited_out() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    let user = format!("u_{}", pair.source.database);
+    pair.source.run(&ONE).await;
+    pair.source
+        .run(&[
+            &format!("create user {user}@'%' identified by 'first'"),
+            &format!("grant select, replication slave, replication client on *.* to {user}@'%'"),
+        ])
+        .await;
+    let mut url = url::Url::parse(&pair.source.url).unwrap();
+    url.set_username(&user).unwrap();
+    url.set_password(Some("first")).unwrap();
+    pair.config.source = Secret::new(url.as_str());
+    pair.copy(&["t"]);
+    let running = pair.run();
+    running.until_live().await;
+    for (password, statement) in [("second", "insert into t values (3, 3)"), ("first", "update t set v = 9")]
+    {
+        pair.source.run(&[&format!("alter user {user}@'%' identified by '{password}'"), statement]).await;
+        let sql = format!("select id from information_schema.processlist where user = '{user}'");
+        let connections: Vec<u64> = pair.source.connection.query(sql).await.unwrap();
+        for id in connections {
+            // It may have ended by itself.
+            let _ = pair.source.connection.query_drop(format!("kill {id}")).await;
+        }
+        if password == "second" {
+            let told = |state: &State| match state {
+                State::Paused { why } | State::Held { why } => {
+                    why.contains("denied") && !why.contains("first")
+                }
+                _ => false,
+            };
+            running.until("it says that it is denied", |s| told(&s.state)).await;
+        }
+    }
+    running.until_live().await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.source.run(&[&format!("drop user {user}@'%'")]).await;
     pair.drop().await;
 }
 
