@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Server;
-use crate::process::{self, Relay};
+use crate::process::Relay;
 use crate::table::Measure;
 use crate::{Failure, Size};
 
@@ -176,7 +176,6 @@ macro_rules! consumer {
             pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>, Failure> {
                 let (admin, amqp) = (server.admin()?, Server::amqp()?);
                 let name = format!("bench_apply_{}", std::process::id());
-                process::program()?;
                 let (mut alone, mut bares, mut slower, mut both) = (vec![], vec![], vec![], vec![]);
                 for _ in 0..size.runs {
                     let url = server.create(&admin, &name)?;

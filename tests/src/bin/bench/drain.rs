@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use outbox_core::PAYLOAD_BYTES_MAX;
 
-use crate::process::{self, Queue, Relay};
+use crate::process::{Queue, Relay};
 use crate::raw::Route;
 use crate::table::Measure;
 use crate::{Failure, Size, database, raw};
@@ -131,7 +131,6 @@ pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>,
 async fn drain(database: &str, amqp: &str, size: Size) -> Result<Drained, Failure> {
     let queue = Queue::declare(amqp).await?;
     // Built before the clock runs.
-    process::program()?;
     let started = Instant::now();
     let mut relay = Relay::start(database, amqp, "poll", &["--until-idle"])?;
     let mut peak_mib = 0.0;
@@ -208,7 +207,6 @@ pub(crate) async fn measure_backlog(
     let (admin, amqp) = (server.admin()?, Server::amqp()?);
     let name = format!("bench_backlog_{}", std::process::id());
     let first = Size { rows: FIRST, payload_bytes, runs: 1 };
-    process::program()?;
     let mut rates = Vec::new();
     for copies in [0, (rows / FIRST).saturating_sub(1)] {
         let url = server.create(&admin, &name)?;
