@@ -48,6 +48,9 @@ use worker::{Retries, Worker};
 /// The waits between the attempts at a failing message.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
+/// Messages of a transaction: what every transaction costs by itself is then a small part, and it still takes a few hundredths
+/// of a second.
+const BATCH: u16 = 500;
 /// How long a handler may take.
 const HANDLER_LIMIT: Duration = Duration::from_secs(60);
 /// How long applied messages are remembered.
@@ -120,7 +123,7 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
             policies: Vec::new(),
             overlaps: Vec::new(),
             queues: 1,
-            batch: 100,
+            batch: BATCH,
             retention: RETENTION,
             retries: Retries { policy: RetryPolicy::default(), later: RETRY_AFTER.to_vec() },
             handler_limit: HANDLER_LIMIT,
@@ -257,7 +260,7 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     }
 
     /// How many messages one transaction applies at most, fewer where it takes more than half a second. A queue's
-    /// consumer holds twice as many in memory, fewer where those of late would take more than 64 MiB. Default 100.
+    /// consumer holds twice as many in memory, fewer where those of late would take more than 64 MiB. Default 500.
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;

@@ -22,7 +22,7 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
 /// What a queue's deliveries in memory may take, as far as their sizes can be told beforehand.
 const PREFETCH_BYTES: usize = 64 * 1024 * 1024;
 /// How many times as many deliveries as before are asked for at most.
-const GROWTH: u16 = 8;
+const GROWTH: u16 = 16;
 
 /// One task per queue, one for what is held, one that prunes and one that watches handlers, until shutdown or until one
 /// of them cannot start.
@@ -363,7 +363,7 @@ mod tests {
         while prefetch.is_refitted(prefetch.count, 4 * 1000, 4) {
             counts.push(prefetch.count);
         }
-        assert_eq!(counts, [32, 100]);
+        assert_eq!(counts, [64, 100]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::table::Measure;
 use crate::{Failure, Size};
 
 /// What a subscriber's batch is by default, and one transaction of the bare upserts.
-const BATCH: usize = 100;
+const BATCH: usize = 500;
 /// An entity is written a few times.
 const ROWS_PER_KEY: usize = 4;
 /// Rows of one transaction that fills the outbox.
