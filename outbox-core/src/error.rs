@@ -102,6 +102,15 @@ impl Error {
         self.kind == ErrorKind::Outage && self.downcast_ref().is_some_and(is_contention)
     }
 
+    /// Whether a right is missing in the database, which is no message's fault and somebody may give. By the English
+    /// texts of MySQL, MariaDB and PostgreSQL.
+    pub(crate) fn is_denied(&self) -> bool {
+        use diesel::result::{DatabaseErrorKind::Unknown, Error as Diesel};
+        let Some(Diesel::DatabaseError(Unknown, information)) = self.downcast_ref() else { return false };
+        let text = information.message();
+        text.contains("command denied to user") || text.starts_with("permission denied for")
+    }
+
     /// The cause that the application put in with [`Error::application`], or a database's error below.
     ///
     /// ```

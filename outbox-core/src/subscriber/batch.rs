@@ -166,7 +166,7 @@ impl<C: OutboxConnection> Worker<C> {
                     tracing::debug!(subscriber = self.name, %error, "the transaction is begun again");
                     std::thread::sleep(waits.next_wait());
                 }
-                Err(error) if error.is_outage() || is_known => return Err(error),
+                Err(error) if error.is_outage() || error.is_denied() || is_known => return Err(error),
                 Err(error) => return Ok(Attempt::Failed { error, suspects }),
             }
             contentions += 1;

@@ -91,7 +91,7 @@ impl<C: OutboxConnection> Worker<C> {
             Ok(Served::Settled)
         });
         match (result, locked) {
-            (Err(error), Some((state, attempts))) if !error.is_outage() => {
+            (Err(error), Some((state, attempts))) if !error.is_outage() && !error.is_denied() => {
                 self.note_failed(&mut *self.connections.get()?, id, state, attempts, &error)?;
                 Ok(Served::Failed)
             }

@@ -34,7 +34,7 @@ const SUBSCRIBER: &Rights = &[
     ("inbox_progress", &["SELECT", "INSERT", "UPDATE"]),
     ("inbox_pause", &["SELECT"]),
     ("copy_deleted", ALL),
-    ("copy_source", &["SELECT", "INSERT"]),
+    ("copy_source", &["SELECT", "INSERT", "UPDATE"]),
     ("copy_begun", ALL),
     ("copy_late", ALL),
     // Its own.
@@ -72,12 +72,18 @@ async fn services_run_with_the_documented_rights() {
         Task::spawn(|end| relay.run(end)),
         Task::spawn(|end| serving.run(end)),
     ];
+    // A right that is missing is no message's fault.
+    consumer.execute(&format!("revoke insert on inbox from {}", consumer.user()));
     until("the service offers to send items again", || async {
         resync::ask(&config, Some("item"), &[], 0).await.is_ok()
     })
     .await;
     let ask = resync::ask(&config, Some("item"), &[], 0).await.unwrap();
     let id = resync::request(&config, &ask, "a test").await.unwrap()[0];
+    until("they wait for the subscriber", || async { broker.depth("rights.0") >= 10 }).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((number(&mut at_target, "select count(*) from inbox_held"), stats.applied()), (0, 0));
+    consumer.execute(&format!("grant insert on inbox to {}", consumer.user()));
     until("all are sent", || async { resync::reports(&config, &[id]).await.unwrap()[0].is_done() }).await;
     until("the copy is equal, without the stale row", || {
         let expected: Vec<_> = items(&mut at_source).iter().map(ItemCopy::from).collect();
