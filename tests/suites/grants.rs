@@ -38,7 +38,7 @@ struct Relay {
 impl Relay {
     fn new() -> Self {
         let database = fresh();
-        Self { role: Role::with(&database, &[RELAY, PEOPLE]), database: database }
+        Self { role: Role::with(&database, &[RELAY, PEOPLE]), database }
     }
 
     fn config(&self, exchange: &str) -> String {
