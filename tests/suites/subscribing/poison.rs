@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use outbox_core::{Frame, Message};
 
+use super::SERVER;
 use super::database::{copies, fresh};
 use super::stage::{Running, change, copy, recorded, subscriber};
-use crate::harness::until_within;
+use crate::harness::{Server, until_within};
 use crate::items::ItemCopy;
 use crate::report::size;
 use outbox_core::broker::memory::MemoryBroker;
@@ -55,7 +56,10 @@ async fn all_that_is_malformed_is_set_aside_and_all_that_is_good_is_applied() {
     // A large one.
     let mut large = change(1_000_000, "created", "x", 1_000_000);
     let beginning = b"{\"after\": {\"id\": \"".as_slice();
-    let bytes = size(4 * 1024 * 1024, outbox_core::PAYLOAD_BYTES_MAX - 100);
+    // MariaDB takes 16 MiB in one packet by default; what is set aside has its headers and its error besides.
+    let most =
+        if SERVER == Server::Mariadb { 12 * 1024 * 1024 } else { outbox_core::PAYLOAD_BYTES_MAX - 100 };
+    let bytes = size(4 * 1024 * 1024, most);
     large.body = [beginning, &vec![b'x'; bytes], b"\"}}"].concat();
     frames.push(large);
     let mut running = Running::over(broker, database, subscriber, &frames).await;
