@@ -50,6 +50,14 @@ pub struct Queue {
     pub prefetch: u16,
 }
 
+/// What a queue's deliveries in memory may take, as far as their sizes can be told beforehand.
+const DELIVERED_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many deliveries of this size fit into what a queue's may take; one at least.
+pub(crate) fn fitting(average_bytes: usize) -> u16 {
+    u16::try_from(DELIVERED_BYTES / average_bytes.max(1)).unwrap_or(u16::MAX).max(1)
+}
+
 /// Publishes with confirms. One task owns it; it is never shared.
 pub trait Publisher: Send {
     /// Publishes the frames in this order and waits until the broker has answered for each of them.

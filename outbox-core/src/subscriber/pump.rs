@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Progress;
 use super::worker::Worker;
 use super::{upkeep, watch};
-use crate::broker::{Broker, Consumer, Delivery, Queue};
+use crate::broker::{Broker, Consumer, Delivery, Queue, fitting};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Waits;
@@ -19,8 +19,6 @@ use crate::retry::Waits;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A transaction that takes longer makes the next batch smaller; one that takes much less, larger.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
-/// What a queue's deliveries in memory may take, as far as their sizes can be told beforehand.
-const PREFETCH_BYTES: usize = 64 * 1024 * 1024;
 /// How many times as many deliveries as before are asked for at most.
 const GROWTH: u16 = 16;
 
@@ -201,8 +199,7 @@ impl Prefetch {
     fn is_refitted(&mut self, now: u16, bytes: usize, deliveries: usize) -> bool {
         let average = bytes / deliveries.max(1);
         self.average = if self.average == 0 { average } else { (3 * self.average + average) / 4 };
-        let most = PREFETCH_BYTES / self.average.max(1);
-        let most = u16::try_from(most).unwrap_or(u16::MAX).max(1);
+        let most = fitting(self.average);
         // A few small ones say little about the next.
         let fit = most.min(self.max).min(now.saturating_mul(GROWTH));
         // Not for a little: the messages in flight are delivered again.

@@ -18,14 +18,14 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::link::Link;
 use super::{RabbitMq, failure};
-use crate::broker::{Consumer, Delivery, Queue};
+use crate::broker::{Consumer, Delivery, Queue, fitting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Frame, Headers};
 
 /// Nothing more is under way after so long without a delivery, if the queue is empty.
 const SILENCE: Duration = Duration::from_millis(100);
-/// What comes back is fetched in one window of this size: about what whoever had it could hold.
-const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+/// What comes back is fetched in a window of so many messages at most, as far as they fit: about what whoever had it could
+/// hold.
 const WINDOW_MESSAGES: u16 = 2000;
 /// How often a message was delivered, in quorum queues: until RabbitMQ 3, and from RabbitMQ 4 on, where the first counts
 /// failures only.
@@ -89,9 +89,7 @@ impl RabbitMqConsumer {
             None => Err("RabbitMQ cancelled the consumer: the queue was deleted or its node left".to_owned()),
         }
     }
-}
 
-impl RabbitMqConsumer {
     /// Waits for a delivery, then takes what else is there.
     async fn take(&mut self, max: usize) -> Result<Vec<Delivery>> {
         if let Some(error) = self.ended.take() {
@@ -150,8 +148,7 @@ impl RabbitMqConsumer {
     /// consumer before.
     async fn widen(&mut self) -> Result<bool> {
         let bytes: usize = self.returned.iter().map(|delivery| delivery.frame.size()).sum();
-        let fit = WINDOW_BYTES / (bytes / self.returned.len().max(1)).max(1);
-        let fit = u16::try_from(fit).unwrap_or(u16::MAX).min(WINDOW_MESSAGES);
+        let fit = fitting(bytes / self.returned.len().max(1)).min(WINDOW_MESSAGES);
         let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
         self.returned.clear();
         // By another connection: lapin takes deliveries to a channel that is being closed for an error.

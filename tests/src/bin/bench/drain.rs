@@ -130,7 +130,6 @@ pub(crate) async fn measure(server: &Server, size: Size) -> Result<Vec<Measure>,
 /// Runs the relay as a process of its own until the outbox is empty.
 async fn drain(database: &str, amqp: &str, size: Size) -> Result<Drained, Failure> {
     let queue = Queue::declare(amqp).await?;
-    // Built before the clock runs.
     let started = Instant::now();
     let mut relay = Relay::start(database, amqp, "poll", &["--until-idle"])?;
     let mut peak_mib = 0.0;

@@ -11,7 +11,8 @@ use crate::process;
 use crate::programs;
 
 /// Erlang's name server is started here, in the server's process group: the one that Erlang would start by
-/// itself leaves the group and lives on. The second node of a cluster finds the first one's, and this one ends at once. The listener for other nodes is kept on loopback too.
+/// itself leaves the group and lives on. Beside another node of a cluster that one's is found, and this one ends at
+/// once. The listener for other nodes is kept on loopback too.
 const START: &str = r#"
 epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" &
 exec "$0"
