@@ -118,6 +118,13 @@ pub(crate) fn program(name: &str) -> std::path::PathBuf {
     path
 }
 
+/// Where a relay may serve; free a moment ago.
+#[allow(dead_code, reason = "not every suite has a relay that serves")]
+pub(crate) fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
 /// What the relay answers to a GET; `None` while nobody listens.
 #[allow(dead_code, reason = "not every suite has a relay that serves")]
 pub(crate) fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use outbox_core::{Message, OutboxConnection as _};
 use outbox_tests::lab_client::{AMQP_URL, MARIADB_URL, MYSQL_URL, POSTGRES_URL};
 
-use crate::harness::{Server, TestDatabase, get, program, server_url, unique};
+use crate::harness::{Server, TestDatabase, free_address, get, program, server_url, unique};
 
 /// A folder with a configuration, and the relay run in it.
 pub(crate) struct Relay {
@@ -258,8 +258,7 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
 #[test]
 fn a_running_relay_serves_health_and_behind_the_token_metrics() {
     let database = Server::Sqlite.empty();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
+    let address = free_address();
     let relay = Relay::with(&format!(
         "[admin]\nlisten = {address:?}\ntoken = \"s3cret\"\n{}",
         config(&server_url(AMQP_URL), &database.url)

@@ -9,7 +9,7 @@ use outbox_core::{Message, OutboxConnection as _, migrate};
 use outbox_tests::lab_client::AMQP_URL;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Server, get, program, server_url, unique};
+use crate::harness::{Server, free_address, get, program, server_url, unique};
 
 struct Running {
     child: Child,
@@ -48,8 +48,7 @@ impl Drop for Running {
 impl Running {
     fn start(config: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = free_address();
         std::fs::write(folder.path().join("outbox-relay.toml"), config(&address)).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new(program("outbox-relay"));

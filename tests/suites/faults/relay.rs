@@ -1,7 +1,7 @@
 //! The relay, as the program that users run: started, killed, stopped, asked for its state.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 
-use crate::harness::program;
+use crate::harness::{free_address, program};
 
 const TOKEN: &str = "faults";
 
@@ -46,8 +46,7 @@ pub(crate) struct RelayProcess {
 impl RelayConfig {
     pub(crate) fn start(&self) -> RelayProcess {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = free_address();
         let Self { database, amqp, exchange, lease, broker_keys, keys, environment } = self;
         let text = format!(
             "[admin]\nlisten = {address:?}\ntoken = {TOKEN:?}\n\n\

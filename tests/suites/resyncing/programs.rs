@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{connect, copies, items, pool};
 use super::stage::{insert_silently, number, put_copy};
 use super::{SERVER, TABLES};
-use crate::harness::{get, program, server_url, unique, until};
+use crate::harness::{free_address, get, program, server_url, unique, until};
 use crate::items::{Item, ItemCopy};
 
 /// The program in a folder with its configuration.
@@ -61,8 +61,7 @@ async fn a_copy_is_filled_and_its_dead_letters_are_looked_after_by_the_verbs() {
     let (source, target) = (SERVER.empty(), SERVER.empty());
     let (exchange, amqp) = (unique("ex"), server_url(AMQP_URL));
     let name = format!("copies-{exchange}");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let admin = format!("127.0.0.1:{port}");
+    let admin = free_address();
     let config = format!(
         "[admin]\nlisten = {admin:?}\ntoken = \"s3cret\"\n[broker]\nurl = {amqp:?}\nexchange = {exchange:?}\n[[outbox]]\nname = \"items\"\ndatabase = {:?}\n\
          [[subscriber]]\nname = {name:?}\ndatabase = {:?}\n",

@@ -1,12 +1,12 @@
 //! Messages that may be lost where no queue wants them: the publisher's connection has a queue of its own that takes
 //! them and keeps none, so RabbitMQ counts them as routed. It goes with the connection, and leaves nothing behind.
 
-use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use uuid::Uuid;
 
 use super::link::Link;
-use super::topology::Names;
+use super::topology::{Names, Part};
 use crate::error::{Error, Result};
 
 /// What an aggregate's routing keys begin with; `None` where it cannot be an aggregate's name.
@@ -34,9 +34,7 @@ pub(super) async fn begin(link: &Link, names: &Names, aggregates: &[String]) -> 
             )));
         };
         let (queue, exchange) = (name.clone(), names.exchange.clone());
-        let options = QueueBindOptions::default();
-        let bound = channel.queue_bind(queue, exchange, pattern, options, FieldTable::default()).await;
-        bound.map_err(|e| link.failure(&e, &format!("binding queue {name}, which discards")))?;
+        Part::Binding { queue, exchange, pattern }.declare(link, &channel).await?;
     }
     Ok(())
 }
