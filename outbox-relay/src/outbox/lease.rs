@@ -41,7 +41,8 @@
 //! **Caution.** A relay that ends without giving its buckets back may have been ended by one of their messages. Each
 //! takeover of such a bucket is counted in its lease, and halves how many rows are read at once, down to one: then
 //! the start of each try is written down before it, as an attempt, so that the message that ends its relay is parked
-//! in the end. A batch that got its answer doubles the rows again; once they are as many as ever, the count is cleared.
+//! in the end. A batch that got its answer doubles the rows again; once they are as many as ever, or nothing is left to
+//! publish, the count is cleared.
 //! A bucket that is given back keeps its count, or relays that come and go would never get to the bottom of it.
 //!
 //! **Fair share.** With n relays alive each may hold ⌊64 ∕ n⌋ buckets, and the first (64 mod n) of them, by
@@ -58,7 +59,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::store::Store;
+use super::store::{self, Store};
 use crate::bell::Bell;
 use crate::status::Status;
 
@@ -90,6 +91,14 @@ struct Now {
     caution: u32,
     /// Who has paused the outbox.
     pause: Option<String>,
+}
+
+/// What came of taking over what the database says.
+#[derive(Debug)]
+struct Taken {
+    lost: BTreeSet<u16>,
+    /// Unclean takeovers are noted and can be forgotten.
+    is_over: bool,
 }
 
 impl Now {
@@ -187,26 +196,31 @@ impl Leases {
         }
     }
 
-    /// Takes unclean takeovers of what was not held before into account; to be called before
-    /// [`set_held`](Self::set_held). Whether all of them can be forgotten.
-    fn be_careful(&self, found: &super::store::Leases) -> bool {
+    /// A read of these buckets, the only ones that are held, found nothing: whatever might have ended a relay has got
+    /// its answer.
+    pub(crate) fn found_nothing(&self, read: &BTreeMap<u16, i64>) {
         let mut now = self.now();
-        let is_new = |bucket: &u16| now.held.get(bucket) != found.held.get(bucket);
-        let new = found.unclean.iter().filter(|(bucket, _)| is_new(bucket)).map(|(_, count)| *count).max();
-        // Halved more often it would not be less.
-        now.caution = now.caution.max(new.unwrap_or_default()).min(u32::BITS - 1);
-        now.caution == 0 && !found.unclean.is_empty()
+        if now.caution > 0 && now.held == *read {
+            now.caution = 0;
+            drop(now);
+            self.wake.notify_one();
+        }
     }
 
     /// Takes over what the database says.
-    fn set_held(&self, held: BTreeMap<u16, i64>, before: Instant) -> BTreeSet<u16> {
+    fn set_held(&self, found: store::Leases, before: Instant) -> Taken {
         let mut now = self.now();
+        let store::Leases { held, unclean, .. } = found;
+        let is_new = |bucket: &u16| now.held.get(bucket) != held.get(bucket);
+        let new = unclean.iter().filter(|(bucket, _)| is_new(bucket)).map(|(_, count)| *count).max();
+        // Halved more often it would not be less.
+        now.caution = now.caution.max(new.unwrap_or_default()).min(u32::BITS - 1);
         let lost = now.held.iter().filter(|(b, e)| held.get(b) != Some(e)).map(|(b, _)| *b).collect();
         now.releasing.retain(|bucket| held.contains_key(bucket));
         now.held = held;
         now.valid_until = Some(before + self.lease - self.lease / 5);
         now.trouble = None;
-        lost
+        Taken { lost, is_over: now.caution == 0 && !unclean.is_empty() }
     }
 
     /// Says whether the outbox is paused; whether that is news.
@@ -349,11 +363,11 @@ impl Keeper {
             }
         }
         self.status.set_keys(found.waiting, found.parked);
-        if self.leases.be_careful(&found) {
+        let count = found.held.len();
+        let Taken { lost, is_over } = self.leases.set_held(found, before);
+        if is_over {
             self.store.forgive().await?;
         }
-        let count = found.held.len();
-        let lost = self.leases.set_held(found.held, before);
         if !lost.is_empty() {
             warn!(outbox = self.status.name(), buckets = ?lost, "leases were lost to another relay");
         }
@@ -428,6 +442,10 @@ mod tests {
         buckets.map(|bucket| (bucket, 1)).collect()
     }
 
+    fn found(held: BTreeMap<u16, i64>) -> store::Leases {
+        store::Leases { held, ..Default::default() }
+    }
+
     #[test]
     fn shares_add_up_to_all_buckets_and_differ_by_one_at_most() {
         for live in 1..=100 {
@@ -441,7 +459,7 @@ mod tests {
     #[tokio::test]
     async fn surplus_is_released_when_nothing_of_it_is_in_flight() {
         let leases = Leases::new(Duration::from_secs(10));
-        leases.set_held(held(0..4), Instant::now());
+        leases.set_held(found(held(0..4)), Instant::now());
         leases.set_in_flight([2, 3].into());
         leases.set_share(1);
         assert_eq!(leases.readable().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
@@ -457,13 +475,12 @@ mod tests {
     async fn takeovers_make_careful_until_batches_get_their_answers() {
         let leases = Leases::new(Duration::from_secs(10));
         let found = |epoch, unclean| {
-            let (held, unclean) = ([(0, epoch), (1, 1)].into(), unclean);
-            crate::outbox::store::Leases { held, unclean, ..Default::default() }
+            let held = [(0, epoch), (1, 1)].into();
+            store::Leases { held, unclean, ..Default::default() }
         };
-        let look = |found: crate::outbox::store::Leases| {
-            let can_forget = leases.be_careful(&found);
-            leases.set_held(found.held, Instant::now());
-            (leases.caution(), can_forget)
+        let look = |found: store::Leases| {
+            let Taken { is_over, .. } = leases.set_held(found, Instant::now());
+            (leases.caution(), is_over)
         };
         assert_eq!(look(found(1, [(0, 2)].into())), (2, false));
         leases.survived();
@@ -472,12 +489,16 @@ mod tests {
         assert_eq!(look(found(1, [(0, 2)].into())), (0, true));
         assert_eq!(look(found(1, [].into())), (0, false));
         assert_eq!(look(found(2, [(0, 700)].into())), (31, false), "taken over again");
+        leases.found_nothing(&[(0, 1), (1, 1)].into());
+        assert_eq!(leases.caution(), 31, "that was read before the takeover");
+        leases.found_nothing(&[(0, 2), (1, 1)].into());
+        assert_eq!(look(found(2, [(0, 700)].into())), (0, true));
     }
 
     #[tokio::test]
     async fn what_was_claimed_is_not_given_away() {
         let leases = Leases::new(Duration::from_secs(10));
-        leases.set_held(held(0..2), Instant::now());
+        leases.set_held(found(held(0..2)), Instant::now());
         assert_eq!(leases.claim(held(0..3).into_iter()), held(0..2), "not what was never held");
         leases.set_share(0);
         assert!(leases.take_releasable().is_empty());
@@ -488,7 +509,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_published_past_the_trust_window() {
         let leases = Leases::new(Duration::from_secs(10));
-        leases.set_held(held(0..1), Instant::now());
+        leases.set_held(found(held(0..1)), Instant::now());
         let claim = |epoch| leases.claim([(0, epoch)].into_iter()).len();
         assert_eq!(claim(1), 1);
         assert_eq!(claim(2), 0, "another epoch");

@@ -412,6 +412,9 @@ impl Source for OutboxSource {
             if let Some(trouble) = trouble {
                 return Err(trouble);
             }
+            if self.ahead.items.is_empty() && !self.ahead.more {
+                self.leases.found_nothing(&held);
+            }
         }
         let is_more = self.ahead.more;
         let items = self.hand_out();
