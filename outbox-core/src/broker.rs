@@ -85,7 +85,8 @@ pub enum Confirm {
 pub trait Consumer: Send {
     /// Waits for a delivery, then takes what else is there, `max` at most (1 at least).
     ///
-    /// Dropping the future loses nothing.
+    /// What was given before need not be acknowledged yet; but a consumer may give nothing more until it is, where
+    /// deliveries would come out of order otherwise. Dropping the future loses nothing.
     ///
     /// # Errors
     /// An outage; what was delivered and not acknowledged comes again.

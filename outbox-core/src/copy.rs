@@ -27,7 +27,7 @@ use crate::statement::Fragment;
     message = "`{Self}` is not the row of a copy",
     note = "add `#[derive(Replica)]` and `#[replica(of = \"…\")]` to it"
 )]
-pub trait Replica: Sized {
+pub trait Replica: Sized + Send {
     /// The aggregate it follows.
     const AGGREGATE: &'static str;
     /// The copy's table.
@@ -103,7 +103,7 @@ pub(crate) fn read<R: Replica>(recorded: &Recorded) -> Result<R> {
 /// one, all rows in one statement.
 pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
-    changes: &[(&Recorded, R)],
+    changes: &[(&Recorded, &R)],
 ) -> Result<Applied> {
     let mut last = HashMap::new();
     for (place, (recorded, _)) in changes.iter().enumerate() {
@@ -124,7 +124,7 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
     // In one order for all, against deadlocks.
     let mut last: Vec<_> = last.into_iter().collect();
     last.sort_unstable();
-    let is_delete = |(change, _): &(&Recorded, R)| change.message.event() == R::EVENTS.deleted;
+    let is_delete = |(change, _): &(&Recorded, &R)| change.message.event() == R::EVENTS.deleted;
     let (mut deleted, mut written) = (Vec::new(), Vec::new());
     for (key, place) in last {
         let Some(change) = changes.get(place) else { continue };
@@ -158,12 +158,16 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
 /// In as few statements as the database takes; false as soon as the copy had something newer.
 fn write<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
-    changes: &[&(&Recorded, R)],
+    changes: &[&(&Recorded, &R)],
     statement: impl Fn(&mut C, &[Change<'_, R>]) -> diesel::QueryResult<bool>,
 ) -> Result<bool> {
     let changes: Vec<_> = changes
         .iter()
-        .map(|(recorded, row)| Change { row, version: recorded.version, bucket: recorded.message.bucket() })
+        .map(|(recorded, row)| Change {
+            row: *row,
+            version: recorded.version,
+            bucket: recorded.message.bucket(),
+        })
         .collect();
     for changes in changes.chunks(sql::rows_max::<R, C::Backend>()) {
         if !statement(connection, changes)? {

@@ -67,7 +67,7 @@ impl Holds {
 }
 
 /// How something failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[doc(hidden)]
 pub struct Failure {
     pub error: String,

@@ -23,6 +23,7 @@ use crate::message::BUCKETS;
 use crate::retry::RetryPolicy;
 use crate::transaction::OutboxTx;
 
+mod ahead;
 mod batch;
 #[cfg(feature = "testing")]
 mod drain;
@@ -30,6 +31,7 @@ mod effect;
 mod freshness;
 mod held;
 mod incoming;
+mod item;
 mod pump;
 mod stats;
 mod upkeep;

@@ -198,7 +198,7 @@ struct NameRow {
 /// The methods of [`InboxConnection`]. A macro, because Diesel's bounds for a generic connection would outgrow
 /// the bodies.
 macro_rules! inbox_methods {
-    ($words:expr, |$rows:ident| $ignoring:expr) => {
+    ($words:expr, |$rows:ident| $ignoring:expr $(, $all_new:path)?) => {
         fn record_applied(&mut self, consumer: &str, id: MessageId) -> QueryResult<bool> {
             Ok(self.record_all_applied(consumer, &[id])? > 0)
         }
@@ -206,6 +206,12 @@ macro_rules! inbox_methods {
         fn record_all_applied(&mut self, consumer: &str, ids: &[MessageId]) -> QueryResult<usize> {
             let mut new = 0;
             for ids in ids.chunks(CHUNK) {
+                $(
+                    if ids.len() > 1 && $all_new(self, consumer, ids)? {
+                        new += ids.len();
+                        continue;
+                    }
+                )?
                 let $rows: Vec<_> = ids
                     .iter()
                     .map(|id| (inbox::consumer.eq(consumer), inbox::message_id.eq(id.as_bytes().as_slice())))
@@ -417,7 +423,11 @@ macro_rules! inbox_methods {
 
 #[cfg(feature = "mysql")]
 impl InboxConnection for diesel::MysqlConnection {
-    inbox_methods!(MYSQL, |rows| diesel::insert_or_ignore_into(inbox::table).values(rows));
+    inbox_methods!(
+        MYSQL,
+        |rows| diesel::insert_or_ignore_into(inbox::table).values(rows),
+        super::rendered::record_all_new
+    );
 }
 
 #[cfg(feature = "postgres")]

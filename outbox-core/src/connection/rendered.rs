@@ -4,7 +4,14 @@
 
 use std::fmt::Write as _;
 
+#[cfg(feature = "mysql")]
+use diesel::{connection::SimpleConnection as _, result::QueryResult};
+
+#[cfg(feature = "mysql")]
+use crate::error::{ErrorKind, database_kind};
 use crate::message::Message;
+#[cfg(feature = "mysql")]
+use crate::message::MessageId;
 use crate::schema::NewOutboxRow;
 
 /// How a database reads bytes and text.
@@ -17,8 +24,8 @@ pub(crate) struct Dialect {
 /// Text as its bytes, which the columns take as it is.
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
 pub(crate) const MYSQL: Dialect = Dialect {
-    push_bytes: |sql, bytes| push_hex(sql, &["x'", "'"], bytes),
-    push_text: |sql, text| push_hex(sql, &["x'", "'"], text.as_bytes()),
+    push_bytes: |sql, bytes| push_plain(sql, "_binary ", bytes),
+    push_text: |sql, text| push_plain(sql, "_binary ", text.as_bytes()),
 };
 /// With `E` before them, literals are read alike whatever `standard_conforming_strings` says.
 #[cfg(feature = "postgres")]
@@ -54,11 +61,54 @@ pub(crate) fn insert(messages: &[Message], dialect: &Dialect) -> String {
     sql
 }
 
+/// Records that a consumer has applied these messages; false, with nothing done, when that did not work: then it is
+/// for a prepared statement, which can tell how many of them were there and what else is wrong.
+///
+/// # Errors
+/// An outage.
+#[cfg(feature = "mysql")]
+pub(crate) fn record_all_new(
+    connection: &mut diesel::MysqlConnection,
+    consumer: &str,
+    ids: &[MessageId],
+) -> QueryResult<bool> {
+    let mut sql = String::with_capacity(ids.len() * (2 * consumer.len() + 50) + 50);
+    sql.push_str("insert into inbox (consumer, message_id) values");
+    for (number, id) in ids.iter().enumerate() {
+        sql.push_str(if number == 0 { " (" } else { ", (" });
+        (MYSQL.push_text)(&mut sql, consumer);
+        sql.push_str(", ");
+        (MYSQL.push_bytes)(&mut sql, id.as_bytes());
+        sql.push(')');
+    }
+    match connection.batch_execute(&sql) {
+        Err(error) if database_kind(&error) != ErrorKind::Outage => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
 /// Hexadecimal digits between two texts.
 pub(crate) fn push_hex(sql: &mut String, [before, after]: &[&str; 2], bytes: &[u8]) {
     sql.push_str(before);
     data_encoding::HEXLOWER.encode_append(bytes, sql);
     sql.push_str(after);
+}
+
+/// A literal that MySQL and MariaDB read alike in every SQL mode and client's character set: as it is where all is plain
+/// ASCII, as JSON mostly is, else in digits, which are twice as long to send and to read.
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+pub(crate) fn push_plain(sql: &mut String, introducer: &str, bytes: &[u8]) {
+    sql.push_str(introducer);
+    let plain = std::str::from_utf8(bytes).ok();
+    let plain = plain.filter(|text| text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'\\'));
+    let Some(plain) = plain else { return push_hex(sql, &["x'", "'"], bytes) };
+    sql.push('\'');
+    for part in plain.split_inclusive('\'') {
+        sql.push_str(part);
+        // Doubled.
+        sql.extend(part.chars().next_back().filter(|last| *last == '\''));
+    }
+    sql.push('\'');
 }
 
 /// The shorter of the two forms that `bytea` reads: digits, or bytes as they are with escapes for what is not plain
@@ -118,6 +168,30 @@ mod tests {
             let back: Vec<u8> = (0..digits.len() / 2)
                 .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
                 .collect();
+            prop_assert_eq!(back, bytes);
+        }
+
+        /// Read as MySQL reads it, the bytes come back, and its end is the literal's end.
+        #[cfg(feature = "mysql")]
+        #[test]
+        fn plain_comes_back(bytes in prop_oneof![
+            "[a-z'{}:\"\\\\ -]{0,20}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..20),
+        ]) {
+            let mut sql = String::new();
+            push_plain(&mut sql, "_binary ", &bytes);
+            let literal = sql.strip_prefix("_binary ").unwrap();
+            prop_assert!(literal.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'\\'), "{}", literal);
+            let back = match literal.strip_prefix("x'") {
+                Some(digits) => {
+                    data_encoding::HEXLOWER.decode(digits.strip_suffix('\'').unwrap().as_bytes()).unwrap()
+                }
+                None => {
+                    let inner = literal.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap();
+                    prop_assert!(!inner.replace("''", "").contains('\''), "{}", literal);
+                    inner.replace("''", "'").into_bytes()
+                }
+            };
             prop_assert_eq!(back, bytes);
         }
 

@@ -11,7 +11,7 @@ use crate::connection::OutboxConnection;
 use crate::connection::marks::Begun;
 use crate::message::Version;
 use crate::model::FromRow;
-use crate::statement::{Fragment, Server, ServerKind, Statement, first};
+use crate::statement::{Fragment, Server, ServerKind, Statement};
 
 /// A row as it is to be, or the last image of one that is gone.
 pub(super) struct Change<'a, R> {
@@ -42,94 +42,14 @@ pub(super) fn upsert<R: ReplicaOn<C>, C: OutboxConnection>(
     if <C::Backend as Server>::KIND != ServerKind::Mysql {
         return Ok(connection.execute_returning_count(&statement)? == changes.len());
     }
-    // Which counts a row that stayed as it was like one that was inserted. One that has this version already has it
-    // from another message: after a restore of the source ids come again.
-    let whole = Whole::of(changes);
-    let is_newer = match &whole {
-        Some(whole) => Whole::look::<R, C>(connection, changes)?.is_below(whole),
-        None => false,
+    let written = match changes {
+        [_] => connection.execute_returning_count(&statement).map(drop),
+        _ => connection.insert_many(&statement),
     };
-    if !is_newer && count::<R, C>(connection, changes, "=")? > 0 {
-        return Ok(false);
+    match written {
+        Err(error) if is_alarm(&error) => Ok(false),
+        written => written.map(|()| true),
     }
-    match changes {
-        [_] => connection.execute_returning_count(&statement).map(drop)?,
-        _ => connection.insert_many(&statement)?,
-    }
-    if is_newer && whole == Some(Whole::look::<R, C>(connection, changes)?) {
-        return Ok(true);
-    }
-    let written = count::<R, C>(connection, changes, "=")?;
-    Ok(written == changes.len())
-}
-
-/// What rows have in common: enough to tell that all are older than some changes, or that all are those changes,
-/// and much less to ask for than each of their versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Whole {
-    rows: i64,
-    /// The lowest and the highest.
-    generations: (i64, i64),
-    ids: (i64, i64),
-    /// Of the ids.
-    sum: i64,
-}
-
-impl Whole {
-    /// `None` where the ids are too large to be added up.
-    fn of<R>(changes: &[Change<'_, R>]) -> Option<Self> {
-        let sum = changes.iter().try_fold(0_i64, |sum, change| sum.checked_add(change.version.id))?;
-        let ends = |number: fn(&Version) -> i64| {
-            let numbers = || changes.iter().map(|change| number(&change.version));
-            numbers().min().zip(numbers().max())
-        };
-        Some(Self {
-            rows: i64::try_from(changes.len()).ok()?,
-            generations: ends(|version| version.generation)?,
-            ids: ends(|version| version.id)?,
-            sum,
-        })
-    }
-
-    /// Of the rows that are there under the keys of these changes.
-    fn look<R: ReplicaOn<C>, C: OutboxConnection>(
-        connection: &mut C,
-        changes: &[Change<'_, R>],
-    ) -> QueryResult<Self> {
-        let found: Vec<Self> = connection.load_all(select_whole(changes))?;
-        first(found)
-    }
-
-    /// Whether all of these rows are older than all of those.
-    fn is_below(&self, those: &Self) -> bool {
-        self.rows == 0
-            || self.generations.1 < those.generations.0
-            || self.generations.1 == those.generations.0 && self.ids.1 < those.ids.0
-    }
-}
-
-/// Of one of few lengths, so that it is kept prepared: the last key stands there as often as it takes.
-fn select_whole<'a, R: ReplicaSql<DB>, DB: Server>(changes: &[Change<'a, R>]) -> Statement<'a, DB> {
-    let mut sql = Statement::new("SELECT count(*)");
-    for (what, name) in [("min", GENERATION), ("max", GENERATION), ("min", ID), ("max", ID)] {
-        sql = sql.sql(", coalesce(").sql(what).sql("(").identifier(name).sql("), 0)");
-    }
-    sql = sql.sql(", cast(coalesce(sum(").identifier(ID).sql("), 0) AS SIGNED) FROM ");
-    sql = sql.fragment(R::table()).sql(" WHERE ");
-    let columns = R::key_columns();
-    let keys = changes.iter().chain(changes.last().into_iter().cycle());
-    let keys = keys.take(changes.len().next_power_of_two());
-    if let [column] = columns.as_slice() {
-        sql = sql.identifier(column).sql(" IN (");
-        for (place, value) in keys.flat_map(|change| change.row.key_values()).enumerate() {
-            sql = sql.sql(if place == 0 { "" } else { ", " }).fragment(value);
-        }
-        return sql.sql(")");
-    }
-    for (place, change) in keys.enumerate() {
-        sql = is_row(sql.sql(if place == 0 { "(" } else { " OR (" }), change).sql(")");
-    }
-    sql
 }
 
 /// Deletes or marks rows whose version is older; false when one of them is newer.
@@ -209,32 +129,33 @@ fn on_conflict<'a, R: ReplicaSql<DB>, DB: Server>(
     sql.sql(", excluded.").identifier(ID).sql(")")
 }
 
-/// MySQL and MariaDB assign from left to right, and have no condition for all: the version comes last, its id
-/// first, so that every assignment still sees the old one; after the id, `greatest` tells the generation. A row
-/// that meets this one in another unique key stays as it is.
+/// What MySQL and MariaDB cannot add to an id, in any SQL mode: they have no condition for the update, and count a row
+/// that stayed as it was like one that was inserted.
+const ALARM: &str = "9223372036854775807";
+
+/// A row that is not older ends the statement, and so does one that meets this one in another unique key. The id comes
+/// first: assignments go from left to right, and it has to see the old version.
 fn on_duplicate_key<'a, R: ReplicaSql<DB>, DB: Server>(
     mut sql: Statement<'a, DB>,
     written: &[&'static str],
 ) -> Statement<'a, DB> {
-    sql = sql.sql(" ON DUPLICATE KEY UPDATE ");
-    for name in written.iter().copied().chain([ID]) {
-        sql = same_key::<R, DB>(column::<R, DB>(sql, name).sql(" = if("));
-        sql = column::<R, DB>(sql.sql(" AND ("), GENERATION);
-        sql = column::<R, DB>(sql.sql(", "), ID).sql(") < (values(").identifier(GENERATION);
-        sql = sql.sql("), values(").identifier(ID).sql(")), values(").identifier(name).sql("), ");
-        sql = column::<R, DB>(sql, name).sql("), ");
+    sql = column::<R, DB>(sql.sql(" ON DUPLICATE KEY UPDATE "), ID).sql(" = if(");
+    for name in R::key_columns() {
+        sql = column::<R, DB>(sql, name).sql(" = values(").identifier(name).sql(") AND ");
     }
-    sql = same_key::<R, DB>(column::<R, DB>(sql, GENERATION).sql(" = if("));
-    sql = column::<R, DB>(sql.sql(", greatest("), GENERATION).sql(", values(").identifier(GENERATION);
-    column::<R, DB>(sql.sql(")), "), GENERATION).sql(")")
-}
-
-fn same_key<'a, R: ReplicaSql<DB>, DB: Server>(mut sql: Statement<'a, DB>) -> Statement<'a, DB> {
-    for (place, name) in R::key_columns().into_iter().enumerate() {
-        sql = column::<R, DB>(sql.sql(if place == 0 { "" } else { " AND " }), name);
-        sql = sql.sql(" = values(").identifier(name).sql(")");
+    sql = column::<R, DB>(sql.sql("("), GENERATION);
+    sql = column::<R, DB>(sql.sql(", "), ID).sql(") < (values(").identifier(GENERATION);
+    sql = sql.sql("), values(").identifier(ID).sql(")), values(").identifier(ID).sql("), abs(");
+    sql = column::<R, DB>(sql, ID).sql(") + ").sql(ALARM).sql(" + 1)");
+    for name in written.iter().copied().chain([GENERATION]) {
+        sql = column::<R, DB>(sql.sql(", "), name).sql(" = values(").identifier(name).sql(")");
     }
     sql
+}
+
+fn is_alarm(error: &diesel::result::Error) -> bool {
+    let diesel::result::Error::DatabaseError(_, information) = error else { return false };
+    information.message().contains("out of range") && information.message().contains(ALARM)
 }
 
 /// Deletes, or marks and gives their version.
@@ -389,21 +310,5 @@ impl<DB: Server> FromRow<DB> for Count {
 
     fn from_row<'r>(row: &impl Row<'r, DB>) -> deserialize::Result<Self> {
         DB::number(row.get(0).ok_or(UnexpectedEndOfRow)?.value()).map(Self)
-    }
-}
-
-impl<DB: Server> FromRow<DB> for Whole {
-    fn row_metadata(lookup: &mut DB::MetadataLookup, out: &mut Vec<Option<DB::TypeMetadata>>) {
-        (0..6).for_each(|_| out.push(Some(DB::number_type(lookup))));
-    }
-
-    fn from_row<'r>(row: &impl Row<'r, DB>) -> deserialize::Result<Self> {
-        let number = |place: usize| DB::number(row.get(place).ok_or(UnexpectedEndOfRow)?.value());
-        Ok(Self {
-            rows: number(0)?,
-            generations: (number(1)?, number(2)?),
-            ids: (number(3)?, number(4)?),
-            sum: number(5)?,
-        })
     }
 }

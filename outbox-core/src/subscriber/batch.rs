@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::effect::{Effect, Run};
 use super::incoming::Incoming;
+use super::item::Item;
 use super::worker::{Hold, Worker, identity, of_message, stale_unknown};
-use crate::broker::Delivery;
 use crate::connection::OutboxConnection;
 use crate::copy::Applied;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,16 +30,10 @@ pub(super) enum Progress {
     Stopped,
 }
 
-/// A delivery, read.
-struct Item<'d> {
-    delivery: &'d Delivery,
-    recorded: std::result::Result<Recorded, Failure>,
-}
-
 /// What is to be done with an item.
-enum Step<'w, C> {
+enum Step<'w, 'd, C> {
     /// With the row, if it is a copy's.
-    Apply(&'w Effect<C>, Option<Box<dyn Any>>),
+    Apply(&'w Effect<C>, Option<&'d dyn Any>),
     Hold(HeldState, Holds, Option<Failure>),
     Duplicate,
     /// Nobody asked for it.
@@ -70,7 +64,7 @@ impl<C: OutboxConnection> Worker<C> {
     pub(super) fn apply(
         &self,
         queue: u16,
-        pending: &mut VecDeque<Delivery>,
+        pending: &mut VecDeque<Item>,
         shutdown: &CancellationToken,
     ) -> Result<Progress> {
         let mut done = 0;
@@ -82,17 +76,10 @@ impl<C: OutboxConnection> Worker<C> {
     fn apply_parts(
         &self,
         queue: u16,
-        deliveries: &[Delivery],
+        items: &[Item],
         shutdown: &CancellationToken,
         done: &mut usize,
     ) -> Result<Progress> {
-        let items: Vec<_> = deliveries
-            .iter()
-            .map(|delivery| Item {
-                delivery,
-                recorded: Recorded::from_frame(&delivery.frame).map_err(|e| Failure::of(&e)),
-            })
-            .collect();
         // The lengths of the parts that are left, the next one last.
         let mut parts = vec![items.len()];
         while let Some(length) = parts.pop() {
@@ -127,7 +114,7 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     /// Sets aside the message that fails alone: for its next attempt, or for good.
-    fn hold_failed(&self, connection: &mut C, item: &Item<'_>, error: &Error) -> Result<()> {
+    fn hold_failed(&self, connection: &mut C, item: &Item, error: &Error) -> Result<()> {
         let Ok(recorded) = &item.recorded else { return Ok(()) };
         let holds =
             self.effect(recorded).ok().flatten().map_or(Holds::Nothing, |effect| effect.policy.holds());
@@ -148,7 +135,7 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     /// All in one transaction, or nothing; begun again when it lost against another one.
-    fn attempt<'d>(&self, connection: &mut C, part: &'d [Item<'d>]) -> Result<Attempt<'d>> {
+    fn attempt<'d>(&self, connection: &mut C, part: &'d [Item]) -> Result<Attempt<'d>> {
         let mut waits = self.retries.policy.waits();
         let mut careful = false;
         let mut contentions = 0;
@@ -178,7 +165,7 @@ impl<C: OutboxConnection> Worker<C> {
     fn transact<'d>(
         &self,
         connection: &mut C,
-        part: &'d [Item<'d>],
+        part: &'d [Item],
         careful: bool,
         suspects: &mut Range<usize>,
         is_known: &mut bool,
@@ -213,7 +200,7 @@ impl<C: OutboxConnection> Worker<C> {
     fn known(
         &self,
         connection: &mut C,
-        part: &[Item<'_>],
+        part: &[Item],
         some_are_held: bool,
         ask_inbox: bool,
     ) -> Result<Known> {
@@ -235,7 +222,12 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     /// What is to be done with each, in their order.
-    fn plan(&self, connection: &mut C, part: &[Item<'_>], mut known: Known) -> Result<Vec<Step<'_, C>>> {
+    fn plan<'d>(
+        &self,
+        connection: &mut C,
+        part: &'d [Item],
+        mut known: Known,
+    ) -> Result<Vec<Step<'_, 'd, C>>> {
         let mut steps = Vec::with_capacity(part.len());
         for item in part {
             if known.held.contains(&identity(&item.delivery.frame)) {
@@ -243,12 +235,8 @@ impl<C: OutboxConnection> Worker<C> {
                 continue;
             }
             let step = match &item.recorded {
-                Ok(recorded) => self.plan_one(connection, recorded, &mut known)?,
-                Err(failure) => Step::Hold(
-                    HeldState::Dead,
-                    Holds::Nothing,
-                    Some(Failure { error: failure.error.clone(), causes: failure.causes.clone() }),
-                ),
+                Ok(recorded) => self.plan_one(connection, item, recorded, &mut known)?,
+                Err(failure) => Step::Hold(HeldState::Dead, Holds::Nothing, Some(failure.clone())),
             };
             if matches!(step, Step::Hold(_, Holds::Key, _))
                 && let Ok(recorded) = &item.recorded
@@ -265,7 +253,13 @@ impl<C: OutboxConnection> Worker<C> {
         Ok(steps)
     }
 
-    fn plan_one(&self, connection: &mut C, recorded: &Recorded, known: &mut Known) -> Result<Step<'_, C>> {
+    fn plan_one<'d>(
+        &self,
+        connection: &mut C,
+        item: &'d Item,
+        recorded: &Recorded,
+        known: &mut Known,
+    ) -> Result<Step<'_, 'd, C>> {
         let dead = |holds, error: Error| {
             let failure = Failure::of(&of_message(error, recorded));
             Ok(Step::Hold(HeldState::Dead, holds, Some(failure)))
@@ -290,12 +284,9 @@ impl<C: OutboxConnection> Worker<C> {
         if holds == Holds::Key && known.waited_for.contains(&key_of(recorded)) {
             return Ok(Step::Hold(HeldState::Waiting, holds, None));
         }
-        let row = match &effect.run {
-            Run::Handler(_) => None,
-            Run::Copy(copy) => match copy.read(recorded) {
-                Ok(row) => Some(row),
-                Err(error) => return dead(holds, error),
-            },
+        let row = match item.row().transpose() {
+            Ok(row) => row,
+            Err(failure) => return Ok(Step::Hold(HeldState::Dead, holds, Some(failure.clone()))),
         };
         known.applied.insert(recorded.message.id());
         Ok(Step::Apply(effect, row))
@@ -305,8 +296,8 @@ impl<C: OutboxConnection> Worker<C> {
     fn effect_all<'d>(
         &self,
         connection: &mut C,
-        part: &'d [Item<'d>],
-        steps: Vec<Step<'_, C>>,
+        part: &'d [Item],
+        steps: Vec<Step<'_, 'd, C>>,
         suspects: &mut Range<usize>,
     ) -> Result<Vec<Hold<'d>>> {
         let mut held = Vec::new();
@@ -383,7 +374,7 @@ impl<C: OutboxConnection> Worker<C> {
 }
 
 /// Rows of copies that are still to be written, with the place of each in the batch.
-type Copied<'w, 'd, C> = BTreeMap<&'static str, Vec<(usize, &'w Effect<C>, &'d Recorded, Box<dyn Any>)>>;
+type Copied<'w, 'd, C> = BTreeMap<&'static str, Vec<(usize, &'w Effect<C>, &'d Recorded, &'d dyn Any)>>;
 
 #[derive(Default)]
 struct Known {

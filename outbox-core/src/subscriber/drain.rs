@@ -47,7 +47,7 @@ impl<C: OutboxConnection> Subscriber<MemoryBroker, C> {
                 let deliveries = consumer.take(usize::from(self.batch));
                 let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { break };
                 count += deliveries.len();
-                let mut pending = VecDeque::from(deliveries);
+                let mut pending = VecDeque::from(worker.read(deliveries));
                 let shutdown = CancellationToken::new();
                 let mut progress = worker.apply(number, &mut pending, &shutdown).map_err(in_context)?;
                 worker.serve_held(WHENEVER, &shutdown).map_err(in_context)?;

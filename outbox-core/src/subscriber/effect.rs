@@ -3,13 +3,15 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::incoming::Incoming;
+use super::worker::panic_text;
 use crate::connection::OutboxConnection;
 use crate::copy::{self, Applied, ReplicaOn};
 use crate::entity::Operation;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::Holds;
 use crate::message::Recorded;
 use crate::resync::mark::Notice;
@@ -89,10 +91,10 @@ pub(super) trait CopyEffect<C>: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The row in a message.
-    fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any>>;
+    fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any + Send>>;
 
     /// Applies messages in the order of their arrival, with the rows that were read of them.
-    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, Box<dyn Any>)>) -> Result<Applied>;
+    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, &dyn Any)>) -> Result<Applied>;
 
     /// Deletes a piece of what a resync has found stale; whether there may be more.
     fn sweep(&self, connection: &mut C, consumer: &str) -> Result<bool>;
@@ -105,33 +107,38 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
         R::COPY
     }
 
-    fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any>> {
-        match Notice::of(&recorded.message) {
-            Some(notice) => Ok(Box::new(notice)),
-            None => copy::read::<R>(recorded).map(|row| Box::new(row) as Box<dyn Any>),
+    fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any + Send>> {
+        if let Some(notice) = Notice::of(&recorded.message) {
+            return Ok(Box::new(notice));
         }
+        // A `with` of the service's may be called.
+        let row = catch_unwind(AssertUnwindSafe(|| copy::read::<R>(recorded)));
+        let row = row.unwrap_or_else(|panic| {
+            let text = panic_text(&format!("reading a row of copy {}", R::COPY), &*panic);
+            Err(Error::new(ErrorKind::Application, text))
+        });
+        Ok(Box::new(row?))
     }
 
-    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, Box<dyn Any>)>) -> Result<Applied> {
+    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, &dyn Any)>) -> Result<Applied> {
         let mut rows = Vec::new();
         // Where `rows` begin.
         let mut begin = 0;
         for (place, (recorded, change)) in changes.into_iter().enumerate() {
-            match change.downcast::<R>() {
-                Ok(row) => rows.push((recorded, *row)),
-                Err(change) => {
-                    let notice = change
-                        .downcast::<Notice>()
-                        .map_err(|_| Error::invalid(format!("a row of another copy than {}", R::COPY)))?;
-                    // What came before the notice is there before it.
-                    if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin)? {
-                        return Ok(stale);
-                    }
-                    rows.clear();
-                    begin = place + 1;
-                    copy::resync::follow::<R, C>(connection, recorded, &notice)?;
-                }
+            if let Some(row) = change.downcast_ref::<R>() {
+                rows.push((recorded, row));
+                continue;
             }
+            let notice = change
+                .downcast_ref::<Notice>()
+                .ok_or_else(|| Error::invalid(format!("a row of another copy than {}", R::COPY)))?;
+            // What came before the notice is there before it.
+            if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin)? {
+                return Ok(stale);
+            }
+            rows.clear();
+            begin = place + 1;
+            copy::resync::follow::<R, C>(connection, recorded, notice)?;
         }
         apply_rows::<R, C>(connection, &rows, begin)
     }
@@ -144,7 +151,7 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
 /// Rows of which the first has this place in the batch.
 fn apply_rows<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
-    rows: &[(&Recorded, R)],
+    rows: &[(&Recorded, &R)],
     begin: usize,
 ) -> Result<Applied> {
     if rows.is_empty() {

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::{Ahead, Batch};
 use super::batch::Progress;
+use super::item::Item;
 use super::worker::Worker;
 use super::{upkeep, watch};
-use crate::broker::{Broker, Consumer, Delivery, Queue, fitting};
+use crate::broker::{Broker, Consumer, Queue, fitting};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Waits;
@@ -218,26 +220,44 @@ async fn pump<K: Consumer, C: OutboxConnection>(
     prefetch: &mut Prefetch,
     shutdown: &CancellationToken,
 ) -> Result<Ended> {
-    let mut size = batch;
+    let (mut size, mut ahead) = (batch, Ahead::default());
     loop {
         if !resumed(worker, shutdown).await {
             return Ok(Ended::Shutdown);
         }
-        let deliveries = tokio::select! {
+        tokio::select! {
             () = shutdown.cancelled() => return Ok(Ended::Shutdown),
-            deliveries = consumer.next(size) => deliveries?,
+            there = ahead.wait(worker, &mut consumer, size) => there?,
+        }
+        let Batch { items, count, bytes, last } = ahead.take();
+        if count == 0 {
+            continue;
+        }
+        let window = consumer.window();
+        let is_refitted = window.is_some_and(|window| prefetch.is_refitted(window, bytes, count));
+        let started = Instant::now();
+        let applying = apply_all(worker, queue, items, shutdown);
+        let mut applying = std::pin::pin!(applying);
+        let mut trouble = None;
+        let is_applied = tokio::select! {
+            biased;
+            is_applied = &mut applying => is_applied,
+            // What is fetched now would come again after it.
+            filled = ahead.fill(worker, &mut consumer, size), if !is_refitted => {
+                trouble = filled.err();
+                applying.await
+            }
         };
-        let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { continue };
-        let (count, started) = (deliveries.len(), Instant::now());
-        let bytes = deliveries.iter().map(|delivery| delivery.frame.size()).sum();
-        if !apply_all(worker, queue, deliveries.into(), shutdown).await {
+        if !is_applied {
             return Ok(Ended::Shutdown);
         }
         size = next_size(size, count, started.elapsed(), batch);
-        consumer.ack_through(last).await?;
-        if let Some(window) = consumer.window()
-            && prefetch.is_refitted(window, bytes, count)
-        {
+        let acknowledged = consumer.ack_through(last).await;
+        if let Some(trouble) = trouble {
+            return Err(trouble);
+        }
+        acknowledged?;
+        if is_refitted {
             tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for messages of this size");
             return Ok(Ended::Refit);
         }
@@ -271,7 +291,7 @@ async fn resumed<C: OutboxConnection>(worker: &Worker<C>, shutdown: &Cancellatio
 async fn apply_all<C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     queue: u16,
-    mut pending: VecDeque<Delivery>,
+    mut pending: VecDeque<Item>,
     shutdown: &CancellationToken,
 ) -> bool {
     let mut waits = worker.retries.policy.waits();

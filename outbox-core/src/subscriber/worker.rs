@@ -209,7 +209,9 @@ impl<C: OutboxConnection> Worker<C> {
         let _running = self.stats.running(incoming);
         trace::handling(&message.kind(), message.headers())
             .in_scope(|| catch_unwind(AssertUnwindSafe(|| run(connection, incoming))))
-            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Application, panic_text(&*panic))))
+            .unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::Application, panic_text("the handler", &*panic)))
+            })
             .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))
     }
 
@@ -225,7 +227,7 @@ impl<C: OutboxConnection> Worker<C> {
             Run::Copy(copy) => {
                 let row = copy.read(incoming.recorded).map_err(|e| of_message(e, incoming.recorded))?;
                 let applied = copy
-                    .apply(connection, vec![(incoming.recorded, row)])
+                    .apply(connection, vec![(incoming.recorded, &*row)])
                     .map_err(|e| of_message(e, incoming.recorded))?;
                 Ok(match applied {
                     crate::copy::Applied::All => Effected::Yes,
@@ -364,10 +366,11 @@ pub(super) fn millis(wait: Duration) -> i64 {
     i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+/// What a panic of the service's own code said.
+pub(super) fn panic_text(what: &str, panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the handler panicked: {}", text.unwrap_or("no text"))
+    format!("{what} panicked: {}", text.unwrap_or("no text"))
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ pub struct RabbitMqConsumer {
     ordered: VecDeque<Delivery>,
     /// The last tag of that. Only with it all of that is acknowledged, at once: their tags are in another order.
     last_returned: u64,
+    /// The last tags that were given on, and acknowledged.
+    given: u64,
+    acknowledged: u64,
 }
 
 struct Live {
@@ -71,6 +74,8 @@ impl RabbitMqConsumer {
             returned: Vec::new(),
             ordered: VecDeque::new(),
             last_returned: 0,
+            given: 0,
+            acknowledged: 0,
         })
     }
 
@@ -151,6 +156,7 @@ impl RabbitMqConsumer {
         let fit = fitting(bytes / self.returned.len().max(1)).min(WINDOW_MESSAGES);
         let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
         self.returned.clear();
+        (self.given, self.acknowledged) = (0, 0);
         // By another connection: lapin takes deliveries to a channel that is being closed for an error.
         live.link.clone().close_behind(live);
         let reopened = async {
@@ -208,17 +214,25 @@ impl Live {
 
 impl Consumer for RabbitMqConsumer {
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        let mut deliveries = Vec::new();
         if self.returned.is_empty() && self.ordered.is_empty() {
-            let deliveries = self.take(max).await?;
-            if deliveries.iter().all(|delivery| !delivery.redelivered) {
-                return Ok(deliveries);
+            deliveries = self.take(max).await?;
+            if deliveries.iter().any(|delivery| delivery.redelivered) {
+                self.returned = std::mem::take(&mut deliveries);
             }
-            self.returned = deliveries;
         }
-        if self.ordered.is_empty() {
-            self.gather().await?;
+        if deliveries.is_empty() {
+            if self.ordered.is_empty() {
+                if self.given > self.acknowledged {
+                    // What came back is fetched as a whole, for which the window has to be free.
+                    return std::future::pending().await;
+                }
+                self.gather().await?;
+            }
+            deliveries.extend(self.ordered.drain(..max.min(self.ordered.len())));
         }
-        Ok(self.ordered.drain(..max.min(self.ordered.len())).collect())
+        self.given = deliveries.last().map_or(self.given, |last| last.tag);
+        Ok(deliveries)
     }
 
     fn window(&self) -> Option<u16> {
@@ -239,7 +253,10 @@ impl Consumer for RabbitMqConsumer {
         // Through the channel, which fails when it is closed: a delivery's own ack says `Ok(false)`.
         let ack = live.channel.basic_ack(tag, BasicAckOptions { multiple: true });
         match tokio::time::timeout(self.broker.timeout, ack).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.acknowledged = tag;
+                Ok(())
+            }
             Ok(Err(error)) => Err(self.end(format!("not acknowledged: {}", failure::text(&error)))),
             Err(_) => Err(self.end(format!("not acknowledged within {:?}", self.broker.timeout))),
         }
