@@ -73,7 +73,7 @@ pub(crate) fn record_all_new(
     ids: &[MessageId],
 ) -> QueryResult<bool> {
     let mut sql = String::with_capacity(ids.len() * (2 * consumer.len() + 50) + 50);
-    sql.push_str("insert into inbox (consumer, message_id) values");
+    sql.push_str("INSERT INTO `inbox` (`consumer`, `message_id`) VALUES");
     for (number, id) in ids.iter().enumerate() {
         sql.push_str(if number == 0 { " (" } else { ", (" });
         (MYSQL.push_text)(&mut sql, consumer);

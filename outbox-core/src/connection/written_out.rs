@@ -137,7 +137,7 @@ mod tests {
         ];
         let sql = "INSERT INTO `a?``?` (`b`) VALUES (?, ?, ?), (?, DEFAULT)";
         let expected =
-            "INSERT INTO `a?``?` (`b`) VALUES (-7, _utf8mb4 ''?', _binary x'00ff'), (NULL, DEFAULT)";
+            "INSERT INTO `a?``?` (`b`) VALUES (-7, _utf8mb4 '''?', _binary x'00ff'), (NULL, DEFAULT)";
         assert_eq!(filled(sql, &values).as_deref(), Some(expected));
     }
 
