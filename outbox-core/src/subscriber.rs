@@ -262,7 +262,7 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     }
 
     /// How many messages one transaction applies at most, fewer where it takes more than half a second. A queue's
-    /// consumer holds twice as many in memory, fewer where those of late would take more than 64 MiB. Default 500.
+    /// consumer holds four times as many in memory, fewer where those of late would take more than 64 MiB. Default 500.
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;
@@ -415,8 +415,8 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
                     let buckets = (0..BUCKETS).filter(|bucket| bucket % self.queues == number);
                     buckets.flat_map(|b| kinds().map(move |kind| format!("{kind}.{b:02}"))).collect()
                 },
-                // The next batch comes in while one is applied.
-                prefetch: self.batch.saturating_mul(2),
+                // One is applied, the next is read, and RabbitMQ sends what comes after before it hears of the first.
+                prefetch: self.batch.saturating_mul(4),
             })
             .collect()
     }

@@ -26,7 +26,7 @@ use crate::message::{Frame, Headers};
 const SILENCE: Duration = Duration::from_millis(100);
 /// What comes back is fetched in a window of so many messages at most, as far as they fit: about what whoever had it could
 /// hold.
-const WINDOW_MESSAGES: u16 = 2000;
+const WINDOW_MESSAGES: u16 = 4000;
 /// How often a message was delivered, in quorum queues: until RabbitMQ 3, and from RabbitMQ 4 on, where the first counts
 /// failures only.
 const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
