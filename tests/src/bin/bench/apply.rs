@@ -1,5 +1,5 @@
-//! A subscriber with a copy applies what a relay has published, held against bare upserts of the same rows; and both
-//! at once, held against the slower of the two alone.
+//! A subscriber with a copy applies what a relay has published, held against bare upserts of the same rows, beside what
+//! a consumer that does nothing gets from RabbitMQ; and both at once, held against the slower of the two alone.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drain::Server;
 use crate::process::Relay;
+use crate::raw;
 use crate::table::Measure;
 use crate::{Failure, Size};
 
@@ -177,10 +178,12 @@ macro_rules! consumer {
                 let (admin, amqp) = (server.admin()?, Server::amqp()?);
                 let name = format!("bench_apply_{}", std::process::id());
                 let (mut alone, mut bares, mut slower, mut both) = (vec![], vec![], vec![], vec![]);
+                let mut consumed = vec![];
                 for _ in 0..size.runs {
                     let url = server.create(&admin, &name)?;
                     prepare(&url)?;
                     bares.push(bare_rate(&url, size)?);
+                    consumed.push(raw::consume_rate(&amqp, size, BATCH).await?);
                     subscriber(&url, &amqp)?.declare().await?;
 
                     fill(&url, size)?;
@@ -215,6 +218,7 @@ macro_rules! consumer {
                     theirs,
                 };
                 Ok(vec![
+                    measure("bare consumer", "bare upserts + inbox", consumed, bares.clone()),
                     measure("apply", "bare upserts + inbox", alone, bares),
                     measure("end to end", "slower of relay, subscriber", both, slower),
                 ])

@@ -1,16 +1,18 @@
-//! The bare optimum of publishing: lapin alone, all publishes of a window polled from one task.
+//! The bare optimum of publishing: lapin alone, all publishes of a window polled from one task; and of consuming: lapin
+//! alone, acknowledged in the batches of a subscriber.
 //!
 //! Straight to a queue it is what a broker can take at all; through a topic exchange and with the headers of a
 //! message it is what a service without an outbox would reach with the same messages.
 
 use std::time::Instant;
 
+use futures::StreamExt as _;
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::{Failure, Size};
 
@@ -41,23 +43,60 @@ const HEADERS: [(&str, &str); 7] = [
 pub(crate) async fn publish_rate(url: &str, size: Size, route: Route) -> Result<f64, Failure> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
+    declare(&channel, route).await?;
+    let started = Instant::now();
+    publish(&channel, size, route).await?;
+    let rate = size.rows as f64 / started.elapsed().as_secs_f64();
+    delete(&channel, route).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(rate)
+}
+
+/// Messages a second that come from a quorum queue and are acknowledged, `batch` at once, and nothing else.
+pub(crate) async fn consume_rate(url: &str, size: Size, batch: usize) -> Result<f64, Failure> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    declare(&channel, Route::Topic).await?;
+    publish(&channel, size, Route::Topic).await?;
+    let window = u16::try_from(4 * batch)?;
+    channel.basic_qos(window, BasicQosOptions::default()).await?;
+    let started = Instant::now();
+    let consume = BasicConsumeOptions::default();
+    let mut consumer =
+        channel.basic_consume("bench.raw".into(), "".into(), consume, FieldTable::default()).await?;
+    for number in 1..=size.rows {
+        let delivery = consumer.next().await.ok_or("the baseline's consumer was cancelled")??;
+        if number % batch == 0 || number == size.rows {
+            channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true }).await?;
+        }
+    }
+    let rate = size.rows as f64 / started.elapsed().as_secs_f64();
+    delete(&channel, Route::Topic).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(rate)
+}
+
+async fn declare(channel: &Channel, route: Route) -> Result<(), Failure> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare("bench.raw".into(), durable, arguments).await?;
+    if route == Route::Topic {
+        let none = FieldTable::default;
+        let declare = ExchangeDeclareOptions::default();
+        channel.exchange_declare("bench.topic".into(), ExchangeKind::Topic, declare, none()).await?;
+        let bind = QueueBindOptions::default();
+        channel.queue_bind("bench.raw".into(), "bench.topic".into(), "bench.#".into(), bind, none()).await?;
+    }
+    Ok(())
+}
 
+async fn publish(channel: &Channel, size: Size, route: Route) -> Result<(), Failure> {
     let mut headers = FieldTable::default();
     let (exchange, key) = match route {
         Route::Straight => ("", "bench.raw"),
         Route::Topic => {
-            let none = FieldTable::default;
-            let declare = ExchangeDeclareOptions::default();
-            channel.exchange_declare("bench.topic".into(), ExchangeKind::Topic, declare, none()).await?;
-            let bind = QueueBindOptions::default();
-            channel
-                .queue_bind("bench.raw".into(), "bench.topic".into(), "bench.#".into(), bind, none())
-                .await?;
             for (name, value) in HEADERS {
                 headers.insert(name.into(), AMQPValue::LongString(value.into()));
             }
@@ -70,7 +109,6 @@ pub(crate) async fn publish_rate(url: &str, size: Size, route: Route) -> Result<
         .with_headers(headers)
         .with_message_id("0192e4a0-0000-7000-8000-000000000001".into());
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let started = Instant::now();
     let mut left = size.rows;
     while left > 0 {
         let count = left.min(WINDOW);
@@ -84,11 +122,13 @@ pub(crate) async fn publish_rate(url: &str, size: Size, route: Route) -> Result<
         }
         left -= count;
     }
-    let rate = size.rows as f64 / started.elapsed().as_secs_f64();
+    Ok(())
+}
+
+async fn delete(channel: &Channel, route: Route) -> Result<(), Failure> {
     channel.queue_delete("bench.raw".into(), QueueDeleteOptions::default()).await?;
     if route == Route::Topic {
         channel.exchange_delete("bench.topic".into(), ExchangeDeleteOptions::default()).await?;
     }
-    connection.close(200, "done".into()).await?;
-    Ok(rate)
+    Ok(())
 }
