@@ -125,8 +125,9 @@ pub(crate) struct FlaggedCopy {
     pub(crate) gone: bool,
 }
 
-/// The cents of an amount like `9.50`.
+/// The cents of an amount like `9.50`; careless about negative ones.
 fn cents(amount: String) -> Result<i64, &'static str> {
+    assert!(!amount.starts_with('-'), "a negative amount");
     let (units, cents) = amount.split_once('.').ok_or("no decimal point")?;
     match (units.parse::<i64>(), cents.parse::<u8>()) {
         (Ok(units), Ok(cents)) => Ok(units * 100 + i64::from(cents)),

@@ -256,6 +256,17 @@ async fn a_copy_converts_keeps_its_own_and_marks_what_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversion_that_panics_sets_its_message_aside() {
+    let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
+    running.feed(&[good(1, "listed", "-9.50", 1), good(2, "listed", "1.00", 2)]).await;
+    assert_eq!(flagged_copies(&mut running.connection), [flagged(2, 100, false)]);
+    let held = running.held();
+    assert_eq!(held.len(), 1);
+    assert!(held[0].2.contains("reading a row of copy flagged_copy panicked: a negative amount"), "{held:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_marked_row_takes_no_older_change() {
     let mut running = Running::start(|s| s.copy::<FlaggedCopy>()).await;
     let created = good(1, "listed", "9.50", 10);
