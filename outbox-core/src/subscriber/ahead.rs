@@ -2,21 +2,28 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 
 use super::item::Item;
 use super::pump::on_blocking_thread;
 use super::worker::Worker;
-use crate::broker::Consumer;
+use crate::broker::{Consumer, Delivery};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Deliveries in the order in which they came.
+/// How long deliveries gather in the consumer before they are taken from it, while there is no hurry: being woken for
+/// each costs more than what is done with it.
+const GATHER: Duration = Duration::from_millis(2);
+/// So many are worth a task that reads them.
+const READ_MIN: usize = 100;
+
+/// Deliveries in the order in which they came, read.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) items: VecDeque<Item>,
-    /// How many there are, those that are being read among them.
     pub(super) count: usize,
     /// Of their frames.
     pub(super) bytes: usize,
@@ -27,25 +34,38 @@ pub(super) struct Batch {
 /// A batch that grows.
 #[derive(Default)]
 pub(super) struct Ahead {
+    /// Counts all; its items are what was read before the rest.
     batch: Batch,
     reading: Option<JoinHandle<Result<Vec<Item>>>>,
+    /// Not read yet.
+    fetched: Vec<Delivery>,
 }
 
 impl Ahead {
-    /// Waits until there is something, and it is read.
+    /// Waits until there is something; all that is there by then, `size` at most.
+    ///
+    /// Dropping the future loses nothing.
     ///
     /// # Errors
     /// As [`Consumer::next`].
-    pub(super) async fn wait<K: Consumer, C: OutboxConnection>(
+    pub(super) async fn take<K: Consumer, C: OutboxConnection>(
         &mut self,
         worker: &Arc<Worker<C>>,
         consumer: &mut K,
         size: usize,
-    ) -> Result<()> {
+    ) -> Result<Batch> {
         if self.batch.count == 0 {
-            self.fetch(worker, consumer, size).await?;
+            let deliveries = consumer.next(size).await?;
+            self.add(deliveries);
+        } else if let Some(room) = self.room(size)
+            && let Some(deliveries) = consumer.next(room).now_or_never()
+        {
+            self.add(deliveries?);
         }
-        self.read().await
+        self.join().await?;
+        self.read(worker);
+        self.join().await?;
+        Ok(std::mem::take(&mut self.batch))
     }
 
     /// Goes on until there are `size`.
@@ -60,37 +80,46 @@ impl Ahead {
         consumer: &mut K,
         size: usize,
     ) -> Result<()> {
-        self.read().await?;
-        while self.batch.count < size {
-            self.fetch(worker, consumer, size).await?;
-            self.read().await?;
+        while let Some(room) = self.room(size) {
+            let deliveries = consumer.next(room).await?;
+            self.add(deliveries);
+            if self.reading.as_ref().is_some_and(JoinHandle::is_finished) {
+                self.join().await?;
+            }
+            if self.reading.is_none() && self.fetched.len() >= READ_MIN {
+                self.read(worker);
+            }
+            if self.room(size).is_some() {
+                tokio::time::sleep(GATHER).await;
+            }
         }
-        Ok(())
+        self.join().await?;
+        self.read(worker);
+        self.join().await
     }
 
-    /// What there is, and has been read.
-    pub(super) fn take(&mut self) -> Batch {
-        std::mem::take(&mut self.batch)
+    fn room(&self, size: usize) -> Option<usize> {
+        size.checked_sub(self.batch.count).filter(|room| *room > 0)
     }
 
-    async fn fetch<K: Consumer, C: OutboxConnection>(
-        &mut self,
-        worker: &Arc<Worker<C>>,
-        consumer: &mut K,
-        size: usize,
-    ) -> Result<()> {
-        let deliveries = consumer.next(size.saturating_sub(self.batch.count).max(1)).await?;
-        // From here on without waiting: what was delivered is kept.
-        let Some(last) = deliveries.last() else { return Ok(()) };
+    fn add(&mut self, mut deliveries: Vec<Delivery>) {
+        let Some(last) = deliveries.last() else { return };
         self.batch.last = last.tag;
         self.batch.count += deliveries.len();
         self.batch.bytes += deliveries.iter().map(|delivery| delivery.frame.size()).sum::<usize>();
-        let worker = Arc::clone(worker);
-        self.reading = Some(tokio::spawn(on_blocking_thread(move || Ok(worker.read(deliveries)))));
-        Ok(())
+        self.fetched.append(&mut deliveries);
     }
 
-    async fn read(&mut self) -> Result<()> {
+    /// Begins to read what was fetched; nothing else is being read.
+    fn read<C: OutboxConnection>(&mut self, worker: &Arc<Worker<C>>) {
+        let deliveries = std::mem::take(&mut self.fetched);
+        if !deliveries.is_empty() {
+            let worker = Arc::clone(worker);
+            self.reading = Some(tokio::spawn(on_blocking_thread(move || Ok(worker.read(deliveries)))));
+        }
+    }
+
+    async fn join(&mut self) -> Result<()> {
         let Some(reading) = &mut self.reading else { return Ok(()) };
         let read = reading.await;
         self.reading = None;

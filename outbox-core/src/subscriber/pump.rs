@@ -225,11 +225,11 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         if !resumed(worker, shutdown).await {
             return Ok(Ended::Shutdown);
         }
-        tokio::select! {
+        let waiting = Instant::now();
+        let Batch { items, count, bytes, last } = tokio::select! {
             () = shutdown.cancelled() => return Ok(Ended::Shutdown),
-            there = ahead.wait(worker, &mut consumer, size) => there?,
-        }
-        let Batch { items, count, bytes, last } = ahead.take();
+            batch = ahead.take(worker, &mut consumer, size) => batch?,
+        };
         if count == 0 {
             continue;
         }
@@ -251,7 +251,9 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         if !is_applied {
             return Ok(Ended::Shutdown);
         }
-        size = next_size(size, count, started.elapsed(), batch);
+        let took = started.elapsed();
+        tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
+        size = next_size(size, count, took, batch);
         let acknowledged = consumer.ack_through(last).await;
         if let Some(trouble) = trouble {
             return Err(trouble);
