@@ -104,7 +104,7 @@ async fn run(options: &Options) -> Result<(), Failure> {
     for server in [drain::MARIADB, drain::MYSQL, drain::POSTGRES] {
         if wanted(&format!("latency {}", server.name)) {
             let samples = if options.quick { 40 } else { 200 };
-            tell(&latency::measure(&server, samples, size.runs).await?);
+            latency::measure(&server, samples, size.runs).await?.iter().for_each(tell);
         }
     }
     for server in [drain::MARIADB, drain::POSTGRES] {
