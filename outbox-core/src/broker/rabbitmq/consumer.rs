@@ -132,8 +132,13 @@ impl RabbitMqConsumer {
             }
             match tokio::time::timeout(SILENCE, self.take(usize::MAX)).await {
                 Ok(more) => self.returned.extend(more?),
-                Err(_) if self.returned.len() >= window || self.ready().await? == 0 => break,
-                Err(_) => {}
+                Err(_) if self.returned.len() >= window => break,
+                Err(_) if self.ready().await? > 0 => {}
+                // Its answer came behind all that was on its way here.
+                Err(_) => match self.take(usize::MAX).now_or_never() {
+                    Some(more) => self.returned.extend(more?),
+                    None => break,
+                },
             }
         }
         let mut tags: Vec<_> = self.returned.iter().map(|delivery| delivery.tag).collect();
