@@ -426,7 +426,7 @@ impl InboxConnection for diesel::MysqlConnection {
     inbox_methods!(
         MYSQL,
         |rows| diesel::insert_or_ignore_into(inbox::table).values(rows),
-        super::rendered::record_all_new
+        super::mysql::record_all_new
     );
 }
 

@@ -15,8 +15,8 @@ use super::lock::Slots;
 use super::{
     NumberRow, OutboxConnection, append_methods, backlog, backlog_methods, rendered, testing_methods,
 };
-use crate::error::Result;
-use crate::message::Message;
+use crate::error::{ErrorKind, Result, database_kind};
+use crate::message::{Message, MessageId};
 
 /// Indexes are forced: a plan made for an empty table reads or sorts all of a full one. The rows are counted
 /// off on the narrow index.
@@ -64,6 +64,22 @@ impl OutboxConnection for MysqlConnection {
     backlog_methods!(backlog::MYSQL);
     append_methods!(|connection, run| connection.batch_execute(&rendered::insert(run, &rendered::MYSQL)));
     testing_methods!("timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)");
+}
+
+/// Records that a consumer has applied these messages; false, with nothing done, when that did not work: then it is
+/// for a prepared statement, which can tell how many of them were there and what else is wrong.
+///
+/// # Errors
+/// An outage.
+pub(super) fn record_all_new(
+    connection: &mut MysqlConnection,
+    consumer: &str,
+    ids: &[MessageId],
+) -> QueryResult<bool> {
+    match connection.batch_execute(&rendered::insert_applied(consumer, ids, &rendered::MYSQL)) {
+        Err(error) if database_kind(&error) != ErrorKind::Outage => Ok(false),
+        result => result.map(|()| true),
+    }
 }
 
 /// Opens a transaction with the next statement (off), or commits the open one (on).

@@ -1,14 +1,9 @@
-//! Messages as the text of one INSERT. For MySQL and MariaDB, where a prepared statement with thousands of
-//! placeholders, prepared anew for each count of rows, takes several times as long; for PostgreSQL, where text
-//! can travel together with COMMIT.
+//! Messages, or the ids of applied ones, as the text of one INSERT. For MySQL and MariaDB, where a prepared statement
+//! with thousands of placeholders, prepared anew for each count of rows, takes several times as long; for PostgreSQL,
+//! where text can travel together with COMMIT.
 
 use std::fmt::Write as _;
 
-#[cfg(feature = "mysql")]
-use diesel::{connection::SimpleConnection as _, result::QueryResult};
-
-#[cfg(feature = "mysql")]
-use crate::error::{ErrorKind, database_kind};
 use crate::message::Message;
 #[cfg(feature = "mysql")]
 use crate::message::MessageId;
@@ -61,30 +56,19 @@ pub(crate) fn insert(messages: &[Message], dialect: &Dialect) -> String {
     sql
 }
 
-/// Records that a consumer has applied these messages; false, with nothing done, when that did not work: then it is
-/// for a prepared statement, which can tell how many of them were there and what else is wrong.
-///
-/// # Errors
-/// An outage.
+/// An INSERT of messages that a consumer has applied.
 #[cfg(feature = "mysql")]
-pub(crate) fn record_all_new(
-    connection: &mut diesel::MysqlConnection,
-    consumer: &str,
-    ids: &[MessageId],
-) -> QueryResult<bool> {
+pub(crate) fn insert_applied(consumer: &str, ids: &[MessageId], dialect: &Dialect) -> String {
     let mut sql = String::with_capacity(ids.len() * (2 * consumer.len() + 50) + 50);
     sql.push_str("INSERT INTO `inbox` (`consumer`, `message_id`) VALUES");
     for (number, id) in ids.iter().enumerate() {
         sql.push_str(if number == 0 { " (" } else { ", (" });
-        (MYSQL.push_text)(&mut sql, consumer);
+        (dialect.push_text)(&mut sql, consumer);
         sql.push_str(", ");
-        (MYSQL.push_bytes)(&mut sql, id.as_bytes());
+        (dialect.push_bytes)(&mut sql, id.as_bytes());
         sql.push(')');
     }
-    match connection.batch_execute(&sql) {
-        Err(error) if database_kind(&error) != ErrorKind::Outage => Ok(false),
-        result => result.map(|()| true),
-    }
+    sql
 }
 
 /// Hexadecimal digits between two texts.
@@ -103,12 +87,16 @@ pub(crate) fn push_plain(sql: &mut String, introducer: &str, bytes: &[u8]) {
     let plain = plain.filter(|text| text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'\\'));
     let Some(plain) = plain else { return push_hex(sql, &["x'", "'"], bytes) };
     sql.push('\'');
-    for part in plain.split_inclusive('\'') {
-        sql.push_str(part);
-        // Doubled.
-        sql.extend(part.chars().next_back().filter(|last| *last == '\''));
-    }
+    push_doubling(sql, plain, &['\'']);
     sql.push('\'');
+}
+
+/// A text with each of these characters twice.
+fn push_doubling(sql: &mut String, text: &str, twice: &[char]) {
+    for part in text.split_inclusive(twice) {
+        sql.push_str(part);
+        sql.extend(part.chars().next_back().filter(|last| twice.contains(last)));
+    }
 }
 
 /// The shorter of the two forms that `bytea` reads: digits, or bytes as they are with escapes for what is not plain
@@ -138,11 +126,7 @@ fn push_bytea(sql: &mut String, bytes: &[u8]) {
 #[cfg(feature = "postgres")]
 fn push_escaped(sql: &mut String, text: &str) {
     sql.push_str("E'");
-    for part in text.split_inclusive(['\'', '\\']) {
-        sql.push_str(part);
-        // Doubled.
-        sql.extend(part.chars().next_back().filter(|last| matches!(last, '\'' | '\\')));
-    }
+    push_doubling(sql, text, &['\'', '\\']);
     sql.push('\'');
 }
 

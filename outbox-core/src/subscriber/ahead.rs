@@ -8,7 +8,6 @@ use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 
 use super::item::Item;
-use super::pump::on_blocking_thread;
 use super::worker::Worker;
 use crate::broker::{Consumer, Delivery};
 use crate::connection::OutboxConnection;
@@ -36,7 +35,7 @@ pub(super) struct Batch {
 pub(super) struct Ahead {
     /// Counts all; its items are what was read before the rest.
     batch: Batch,
-    reading: Option<JoinHandle<Result<Vec<Item>>>>,
+    reading: Option<JoinHandle<Vec<Item>>>,
     /// Not read yet.
     fetched: Vec<Delivery>,
 }
@@ -62,9 +61,7 @@ impl Ahead {
         {
             self.add(deliveries?);
         }
-        self.join().await?;
-        self.read(worker);
-        self.join().await?;
+        self.read_all(worker).await?;
         Ok(std::mem::take(&mut self.batch))
     }
 
@@ -93,9 +90,7 @@ impl Ahead {
                 tokio::time::sleep(GATHER).await;
             }
         }
-        self.join().await?;
-        self.read(worker);
-        self.join().await
+        self.read_all(worker).await
     }
 
     fn room(&self, size: usize) -> Option<usize> {
@@ -115,8 +110,14 @@ impl Ahead {
         let deliveries = std::mem::take(&mut self.fetched);
         if !deliveries.is_empty() {
             let worker = Arc::clone(worker);
-            self.reading = Some(tokio::spawn(on_blocking_thread(move || Ok(worker.read(deliveries)))));
+            self.reading = Some(tokio::task::spawn_blocking(move || worker.read(deliveries)));
         }
+    }
+
+    async fn read_all<C: OutboxConnection>(&mut self, worker: &Arc<Worker<C>>) -> Result<()> {
+        self.join().await?;
+        self.read(worker);
+        self.join().await
     }
 
     async fn join(&mut self) -> Result<()> {
@@ -124,7 +125,7 @@ impl Ahead {
         let read = reading.await;
         self.reading = None;
         let failed = |e| Error::with_source(ErrorKind::Application, "reading deliveries", e);
-        self.batch.items.extend(read.map_err(failed)??);
+        self.batch.items.extend(read.map_err(failed)?);
         Ok(())
     }
 }

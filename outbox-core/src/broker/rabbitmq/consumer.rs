@@ -48,9 +48,8 @@ pub struct RabbitMqConsumer {
     ordered: VecDeque<Delivery>,
     /// The last tag of that. Only with it all of that is acknowledged, at once: their tags are in another order.
     last_returned: u64,
-    /// The last tags that were given on, and acknowledged.
-    given: u64,
-    acknowledged: u64,
+    /// The last tag that was given on, until it is acknowledged.
+    open: Option<u64>,
 }
 
 struct Live {
@@ -74,8 +73,7 @@ impl RabbitMqConsumer {
             returned: Vec::new(),
             ordered: VecDeque::new(),
             last_returned: 0,
-            given: 0,
-            acknowledged: 0,
+            open: None,
         })
     }
 
@@ -123,6 +121,11 @@ impl RabbitMqConsumer {
         Ok(deliveries)
     }
 
+    fn give(&mut self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        self.open = deliveries.last().map(|last| last.tag).or(self.open);
+        deliveries
+    }
+
     /// Fetches all that came back, and puts it in order. What was fetched stays when this future is dropped.
     async fn gather(&mut self) -> Result<()> {
         while self.returned.last().is_some_and(|last| last.redelivered) {
@@ -161,7 +164,6 @@ impl RabbitMqConsumer {
         let fit = fitting(bytes / self.returned.len().max(1)).min(WINDOW_MESSAGES);
         let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
         self.returned.clear();
-        (self.given, self.acknowledged) = (0, 0);
         // By another connection: lapin takes deliveries to a channel that is being closed for an error.
         live.link.clone().close_behind(live);
         let reopened = async {
@@ -219,25 +221,22 @@ impl Live {
 
 impl Consumer for RabbitMqConsumer {
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
-        let mut deliveries = Vec::new();
         if self.returned.is_empty() && self.ordered.is_empty() {
-            deliveries = self.take(max).await?;
-            if deliveries.iter().any(|delivery| delivery.redelivered) {
-                self.returned = std::mem::take(&mut deliveries);
+            let deliveries = self.take(max).await?;
+            if deliveries.iter().all(|delivery| !delivery.redelivered) {
+                return Ok(self.give(deliveries));
             }
+            self.returned = deliveries;
         }
-        if deliveries.is_empty() {
-            if self.ordered.is_empty() {
-                if self.given > self.acknowledged {
-                    // What came back is fetched as a whole, for which the window has to be free.
-                    return std::future::pending().await;
-                }
-                self.gather().await?;
+        if self.ordered.is_empty() {
+            if self.open.is_some() {
+                // What came back is fetched as a whole, for which the window has to be free.
+                return std::future::pending().await;
             }
-            deliveries.extend(self.ordered.drain(..max.min(self.ordered.len())));
+            self.gather().await?;
         }
-        self.given = deliveries.last().map_or(self.given, |last| last.tag);
-        Ok(deliveries)
+        let deliveries = self.ordered.drain(..max.min(self.ordered.len())).collect();
+        Ok(self.give(deliveries))
     }
 
     fn window(&self) -> Option<u16> {
@@ -259,7 +258,7 @@ impl Consumer for RabbitMqConsumer {
         let ack = live.channel.basic_ack(tag, BasicAckOptions { multiple: true });
         match tokio::time::timeout(self.broker.timeout, ack).await {
             Ok(Ok(())) => {
-                self.acknowledged = tag;
+                self.open = self.open.filter(|open| *open > tag);
                 Ok(())
             }
             Ok(Err(error)) => Err(self.end(format!("not acknowledged: {}", failure::text(&error)))),
