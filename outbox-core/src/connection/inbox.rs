@@ -184,6 +184,9 @@ const FAIL_HELD: &str = "update inbox_held set attempts = attempts + 1, state = 
 /// So many values of a list every database takes.
 const CHUNK: usize = 1000;
 
+/// So many keys are looked for without asking first whether there is any.
+const FEW: usize = 20;
+
 fn remember_deleted(rows: usize) -> String {
     let rows = vec!["(?, ?, ?, ?, ?)"; rows].join(", ");
     format!("insert into copy_deleted (copy, aggregate_id, bucket, generation, id) values {rows} {{replace}}")
@@ -376,6 +379,11 @@ macro_rules! inbox_methods {
         }
 
         fn deleted_among(&mut self, copy: &str, keys: &[&str]) -> QueryResult<Vec<(String, Version)>> {
+            // Looking for hundreds of keys takes a tenth of their batch's time.
+            let of_copy = copy_deleted::table.filter(copy_deleted::copy.eq(copy)).select(copy_deleted::copy);
+            if keys.len() > FEW && of_copy.first::<String>(self).optional()?.is_none() {
+                return Ok(Vec::new());
+            }
             let mut deleted = Vec::new();
             for keys in keys.chunks(CHUNK) {
                 let rows = copy_deleted::table

@@ -41,6 +41,11 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    /// Whether nothing was fetched yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.count == 0
+    }
+
     /// Waits until there is something; all that is there by then, `size` at most.
     ///
     /// Dropping the future loses nothing.
@@ -53,7 +58,7 @@ impl Ahead {
         consumer: &mut K,
         size: usize,
     ) -> Result<Batch> {
-        if self.batch.count == 0 {
+        if self.is_empty() {
             let deliveries = consumer.next(size).await?;
             self.add(deliveries);
         } else if let Some(room) = self.room(size)

@@ -221,7 +221,12 @@ async fn pump<K: Consumer, C: OutboxConnection>(
     shutdown: &CancellationToken,
 ) -> Result<Ended> {
     let (mut size, mut ahead) = (batch, Ahead::default());
+    // What is committed and not acknowledged: while there is a next batch, together with applying that.
+    let mut committed = None;
     loop {
+        if ahead.is_empty() || worker.is_paused() || shutdown.is_cancelled() {
+            acknowledge(&mut consumer, &mut committed).await?;
+        }
         if !resumed(worker, shutdown).await {
             return Ok(Ended::Shutdown);
         }
@@ -235,34 +240,43 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         }
         let window = consumer.window();
         let is_refitted = window.is_some_and(|window| prefetch.is_refitted(window, bytes, count));
-        let started = Instant::now();
-        let applying = apply_all(worker, queue, items, shutdown);
-        let mut applying = std::pin::pin!(applying);
-        let mut trouble = None;
-        let is_applied = tokio::select! {
-            biased;
-            is_applied = &mut applying => is_applied,
-            // What is fetched now would come again after it.
-            filled = ahead.fill(worker, &mut consumer, size), if !is_refitted => {
-                trouble = filled.err();
-                applying.await
+        let (started, ended) = (Instant::now(), CancellationToken::new());
+        let applying = async {
+            let is_applied = apply_all(worker, queue, items, shutdown).await;
+            ended.cancel();
+            is_applied
+        };
+        let meanwhile = async {
+            acknowledge(&mut consumer, &mut committed).await?;
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => Ok(()),
+                // What is fetched before a refit would come again after it.
+                filled = ahead.fill(worker, &mut consumer, size), if !is_refitted => filled,
             }
         };
+        let (is_applied, meanwhile) = tokio::join!(applying, meanwhile);
         if !is_applied {
             return Ok(Ended::Shutdown);
         }
         let took = started.elapsed();
         tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
         size = next_size(size, count, took, batch);
-        let acknowledged = consumer.ack_through(last).await;
-        if let Some(trouble) = trouble {
-            return Err(trouble);
-        }
-        acknowledged?;
-        if is_refitted {
+        committed = Some(last);
+        if meanwhile.is_err() || is_refitted {
+            let acknowledged = acknowledge(&mut consumer, &mut committed).await;
+            meanwhile.and(acknowledged)?;
             tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for messages of this size");
             return Ok(Ended::Refit);
         }
+    }
+}
+
+/// Acknowledges through this tag, if there is one; then there is none.
+async fn acknowledge<K: Consumer>(consumer: &mut K, through: &mut Option<u64>) -> Result<()> {
+    match through.take() {
+        Some(tag) => consumer.ack_through(tag).await,
+        None => Ok(()),
     }
 }
 

@@ -22,8 +22,8 @@ use crate::broker::{Consumer, Delivery, Queue, fitting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Frame, Headers};
 
-/// Nothing more is under way after so long without a delivery, if the queue is empty.
-const SILENCE: Duration = Duration::from_millis(100);
+/// After so long without a delivery RabbitMQ is asked whether more is to come.
+const SILENCE: Duration = Duration::from_millis(10);
 /// What comes back is fetched in a window of so many messages at most, as far as they fit: about what whoever had it could
 /// hold.
 const WINDOW_MESSAGES: u16 = 4000;

@@ -23,6 +23,8 @@ const BATCH: usize = 500;
 const ROWS_PER_KEY: usize = 4;
 /// Rows of one transaction that fills the outbox.
 const FILL: usize = 5000;
+/// RabbitMQ takes in for seconds what it has confirmed, on both cores: that is part of filling the queue.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Nothing here takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -190,6 +192,7 @@ macro_rules! consumer {
                     let started = Instant::now();
                     relay(&url, &amqp).await?;
                     let drained = size.rows as f64 / started.elapsed().as_secs_f64();
+                    tokio::time::sleep(SETTLE).await;
                     let started = Instant::now();
                     let applying = start(subscriber(&url, &amqp)?);
                     applying.until(size.rows).await?;
