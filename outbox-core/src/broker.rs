@@ -92,10 +92,19 @@ pub trait Consumer: Send {
     /// An outage; what was delivered and not acknowledged comes again.
     fn next(&mut self, max: usize) -> impl Future<Output = Result<Vec<Delivery>>> + Send;
 
-    /// How many deliveries may be out before one is acknowledged; `None` where that cannot be changed by a new consumer,
-    /// or not now, since what came back from another one is not acknowledged yet.
+    /// How many deliveries may be out before one is acknowledged; `None` where that cannot be changed, or not now, since
+    /// what came back from another one is not acknowledged yet.
     fn window(&self) -> Option<u16> {
         None
+    }
+
+    /// As [`ack_through`](Self::ack_through), and from then on so many deliveries may be out. Only when all of the
+    /// window is out and dealt with.
+    ///
+    /// # Errors
+    /// As there.
+    fn widen(&mut self, tag: u64, _window: u16) -> impl Future<Output = Result<()>> + Send {
+        self.ack_through(tag)
     }
 
     /// Acknowledges this delivery and all that were given before it.

@@ -257,6 +257,50 @@ async fn what_was_not_acknowledged_comes_again_in_order() {
     place.remove().await;
 }
 
+#[tokio::test]
+async fn a_window_grows_and_nothing_comes_twice() {
+    let place = Place::new("wider");
+    let queue = Queue { prefetch: 4, ..place.queue("#") };
+    let mut consumer = place.broker.consumer(&queue).await.unwrap();
+    place.broker.publisher().await.unwrap().publish(&frames(40)).await.unwrap();
+    let first = take(&mut consumer, 4).await;
+    assert!(timeout(NOTHING_COMES, consumer.next(1)).await.is_err(), "the window is full");
+    consumer.widen(first[3].tag, 10).await.unwrap();
+    assert_eq!(consumer.window(), Some(10));
+    let more = take(&mut consumer, 10).await;
+    assert_eq!(bodies(&more), numbers(4..14));
+    assert!(more.iter().all(|delivery| !delivery.redelivered));
+    assert!(timeout(NOTHING_COMES, consumer.next(1)).await.is_err(), "the wider one is full, too");
+    // What is not acknowledged comes back as from any consumer.
+    consumer.ack_through(more[2].tag).await.unwrap();
+    drop(consumer);
+    let mut consumer = place.broker.consumer(&place.queue("#")).await.unwrap();
+    assert_eq!(bodies(&take(&mut consumer, 33).await), numbers(7..40));
+    drop(consumer);
+    place.remove().await;
+}
+
+/// The other process gets what comes next when all before it is dealt with.
+#[tokio::test]
+async fn whoever_waits_takes_over_when_a_window_grows() {
+    let place = Place::new("wider-turn");
+    let queue = Queue { prefetch: 4, ..place.queue("#") };
+    let mut first = place.broker.consumer(&queue).await.unwrap();
+    let mut second = place.broker.consumer(&queue).await.unwrap();
+    place.broker.publisher().await.unwrap().publish(&frames(12)).await.unwrap();
+    let got = take(&mut first, 4).await;
+    first.widen(got[3].tag, 8).await.unwrap();
+    let got = take(&mut second, 4).await;
+    assert_eq!(bodies(&got), numbers(4..8));
+    assert!(got.iter().all(|delivery| !delivery.redelivered));
+    assert!(timeout(NOTHING_COMES, first.next(1)).await.is_err(), "it waits for its turn");
+    second.ack_through(got[3].tag).await.unwrap();
+    drop(second);
+    assert_eq!(bodies(&take(&mut first, 4).await), numbers(8..12));
+    drop(first);
+    place.remove().await;
+}
+
 /// RabbitMQ puts what came back a second time behind what came back once: a consumer that dies with a part of what
 /// another one left would have its successor get later messages first.
 #[tokio::test]

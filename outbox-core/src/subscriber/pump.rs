@@ -180,7 +180,7 @@ async fn sleep_until_due<C: OutboxConnection>(
 /// Why a consumer is given back.
 enum Ended {
     Shutdown,
-    /// Its messages are of another size than its prefetch was made for.
+    /// Its messages are larger than its prefetch was made for.
     Refit,
 }
 
@@ -192,22 +192,65 @@ struct Prefetch {
     average: usize,
 }
 
+/// What the size of deliveries says of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Right,
+    TooWide,
+    TooNarrow,
+}
+
 impl Prefetch {
     fn new(first: u16, max: u16) -> Self {
         Self { count: first.max(1), max, average: 0 }
     }
 
-    /// Whether deliveries of these bytes want another count than the one that there is; then it has it.
-    fn is_refitted(&mut self, now: u16, bytes: usize, deliveries: usize) -> bool {
+    /// How a window fits to deliveries of these bytes; `count` is what fits then.
+    fn fit(&mut self, window: u16, bytes: usize, deliveries: usize) -> Fit {
         let average = bytes / deliveries.max(1);
         self.average = if self.average == 0 { average } else { (3 * self.average + average) / 4 };
         let most = fitting(self.average);
         // A few small ones say little about the next.
-        let fit = most.min(self.max).min(now.saturating_mul(GROWTH));
-        // Not for a little: the messages in flight are delivered again.
-        let is_far = most < now / 2 || fit / 2 >= now || now < fit && fit == self.max;
-        self.count = if is_far { fit } else { now };
-        is_far
+        let count = most.min(self.max).min(window.saturating_mul(GROWTH));
+        // Not for a little: it interrupts the deliveries.
+        let fit = if most < window / 2 {
+            Fit::TooWide
+        } else if count / 2 >= window || window < count && count == self.max {
+            Fit::TooNarrow
+        } else {
+            Fit::Right
+        };
+        self.count = if fit == Fit::Right { window } else { count };
+        fit
+    }
+}
+
+/// What is committed and not acknowledged.
+#[derive(Default)]
+struct Committed {
+    count: usize,
+    /// The last tag.
+    through: Option<u64>,
+}
+
+impl Committed {
+    async fn acknowledge<K: Consumer>(&mut self, consumer: &mut K) -> Result<()> {
+        self.count = 0;
+        match self.through.take() {
+            Some(tag) => consumer.ack_through(tag).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same, and makes the window wider, if it is full of this: more cannot be on the way then.
+    async fn acknowledge_wider<K: Consumer>(&mut self, consumer: &mut K, prefetch: &Prefetch) -> Result<()> {
+        match self.through {
+            Some(tag) if consumer.window().map(usize::from) == Some(self.count) => {
+                *self = Self::default();
+                consumer.widen(tag, prefetch.count).await
+            }
+            _ => self.acknowledge(consumer).await,
+        }
     }
 }
 
@@ -221,11 +264,14 @@ async fn pump<K: Consumer, C: OutboxConnection>(
     shutdown: &CancellationToken,
 ) -> Result<Ended> {
     let (mut size, mut ahead) = (batch, Ahead::default());
-    // What is committed and not acknowledged: while there is a next batch, together with applying that.
-    let mut committed = None;
+    let (mut committed, mut fit) = (Committed::default(), Fit::Right);
     loop {
+        // While there is a next batch, this is done beside applying it.
         if ahead.is_empty() || worker.is_paused() || shutdown.is_cancelled() {
-            acknowledge(&mut consumer, &mut committed).await?;
+            match fit {
+                Fit::TooNarrow => committed.acknowledge_wider(&mut consumer, prefetch).await?,
+                Fit::Right | Fit::TooWide => committed.acknowledge(&mut consumer).await?,
+            }
         }
         if !resumed(worker, shutdown).await {
             return Ok(Ended::Shutdown);
@@ -239,7 +285,7 @@ async fn pump<K: Consumer, C: OutboxConnection>(
             continue;
         }
         let window = consumer.window();
-        let is_refitted = window.is_some_and(|window| prefetch.is_refitted(window, bytes, count));
+        fit = window.map_or(Fit::Right, |window| prefetch.fit(window, bytes, count));
         let (started, ended) = (Instant::now(), CancellationToken::new());
         let applying = async {
             let is_applied = apply_all(worker, queue, items, shutdown).await;
@@ -247,12 +293,15 @@ async fn pump<K: Consumer, C: OutboxConnection>(
             is_applied
         };
         let meanwhile = async {
-            acknowledge(&mut consumer, &mut committed).await?;
+            // A window that is to be made wider is emptied first.
+            if fit != Fit::TooNarrow {
+                committed.acknowledge(&mut consumer).await?;
+            }
             tokio::select! {
                 biased;
                 () = ended.cancelled() => Ok(()),
-                // What is fetched before a refit would come again after it.
-                filled = ahead.fill(worker, &mut consumer, size), if !is_refitted => filled,
+                // What is fetched before a new consumer begins comes again after it.
+                filled = ahead.fill(worker, &mut consumer, size), if fit != Fit::TooWide => filled,
             }
         };
         let (is_applied, meanwhile) = tokio::join!(applying, meanwhile);
@@ -262,21 +311,13 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         let took = started.elapsed();
         tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
         size = next_size(size, count, took, batch);
-        committed = Some(last);
-        if meanwhile.is_err() || is_refitted {
-            let acknowledged = acknowledge(&mut consumer, &mut committed).await;
+        committed = Committed { count: committed.count + count, through: Some(last) };
+        if meanwhile.is_err() || fit == Fit::TooWide {
+            let acknowledged = committed.acknowledge(&mut consumer).await;
             meanwhile.and(acknowledged)?;
-            tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for messages of this size");
+            tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for larger messages");
             return Ok(Ended::Refit);
         }
-    }
-}
-
-/// Acknowledges through this tag, if there is one; then there is none.
-async fn acknowledge<K: Consumer>(consumer: &mut K, through: &mut Option<u64>) -> Result<()> {
-    match through.take() {
-        Some(tag) => consumer.ack_through(tag).await,
-        None => Ok(()),
     }
 }
 
@@ -373,19 +414,16 @@ mod tests {
     fn large_messages_get_a_smaller_prefetch_and_small_ones_the_whole() {
         const MIB: usize = 1024 * 1024;
         let mut prefetch = Prefetch::new(100, 100);
-        let mut is_refitted = |bytes, deliveries| {
-            let is_refitted = prefetch.is_refitted(prefetch.count, bytes, deliveries);
-            (is_refitted, prefetch.count)
-        };
-        assert!(!is_refitted(100 * 1000, 100).0);
-        assert!(!is_refitted(MIB, 10).0, "a little larger");
-        let refits = (0..20).filter(|_| is_refitted(160 * MIB, 10).0).count();
+        let mut fit = |bytes, deliveries| (prefetch.fit(prefetch.count, bytes, deliveries), prefetch.count);
+        assert_eq!(fit(100 * 1000, 100), (Fit::Right, 100));
+        assert_eq!(fit(MIB, 10), (Fit::Right, 100), "a little larger");
+        let refits = (0..20).filter(|_| fit(160 * MIB, 10).0 == Fit::TooWide).count();
         assert!((1..=4).contains(&refits), "{refits}");
-        let (_, count) = is_refitted(160 * MIB, 10);
+        let (_, count) = fit(160 * MIB, 10);
         assert!((4..=8).contains(&count), "{count}");
-        let refits = (0..60).filter(|_| is_refitted(1000, 1).0).count();
+        let refits = (0..60).filter(|_| fit(1000, 1).0 == Fit::TooNarrow).count();
         assert!((1..=6).contains(&refits), "{refits}");
-        let (_, count) = is_refitted(1000, 1);
+        let (_, count) = fit(1000, 1);
         assert!(count > 50, "{count}");
     }
 
@@ -393,7 +431,7 @@ mod tests {
     fn a_small_first_fill_grows_in_steps() {
         let mut prefetch = Prefetch::new(4, 100);
         let mut counts = Vec::new();
-        while prefetch.is_refitted(prefetch.count, 4 * 1000, 4) {
+        while prefetch.fit(prefetch.count, 4 * 1000, 4) == Fit::TooNarrow {
             counts.push(prefetch.count);
         }
         assert_eq!(counts, [64, 100]);
@@ -402,8 +440,8 @@ mod tests {
     #[test]
     fn a_window_that_was_made_wider_stays_so_for_small_messages() {
         let mut prefetch = Prefetch::new(4, 100);
-        assert!(!prefetch.is_refitted(2000, 4 * 1000, 4));
-        assert!(prefetch.is_refitted(2000, 4 * 1024 * 1024, 4));
+        assert_eq!(prefetch.fit(2000, 4 * 1000, 4), Fit::Right);
+        assert_eq!(prefetch.fit(2000, 4 * 1024 * 1024, 4), Fit::TooWide);
         assert_eq!(prefetch.count, 100);
     }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery as LapinDelivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::link::Link;
@@ -197,16 +199,21 @@ fn times_delivered(delivery: &Delivery) -> u64 {
 
 impl Live {
     async fn open(link: Link, queue: &str, prefetch: u16) -> Result<Self> {
-        let doing = format!("consuming queue {queue}");
         let channel = link.channel().await?;
         let prefetch = prefetch.max(1);
+        let stream = Self::consume(&link, &channel, queue, prefetch).await?;
+        Ok(Self { link, channel, stream, prefetch })
+    }
+
+    async fn consume(link: &Link, channel: &Channel, queue: &str, prefetch: u16) -> Result<lapin::Consumer> {
+        let doing = format!("consuming queue {queue}");
         // Before consuming, or lapin buffers the queue without bound; 0 would mean the same. Per consumer:
         // quorum queues refuse a limit for the channel.
         channel
             .basic_qos(prefetch, BasicQosOptions { global: false })
             .await
             .map_err(|e| link.failure(&e, &doing))?;
-        let stream = channel
+        channel
             .basic_consume(
                 queue.into(),
                 ShortString::default(),
@@ -214,8 +221,14 @@ impl Live {
                 FieldTable::default(),
             )
             .await
-            .map_err(|e| link.failure(&e, &doing))?;
-        Ok(Self { link, channel, stream, prefetch })
+            .map_err(|e| link.failure(&e, &doing))
+    }
+
+    /// Ends the stream; whether nothing more was in it.
+    async fn cancel(&mut self) -> Result<bool> {
+        let cancelled = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default()).await;
+        cancelled.map_err(|e| self.link.failure(&e, "ending a consumer to begin a wider one"))?;
+        Ok(!matches!(self.stream.next().now_or_never(), Some(Some(Ok(_)))))
     }
 }
 
@@ -241,6 +254,28 @@ impl Consumer for RabbitMqConsumer {
 
     fn window(&self) -> Option<u16> {
         self.live.as_ref().filter(|_| self.ordered.is_empty()).map(|live| live.prefetch)
+    }
+
+    /// On the same channel: nothing comes back. Another process whose turn it is now finds all committed that came before.
+    async fn widen(&mut self, tag: u64, window: u16) -> Result<()> {
+        let Some(live) = self.live.as_mut() else {
+            return Err(self.end("this consumer has ended".to_owned()));
+        };
+        match self.broker.within_timeout("ending a consumer to begin a wider one", live.cancel()).await {
+            Ok(true) => {}
+            Ok(false) => return Err(self.end("RabbitMQ delivered more than the prefetch".to_owned())),
+            Err(error) => return Err(self.end(error.to_string())),
+        }
+        self.ack_through(tag).await?;
+        let Some(live) = self.live.as_mut() else { return Ok(()) };
+        let consuming = Live::consume(&live.link, &live.channel, &self.queue, window);
+        match self.broker.within_timeout("consuming again", consuming).await {
+            Ok(stream) => {
+                (live.stream, live.prefetch) = (stream, window);
+                Ok(())
+            }
+            Err(error) => Err(self.end(error.to_string())),
+        }
     }
 
     async fn ack_through(&mut self, tag: u64) -> Result<()> {
