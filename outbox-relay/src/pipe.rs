@@ -100,6 +100,10 @@ pub trait Sink<I>: Send {
     fn deliver(&mut self, items: &mut [I]) -> impl Future<Output = Result<Vec<Verdict>>> + Send;
 }
 
+/// How long a pipe hears no bell after the first look that finds nothing: MySQL and MariaDB tell of a row some time before
+/// they show it. It doubles with each further such look, up to [`Pace::idle_min`].
+const DEAF_MIN: Duration = Duration::from_millis(1);
+
 /// How a pipe waits.
 #[derive(Debug, Clone)]
 pub struct Pace {
@@ -109,7 +113,8 @@ pub struct Pace {
     pub idle_max: Duration,
     /// The wait when there is nothing to do and every commit rings: the net below the bell.
     pub idle_heard: Duration,
-    /// What ends such a wait early, once `idle_min` is over: rings for nothing must not make a busy loop.
+    /// What ends such a wait early, once a first part of it is over, `idle_min` at most: rings for nothing must not make a
+    /// busy loop.
     pub bell: Bell,
     /// Waits while a side is at fault.
     pub outage: RetryPolicy,
@@ -248,13 +253,13 @@ pub async fn run<S, K>(
     S: Source,
     K: Sink<S::Item>,
 {
-    let mut idle = pace.idle_min;
+    let (mut idle, mut deafness) = (pace.idle_min, DEAF_MIN);
     let mut outage = pace.outage.waits();
     loop {
         let (deaf, wait) = match step(source, sink, pace, status, shutdown).await {
             Ok(Step::Ended) => break,
             Ok(Step::Worked) => {
-                idle = pace.idle_min;
+                (idle, deafness) = (pace.idle_min, DEAF_MIN);
                 outage.reset();
                 resume(status);
                 // A busy pipe lets others on its thread run too.
@@ -267,7 +272,9 @@ pub async fn run<S, K>(
                 // A key that waits is due by time, and nobody rings then.
                 if pace.bell.is_heard() && status.waiting_keys() == 0 {
                     idle = pace.idle_min;
-                    (pace.idle_min, pace.idle_heard)
+                    let deaf = deafness.min(pace.idle_min);
+                    deafness = (deaf * 2).min(pace.idle_min);
+                    (deaf, pace.idle_heard)
                 } else {
                     let wait = idle;
                     idle = (idle * 2).min(pace.idle_max);
@@ -465,8 +472,8 @@ mod tests {
         assert_eq!(*log.lock().unwrap(), ["settle [1, 2] 2", "close"]);
     }
 
-    /// When the second look happens, after a first one in vain.
-    async fn second_look(is_heard: bool, waiting: u64, ring_at: Option<Duration>) -> Duration {
+    /// When there is something, after so many looks in vain, in whole seconds.
+    async fn found_after(vain: usize, is_heard: bool, waiting: u64, ring_at: Option<Duration>) -> u64 {
         let (log, status, shutdown) = (Log::default(), Status::new("test"), CancellationToken::new());
         let bell = Bell::new(status.clone());
         if is_heard {
@@ -475,7 +482,7 @@ mod tests {
         }
         status.set_keys(waiting, 0);
         let mut source = source(&log, None);
-        source.batches.push_front(Ok(None));
+        (0..vain).for_each(|_| source.batches.push_front(Ok(None)));
         let mut sink = Slow(Some(Duration::ZERO));
         let pace = Pace { bell: bell.clone(), ..pace() };
         let watch = async {
@@ -487,18 +494,20 @@ mod tests {
                 }
             }
             shutdown.cancel();
-            Duration::from_secs(started.elapsed().as_secs())
+            started.elapsed().as_secs()
         };
         tokio::join!(run(&mut source, &mut sink, &pace, &status, &shutdown), watch).1
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_ring_ends_a_wait_and_the_net_is_below_it() {
-        let seconds = Duration::from_secs;
-        assert_eq!(second_look(false, 0, None).await, seconds(1), "polls");
-        assert_eq!(second_look(true, 0, None).await, seconds(60), "trusts the bell");
-        assert_eq!(second_look(true, 0, Some(seconds(10))).await, seconds(10));
-        assert_eq!(second_look(true, 0, Some(Duration::ZERO)).await, seconds(1), "but no busy loop");
-        assert_eq!(second_look(true, 1, None).await, seconds(1), "a key that waits does not ring");
+        let ring_at = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(found_after(1, false, 0, None).await, 1, "polls");
+        assert_eq!(found_after(1, true, 0, None).await, 60, "trusts the bell");
+        assert_eq!(found_after(1, true, 0, ring_at(10)).await, 10);
+        assert_eq!(found_after(1, true, 0, ring_at(0)).await, 0, "looks again soon");
+        let found = found_after(20, true, 0, ring_at(0)).await;
+        assert!((10..=13).contains(&found), "but no busy loop: {found} s");
+        assert_eq!(found_after(1, true, 1, None).await, 1, "a key that waits does not ring");
     }
 }

@@ -278,7 +278,9 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         }
         let waiting = Instant::now();
         let Batch { items, count, bytes, last } = tokio::select! {
-            () = shutdown.cancelled() => return Ok(Ended::Shutdown),
+            () = shutdown.cancelled() => {
+                return committed.acknowledge(&mut consumer).await.map(|()| Ended::Shutdown);
+            }
             batch = ahead.take(worker, &mut consumer, size) => batch?,
         };
         if count == 0 {
@@ -306,7 +308,7 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         };
         let (is_applied, meanwhile) = tokio::join!(applying, meanwhile);
         if !is_applied {
-            return Ok(Ended::Shutdown);
+            return committed.acknowledge(&mut consumer).await.map(|()| Ended::Shutdown);
         }
         let took = started.elapsed();
         tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
