@@ -101,7 +101,7 @@ pub trait Sink<I>: Send {
 }
 
 /// How long a pipe hears no bell after the first look that finds nothing: MySQL and MariaDB tell of a row some time before
-/// they show it. It doubles with each further such look, up to [`Pace::idle_min`].
+/// they show it. It doubles with each further such look up to [`Pace::idle_min`], until they are farther apart than that.
 const DEAF_MIN: Duration = Duration::from_millis(1);
 
 /// How a pipe waits.
@@ -254,6 +254,8 @@ pub async fn run<S, K>(
     K: Sink<S::Item>,
 {
     let (mut idle, mut deafness) = (pace.idle_min, DEAF_MIN);
+    // The last look in vain.
+    let mut looked = Instant::now();
     let mut outage = pace.outage.waits();
     loop {
         let (deaf, wait) = match step(source, sink, pace, status, shutdown).await {
@@ -272,8 +274,12 @@ pub async fn run<S, K>(
                 // A key that waits is due by time, and nobody rings then.
                 if pace.bell.is_heard() && status.waiting_keys() == 0 {
                     idle = pace.idle_min;
+                    if looked.elapsed() > pace.idle_min {
+                        deafness = DEAF_MIN;
+                    }
                     let deaf = deafness.min(pace.idle_min);
                     deafness = (deaf * 2).min(pace.idle_min);
+                    looked = Instant::now();
                     (deaf, pace.idle_heard)
                 } else {
                     let wait = idle;
@@ -506,6 +512,7 @@ mod tests {
         assert_eq!(found_after(1, true, 0, None).await, 60, "trusts the bell");
         assert_eq!(found_after(1, true, 0, ring_at(10)).await, 10);
         assert_eq!(found_after(1, true, 0, ring_at(0)).await, 0, "looks again soon");
+        assert_eq!(found_after(1, true, 0, ring_at(50)).await, 50);
         let found = found_after(20, true, 0, ring_at(0)).await;
         assert!((10..=13).contains(&found), "but no busy loop: {found} s");
         assert_eq!(found_after(1, true, 1, None).await, 1, "a key that waits does not ring");

@@ -263,14 +263,30 @@ async fn pump<K: Consumer, C: OutboxConnection>(
     prefetch: &mut Prefetch,
     shutdown: &CancellationToken,
 ) -> Result<Ended> {
-    let (mut size, mut ahead) = (batch, Ahead::default());
-    let (mut committed, mut fit) = (Committed::default(), Fit::Right);
+    let mut committed = Committed::default();
+    let ended = batches(worker, &mut consumer, &mut committed, (queue, batch), prefetch, shutdown).await;
+    let acknowledged = committed.acknowledge(&mut consumer).await;
+    ended.and_then(|ended| acknowledged.map(|()| ended))
+}
+
+/// The same, but for what is `committed` at the end.
+async fn batches<K: Consumer, C: OutboxConnection>(
+    worker: &Arc<Worker<C>>,
+    consumer: &mut K,
+    committed: &mut Committed,
+    (queue, batch): (u16, usize),
+    prefetch: &mut Prefetch,
+    shutdown: &CancellationToken,
+) -> Result<Ended> {
+    let (mut size, mut ahead, mut fit) = (batch, Ahead::default(), Fit::Right);
     loop {
         // While there is a next batch, this is done beside applying it.
         if ahead.is_empty() || worker.is_paused() || shutdown.is_cancelled() {
             match fit {
-                Fit::TooNarrow => committed.acknowledge_wider(&mut consumer, prefetch).await?,
-                Fit::Right | Fit::TooWide => committed.acknowledge(&mut consumer).await?,
+                Fit::TooNarrow if !shutdown.is_cancelled() => {
+                    committed.acknowledge_wider(consumer, prefetch).await?;
+                }
+                _ => committed.acknowledge(consumer).await?,
             }
         }
         if !resumed(worker, shutdown).await {
@@ -278,10 +294,8 @@ async fn pump<K: Consumer, C: OutboxConnection>(
         }
         let waiting = Instant::now();
         let Batch { items, count, bytes, last } = tokio::select! {
-            () = shutdown.cancelled() => {
-                return committed.acknowledge(&mut consumer).await.map(|()| Ended::Shutdown);
-            }
-            batch = ahead.take(worker, &mut consumer, size) => batch?,
+            () = shutdown.cancelled() => return Ok(Ended::Shutdown),
+            batch = ahead.take(worker, consumer, size) => batch?,
         };
         if count == 0 {
             continue;
@@ -295,28 +309,27 @@ async fn pump<K: Consumer, C: OutboxConnection>(
             is_applied
         };
         let meanwhile = async {
-            // A window that is to be made wider is emptied first.
-            if fit != Fit::TooNarrow {
-                committed.acknowledge(&mut consumer).await?;
+            // A window that is to be made wider is emptied first; into one that is too wide nothing more shall come.
+            if fit == Fit::Right {
+                committed.acknowledge(consumer).await?;
             }
             tokio::select! {
                 biased;
                 () = ended.cancelled() => Ok(()),
                 // What is fetched before a new consumer begins comes again after it.
-                filled = ahead.fill(worker, &mut consumer, size), if fit != Fit::TooWide => filled,
+                filled = ahead.fill(worker, consumer, size), if fit != Fit::TooWide => filled,
             }
         };
         let (is_applied, meanwhile) = tokio::join!(applying, meanwhile);
-        if !is_applied {
-            return committed.acknowledge(&mut consumer).await.map(|()| Ended::Shutdown);
+        if !is_applied? {
+            return Ok(Ended::Shutdown);
         }
         let took = started.elapsed();
         tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
         size = next_size(size, count, took, batch);
-        committed = Committed { count: committed.count + count, through: Some(last) };
-        if meanwhile.is_err() || fit == Fit::TooWide {
-            let acknowledged = committed.acknowledge(&mut consumer).await;
-            meanwhile.and(acknowledged)?;
+        *committed = Committed { count: committed.count + count, through: Some(last) };
+        meanwhile?;
+        if fit == Fit::TooWide {
             tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for larger messages");
             return Ok(Ended::Refit);
         }
@@ -347,12 +360,15 @@ async fn resumed<C: OutboxConnection>(worker: &Worker<C>, shutdown: &Cancellatio
 
 /// Applies every delivery; while the database is out, or a message holds all up, holds them and reads nothing more.
 /// False at shutdown.
+///
+/// # Errors
+/// When it panicked: nothing of the rest is done.
 async fn apply_all<C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     queue: u16,
     mut pending: VecDeque<Item>,
     shutdown: &CancellationToken,
-) -> bool {
+) -> Result<bool> {
     let mut waits = worker.retries.policy.waits();
     loop {
         let (applying, stop) = (Arc::clone(worker), shutdown.clone());
@@ -362,17 +378,17 @@ async fn apply_all<C: OutboxConnection>(
         })
         .await;
         let error = match applied {
-            Ok((_, Ok(Progress::Done))) => return true,
-            Ok((_, Ok(Progress::Stopped))) => return false,
+            Ok((_, Ok(Progress::Done))) => return Ok(true),
+            Ok((_, Ok(Progress::Stopped))) => return Ok(false),
             Ok((rest, Ok(Progress::Halted))) => {
                 pending = rest;
                 tokio::select! {
-                    () = shutdown.cancelled() => return false,
+                    () = shutdown.cancelled() => return Ok(false),
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                     () = worker.changed.notified() => {}
                 }
                 if !resumed(worker, shutdown).await {
-                    return false;
+                    return Ok(false);
                 }
                 continue;
             }
@@ -380,14 +396,11 @@ async fn apply_all<C: OutboxConnection>(
                 pending = rest;
                 error
             }
-            Err(error) => {
-                tracing::error!(%error, "the batch is left unacknowledged");
-                return false;
-            }
+            Err(error) => return Err(error),
         };
         tracing::warn!(%error, held = pending.len(), "cannot apply, holding the deliveries");
         if !wait(&mut waits, shutdown).await {
-            return false;
+            return Ok(false);
         }
     }
 }

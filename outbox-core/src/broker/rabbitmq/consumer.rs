@@ -132,7 +132,7 @@ impl RabbitMqConsumer {
     async fn gather(&mut self) -> Result<()> {
         while self.returned.last().is_some_and(|last| last.redelivered) {
             let window = self.live.as_ref().map_or(0, |live| usize::from(live.prefetch));
-            if self.returned.len() >= window && self.widen().await? {
+            if self.returned.len() >= window && self.begin_wider().await? {
                 continue;
             }
             match tokio::time::timeout(SILENCE, self.take(usize::MAX)).await {
@@ -161,7 +161,7 @@ impl RabbitMqConsumer {
 
     /// Gives back what fills the window, and begins again with a larger one; false where it is large enough for any
     /// consumer before.
-    async fn widen(&mut self) -> Result<bool> {
+    async fn begin_wider(&mut self) -> Result<bool> {
         let bytes: usize = self.returned.iter().map(|delivery| delivery.frame.size()).sum();
         let fit = fitting(bytes / self.returned.len().max(1)).min(WINDOW_MESSAGES);
         let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
@@ -224,11 +224,18 @@ impl Live {
             .map_err(|e| link.failure(&e, &doing))
     }
 
-    /// Ends the stream; whether nothing more was in it.
-    async fn cancel(&mut self) -> Result<bool> {
+    /// Acknowledges through the tag, which is the last of a full window, and begins a wider one.
+    async fn widen(&mut self, queue: &str, tag: u64, window: u16) -> Result<()> {
+        let failure = |e| self.link.failure(&e, "making the window wider");
         let cancelled = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default()).await;
-        cancelled.map_err(|e| self.link.failure(&e, "ending a consumer to begin a wider one"))?;
-        Ok(!matches!(self.stream.next().now_or_never(), Some(Some(Ok(_)))))
+        cancelled.map_err(failure)?;
+        if matches!(self.stream.next().now_or_never(), Some(Some(Ok(_)))) {
+            return Err(Error::new(ErrorKind::Outage, "RabbitMQ delivered more than the prefetch"));
+        }
+        self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(failure)?;
+        self.stream = Self::consume(&self.link, &self.channel, queue, window).await?;
+        self.prefetch = window;
+        Ok(())
     }
 }
 
@@ -258,20 +265,18 @@ impl Consumer for RabbitMqConsumer {
 
     /// On the same channel: nothing comes back. Another process whose turn it is now finds all committed that came before.
     async fn widen(&mut self, tag: u64, window: u16) -> Result<()> {
-        let Some(live) = self.live.as_mut() else {
+        // Back only when all is done: what stays half-way is cut, and comes again.
+        let Some(mut live) = self.live.take() else {
             return Err(self.end("this consumer has ended".to_owned()));
         };
-        match self.broker.within_timeout("ending a consumer to begin a wider one", live.cancel()).await {
-            Ok(true) => {}
-            Ok(false) => return Err(self.end("RabbitMQ delivered more than the prefetch".to_owned())),
-            Err(error) => return Err(self.end(error.to_string())),
-        }
-        self.ack_through(tag).await?;
-        let Some(live) = self.live.as_mut() else { return Ok(()) };
-        let consuming = Live::consume(&live.link, &live.channel, &self.queue, window);
-        match self.broker.within_timeout("consuming again", consuming).await {
-            Ok(stream) => {
-                (live.stream, live.prefetch) = (stream, window);
+        let widened = async {
+            live.widen(&self.queue, tag, window).await?;
+            Ok(live)
+        };
+        match self.broker.within_timeout("making the window wider", widened).await {
+            Ok(live) => {
+                self.live = Some(live);
+                self.open = None;
                 Ok(())
             }
             Err(error) => Err(self.end(error.to_string())),
