@@ -14,6 +14,9 @@ use outbox_core::Result;
 pub use crate::binlog::position::{FileOffset, Position};
 use crate::binlog::spool::Spool;
 
+/// What a piece of memory of its own takes besides what is in it.
+const PIECE_BYTES: usize = 16;
+
 /// A table of the source, as it was when its row was written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
@@ -207,8 +210,8 @@ impl Value {
     pub fn weight_bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Decimal(text) | Self::Text(text) | Self::Json(text) => text.len(),
-                Self::Bytes(bytes) | Self::Geometry(bytes) | Self::Vector(bytes) => bytes.len(),
+                Self::Decimal(text) | Self::Text(text) | Self::Json(text) => PIECE_BYTES + text.len(),
+                Self::Bytes(bytes) | Self::Geometry(bytes) | Self::Vector(bytes) => PIECE_BYTES + bytes.len(),
                 _ => 0,
             }
     }

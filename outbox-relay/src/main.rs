@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// Rows are many small pieces of memory, got in one thread and given back in another: a third of the time, and a tenth of
+/// the memory, went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -327,6 +327,19 @@ impl Connection {
         }
     }
 
+    /// The packet of the next event, if all of it has been received and it is not larger.
+    pub(crate) fn event_at_hand(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
+        let (length, sequence) = self.part().filter(|(length, _)| *length <= bytes_max)?;
+        let packet = &self.buffer[self.taken + 4..self.taken + 4 + length];
+        if !self.packet.is_empty() || packet.first() != Some(&0x00) {
+            return None;
+        }
+        let packet = packet.to_vec();
+        self.taken += 4 + length;
+        self.sequence = sequence.wrapping_add(1);
+        Some(packet)
+    }
+
     /// A whole packet, put together from its parts. Dropping the future loses nothing.
     async fn receive(&mut self) -> Result<Vec<u8>> {
         loop {

@@ -71,6 +71,15 @@ pub struct Stream {
     skipped_events: u64,
 }
 
+/// What has come of an event.
+#[allow(clippy::large_enum_variant, reason = "one at a time")]
+enum Settled {
+    Nothing,
+    Step(Step),
+    /// The source has to be asked before the event is understood; it is pending.
+    Asked(Outcome),
+}
+
 struct Connected {
     /// Heartbeats so far while the last transaction is read again.
     proving: Option<u32>,
@@ -167,18 +176,40 @@ impl Stream {
                 Ok(Some(step)) => return Ok(step),
                 Ok(None) => {}
                 Err(error) => {
-                    let was_proving = self.connected.take().is_none_or(|c| c.proving.is_some());
-                    if was_proving && self.proof.is_some() && is_purged(&error) {
-                        // What comes after it may still be there.
-                        self.proof = None;
-                        self.is_proven = false;
-                        continue;
+                    if let Some(error) = self.lost(error) {
+                        return Err(error);
                     }
-                    let error = if error.is_outage() { error } else { error.context(&self.source.url) };
-                    return Err(error);
                 }
             }
         }
+    }
+
+    /// The next transaction or heartbeat if nobody has to be waited for: all of it was received with the last one.
+    pub(crate) fn at_hand(&mut self) -> Option<Result<Step>> {
+        loop {
+            let connected = self.connected.as_mut().filter(|connected| connected.pending.is_none())?;
+            let event = connected.connection.event_at_hand(LARGE_EVENT_BYTES)?;
+            let outcome = connected.assembler.event(&event[1..]);
+            match outcome.and_then(|outcome| self.settle(event, outcome)) {
+                Ok(Settled::Nothing) => {}
+                Ok(Settled::Step(step)) => return Some(Ok(step)),
+                // The event is looked at once more by whoever can wait for the answer.
+                Ok(Settled::Asked(_)) => return None,
+                Err(error) => return self.lost(error).map(Err),
+            }
+        }
+    }
+
+    /// The connection is of no use any more: gives the error, if the next connection does not begin otherwise.
+    fn lost(&mut self, error: Error) -> Option<Error> {
+        let was_proving = self.connected.take().is_none_or(|c| c.proving.is_some());
+        if was_proving && self.proof.is_some() && is_purged(&error) {
+            // What comes after it may still be there.
+            self.proof = None;
+            self.is_proven = false;
+            return None;
+        }
+        Some(if error.is_outage() { error } else { error.context(&self.source.url) })
     }
 
     /// Has the source proved to be the one that this was read from, before anything newer is given out.
@@ -225,7 +256,7 @@ impl Stream {
             connected.pending = Some(connected.connection.event(silence).await?.ok_or_else(ended)?);
         }
         let Some(event) = connected.pending.take() else { return Ok(None) };
-        let outcome = if event.len() > LARGE_EVENT_BYTES {
+        let (event, outcome) = if event.len() > LARGE_EVENT_BYTES {
             // When this future is dropped meanwhile, the connection is made again.
             let Some(mut moved) = self.connected.take() else { return Ok(None) };
             let task = tokio::task::spawn_blocking(move || {
@@ -241,34 +272,43 @@ impl Stream {
             let outcome = connected.assembler.event(&event[1..])?;
             (event, outcome)
         };
-        self.take(outcome).await
+        match self.settle(event, outcome)? {
+            Settled::Nothing => Ok(None),
+            Settled::Step(step) => Ok(Some(step)),
+            Settled::Asked(asked) => {
+                if let Some(connected) = &mut self.connected {
+                    connected.answer(&self.source, asked).await?;
+                }
+                Ok(None)
+            }
+        }
     }
 
-    async fn take(&mut self, (event, outcome): (Vec<u8>, Outcome)) -> Result<Option<Step>> {
-        let Some(connected) = &mut self.connected else { return Ok(None) };
+    fn settle(&mut self, event: Vec<u8>, outcome: Outcome) -> Result<Settled> {
+        let Some(connected) = &mut self.connected else { return Ok(Settled::Nothing) };
         self.skipped_events = self.skipped_events.max(connected.assembler.skipped_events());
         match outcome {
-            Outcome::Nothing => Ok(None),
+            Outcome::Nothing => Ok(Settled::Nothing),
             Outcome::Quiet if connected.proving.is_some_and(|quiet| quiet >= QUIET_MAX) => Err(foreign()),
             Outcome::Quiet => {
                 self.waits.reset();
                 if let Some(quiet) = &mut connected.proving {
                     // MySQL says so too while it looks for a GTID, which it has: it was asked.
                     *quiet += u32::from(!matches!(self.position.gtids, Some(Gtids::MySql(_))));
-                    return Ok(None);
+                    return Ok(Settled::Nothing);
                 }
                 // By GTID a reader knows its place in the file only from what comes; a quiet source says it too.
                 if let Some(file) = connected.assembler.whole_file() {
                     self.position.file = Some(file.clone());
                 }
-                Ok(Some(Step::Quiet))
+                Ok(Settled::Step(Step::Quiet))
             }
             Outcome::Txn(txn) if connected.proving.take().is_some() => {
-                let Some(proof) = &self.proof else { return Ok(None) };
+                let Some(proof) = &self.proof else { return Ok(Settled::Nothing) };
                 let is_it = proof.committed_at_us == txn.committed_at_us
                     && proof.checksum == txn.checksum
                     && self.position.gtids == txn.position.gtids;
-                if is_it { Ok(None) } else { Err(foreign()) }
+                if is_it { Ok(Settled::Nothing) } else { Err(foreign()) }
             }
             Outcome::Txn(txn) => {
                 self.waits.reset();
@@ -280,12 +320,11 @@ impl Stream {
                     committed_at_us: txn.committed_at_us,
                     checksum: txn.checksum,
                 });
-                Ok(Some(Step::Txn(*txn)))
+                Ok(Settled::Step(Step::Txn(*txn)))
             }
             asked @ (Outcome::Describe { .. } | Outcome::Charset(_)) => {
                 connected.pending = Some(event);
-                connected.answer(&self.source, asked).await?;
-                Ok(None)
+                Ok(Settled::Asked(asked))
             }
         }
     }

@@ -1,7 +1,10 @@
 //! The task that writes to the target: one order at a time, so that the next group is gathered meanwhile.
 
+use std::time::Instant;
+
 use outbox_core::Result;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use super::compact::Group;
 use super::state::{Checkpoint, CopyState, PauseState};
@@ -49,7 +52,13 @@ pub(super) async fn serve(
 
 async fn obey(target: &mut Target, order: Order) -> Result<Report> {
     match order {
-        Order::Apply(group, checkpoint) => target.apply(group, &checkpoint).await.map(Report::Applied),
+        Order::Apply(group, checkpoint) => {
+            let (bytes, windows, started) = (group.weight_bytes(), group.windows.len(), Instant::now());
+            let applied = target.apply(group, &checkpoint).await?;
+            let Applied { upserted, loaded, joined, deleted, .. } = applied;
+            debug!(upserted, loaded, joined, deleted, windows, bytes, took = ?started.elapsed(), "a group is committed");
+            Ok(Report::Applied(applied))
+        }
         Order::Look(checkpoint) => {
             if let Some(checkpoint) = checkpoint {
                 target.idle(&checkpoint).await?;

@@ -10,7 +10,7 @@ use super::plan::{CopyPlan, Key, Projected};
 use crate::change::{Change, Row, Table, Txn, Undecodable};
 
 /// What a row weighs in memory besides its values.
-const ROW_BYTES: usize = 128;
+const ROW_BYTES: usize = 192;
 
 /// Transactions that are applied together, in one transaction of the target, and the windows that end with them.
 #[derive(Debug)]

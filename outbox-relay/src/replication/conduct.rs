@@ -200,7 +200,7 @@ impl<'c> Session<'c> {
             if self.busy_since.is_none() || self.pending.is_some() || is_full {
                 return Ok(());
             }
-            let Ok(read) = self.tasks.reads.try_recv() else { return Ok(()) };
+            let Some(read) = self.tasks.reads.try_recv() else { return Ok(()) };
             self.take(read).await?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Applies groups to a target: all of a group and its checkpoint in one transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,6 +69,10 @@ pub struct Fenced {
 pub struct Applied {
     /// Rows that were inserted or updated.
     pub upserted: u64,
+    /// Those of them that went in by LOAD DATA.
+    pub loaded: u64,
+    /// Those of them that took their new values from a join.
+    pub joined: u64,
     /// Rows that were deleted.
     pub deleted: u64,
     /// Rows that were set aside.
@@ -105,6 +109,8 @@ pub struct Target {
     is_spoilt: bool,
     /// Copies with rows set aside; `None`: to be asked.
     aside: Option<HashSet<String>>,
+    /// How often rows of copies could not be loaded.
+    refused: HashMap<String, u32>,
     /// Those of the last group.
     plans: Vec<Arc<CopyPlan>>,
     written: Option<Instant>,
@@ -142,6 +148,7 @@ impl Target {
             seq,
             is_spoilt: false,
             aside: None,
+            refused: HashMap::new(),
             plans: Vec::new(),
             written: None,
         })
@@ -364,6 +371,8 @@ impl Target {
             position: &position,
             plans: &group.plans,
             aside: self.aside.as_mut().unwrap_or(&mut none),
+            refused: &mut self.refused,
+            are_new: !group.keeps_all,
             applied: Applied::default(),
             is_open: false,
         };
@@ -375,6 +384,8 @@ impl Target {
         if let Some(txn) = &group.large {
             large::large(&mut writer, group, txn, &mut held, &mut touched).await?;
         }
+        // A window looks at what is there before it writes.
+        writer.are_new = true;
         for window in &group.windows {
             let at = group.plans.iter().position(|plan| plan.name() == window.plan.name());
             if let Some(at) = at.filter(|at| held[*at].is_none()) {
@@ -453,17 +464,18 @@ impl Target {
 }
 
 async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Dialect> {
-    let asked: Option<(String, u64)> = connection
-        .query_first("select @@version, cast(@@max_allowed_packet as unsigned)")
+    let asked: Option<(String, u64, bool)> = connection
+        .query_first("select @@version, cast(@@max_allowed_packet as unsigned), @@local_infile")
         .await
         .map_err(|error| failed("asking for the target's version", &error))?;
-    let (version, packet) = asked.unwrap_or_default();
+    let (version, packet, can_load) = asked.unwrap_or_default();
     let is_mariadb = version.contains("MariaDB");
     let bytes_max =
         usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(PACKET_ROOM).max(PACKET_ROOM);
     Ok(Dialect {
         is_mariadb,
         has_row_alias: !is_mariadb && connection.server_version() >= (8, 0, 19),
+        can_load,
         bytes: options.statement_bytes_max.min(bytes_max),
         bytes_max,
     })

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::applier::{self, Order, Report};
 use super::chunks::{self, Answer};
 use super::copy::Copy;
-use super::feed::{self, Read};
+use super::feed::{self, Reads};
 use super::state::Checkpoint;
 use super::target::Target;
 use crate::binlog::{Proof, Source, Tables, follow};
@@ -19,7 +19,7 @@ const READERS: usize = 2;
 
 /// What connects a session with its tasks, which end with it.
 pub(super) struct Tasks {
-    pub(super) reads: mpsc::Receiver<Read>,
+    pub(super) reads: Reads,
     pub(super) requests: mpsc::Sender<chunks::Request>,
     pub(super) answers: mpsc::Receiver<Answer>,
     pub(super) orders: mpsc::Sender<Order>,

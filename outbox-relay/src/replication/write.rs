@@ -16,6 +16,7 @@ use super::session::{LAX, Refusal, STRICT, failed, refusal, said};
 use super::sql::{literal, quoted};
 use super::statement::{Rendered, Upsert, is_invalid, is_lax, key_in, of_copy, row_sql};
 use super::target::Applied;
+use super::update::Changed;
 use crate::change::{ColumnType, Value};
 
 /// How often another reserved value is tried when a row has one already.
@@ -41,6 +42,8 @@ pub(super) struct Dialect {
     pub(super) is_mariadb: bool,
     /// Whether `VALUES (…) AS new` is known, instead of `VALUES(column)`.
     pub(super) has_row_alias: bool,
+    /// Whether it takes LOAD DATA LOCAL.
+    pub(super) can_load: bool,
     /// The longest statement to write, and the longest that the target takes.
     pub(super) bytes: usize,
     pub(super) bytes_max: usize,
@@ -55,6 +58,10 @@ pub(super) struct Writer<'t> {
     pub(super) plans: &'t [Arc<CopyPlan>],
     /// Copies that have rows set aside.
     pub(super) aside: &'t mut HashSet<String>,
+    /// How often rows of copies could not be loaded.
+    pub(super) refused: &'t mut HashMap<String, u32>,
+    /// Whether rows that are inserted are not there: while a window is open, they may be.
+    pub(super) are_new: bool,
     pub(super) applied: Applied,
     /// Whether the transaction has begun: it does with its first statement, in one round trip.
     pub(super) is_open: bool,
@@ -65,14 +72,15 @@ pub(super) struct Done {
     affected: u64,
     /// Rows of an INSERT that were there.
     duplicates: u64,
+    /// Rows that an UPDATE found.
+    pub(super) matched: u64,
 }
 
 /// What has to be done to a copy's rows.
 #[derive(Default)]
 struct Work<'e> {
     deletes: Vec<&'e Key>,
-    /// Before and after.
-    updates: Vec<(&'e Key, &'e Projected, &'e Projected)>,
+    updates: Vec<Changed<'e>>,
     inserts: Vec<(&'e Key, &'e Projected)>,
 }
 
@@ -120,10 +128,11 @@ impl Writer<'_> {
             self.park(at, &works[at], is_shared).await?;
         }
         for &at in &order {
-            let updates: Vec<_> = works[at].updates.iter().map(|(key, _, after)| (*key, *after)).collect();
-            let inserted = self.upsert(at, &updates, &mut failed).await?;
+            let whole = self.update(at, &works[at].updates).await?;
+            let inserted = self.upsert(at, &whole, &mut failed).await?;
             self.drifted(at, inserted).await?;
-            self.upsert(at, &works[at].inserts, &mut failed).await?;
+            let inserts = self.load(at, &works[at].inserts).await?;
+            self.upsert(at, &inserts, &mut failed).await?;
         }
         for (at, rows) in rows.iter().enumerate() {
             if self.aside.contains(self.plans[at].name()) && !rows.is_empty() {
@@ -142,9 +151,12 @@ impl Writer<'_> {
             self.connection.query_drop(format!("begin;{sql}")).await?;
         }
         let info = self.connection.info();
-        let duplicates = info.split("Duplicates: ").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let duplicates = duplicates.and_then(|count| count.parse().ok()).unwrap_or(0);
-        Ok(Done { affected: self.connection.affected_rows(), duplicates })
+        let count = |name: &str| {
+            let count = info.split(name).nth(1).and_then(|rest| rest.split_whitespace().next());
+            count.and_then(|count| count.parse().ok()).unwrap_or(0)
+        };
+        let (duplicates, matched) = (count("Duplicates: "), count("Rows matched: "));
+        Ok(Done { affected: self.connection.affected_rows(), duplicates, matched })
     }
 
     /// A statement that has nothing to do with rows of the source.

@@ -49,7 +49,11 @@ impl Relay {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(self.folder.path().join("outbox-relay.toml")).arg("run");
-        command.env("RUST_LOG", "warn").stdout(Stdio::null());
+        // Its own output is not part of what is printed; `RUST_LOG` says what of it goes to standard error.
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "warn");
+        }
+        command.stdout(Stdio::null());
         command
     }
 

@@ -32,7 +32,12 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
     let mut command = mysqld()?;
     command
         .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=500", "--mysqlx=OFF"])
-        .args(["--innodb-buffer-pool-size=256M", "--binlog-row-metadata=FULL", "--secure-file-priv=NULL"])
+        .args([
+            "--innodb-buffer-pool-size=256M",
+            "--binlog-row-metadata=FULL",
+            "--secure-file-priv=NULL",
+            "--local-infile=ON",
+        ])
         .args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-bin=bin"])
         .arg(format!("--port={}", place.port))
         .arg(format!("--datadir={folder}/data"))

@@ -1,0 +1,123 @@
+//! Many rows that change: only the columns that differ, by a join with their new values. It takes half the time of an
+//! INSERT … ON DUPLICATE KEY UPDATE, which first tries to insert each row with all its columns.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::plan::{CopyPlan, Key, Projected};
+use super::sql::{is_field, literal, quoted};
+use super::write::{Trouble, Writer};
+use crate::change::{ColumnType, Value};
+
+/// Fewer rows are written whole.
+const ROWS_MIN: usize = 20;
+
+/// A row with its key, as it was and as it is.
+pub(super) type Changed<'r> = (&'r Key, &'r Projected, &'r Projected);
+
+impl Writer<'_> {
+    /// Updates rows that are as they were; gives those that have to be written whole, which may be all.
+    pub(super) async fn update<'r>(
+        &mut self,
+        at: usize,
+        rows: &[Changed<'r>],
+    ) -> Result<Vec<(&'r Key, &'r Projected)>, Trouble> {
+        let plan = Arc::clone(&self.plans[at]);
+        // Where a row is set aside, or a window is open, the target's may be older than what the source changed.
+        let are_known = self.are_new && !self.aside.contains(plan.name());
+        let has_values = self.dialect.is_mariadb || self.dialect.has_row_alias;
+        let mut whole = Vec::new();
+        let mut by_columns: BTreeMap<Vec<usize>, Vec<Changed<'r>>> = BTreeMap::new();
+        for row @ (key, before, after) in rows.iter().copied() {
+            let differing: Vec<_> = (0..after.0.len()).filter(|at| before.0[*at] != after.0[*at]).collect();
+            let is_plain = |at: usize| joins(&after.0[at]) && is_field(&after.0[at], &plan.image.columns[at]);
+            let mut needed = differing.iter().chain(&plan.image.primary_key);
+            if are_known && has_values && has_plain_key(&plan) && needed.all(|at| is_plain(*at)) {
+                by_columns.entry(differing).or_default().push(row);
+            } else {
+                whole.push((key, after));
+            }
+        }
+        for (columns, rows) in by_columns {
+            let mut rest = rows.as_slice();
+            while !rest.is_empty() {
+                let (sql, count) = statement(&plan, &columns, rest, self.dialect.bytes);
+                let (now, later) = rest.split_at(count);
+                rest = later;
+                let is_done =
+                    count >= ROWS_MIN && !columns.is_empty() && self.joined(at, &sql, count).await?;
+                if !is_done {
+                    whole.extend(now.iter().map(|(key, _, after)| (*key, *after)));
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Whether all rows were there and took their values; else the statement may be done again in any way.
+    async fn joined(&mut self, at: usize, sql: &str, count: usize) -> Result<bool, Trouble> {
+        match self.run(sql).await {
+            Ok(done) if done.matched == count as u64 => {
+                self.applied.upserted += count as u64;
+                self.applied.joined += count as u64;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(error) => self.trouble(at, &error).map_or(Ok(false), Err),
+        }
+    }
+}
+
+/// Whether a value can stand among others of its column in a list of rows, which has one type: a negative zero is a
+/// text.
+fn joins(value: &Value) -> bool {
+    let is_negative_zero = match value {
+        Value::Float(number) => *number == 0.0 && number.is_sign_negative(),
+        Value::Double(number) => *number == 0.0 && number.is_sign_negative(),
+        _ => false,
+    };
+    !is_negative_zero
+}
+
+/// Whether the key is compared the same with a column of another table. Texts have the collation of either.
+fn has_plain_key(plan: &CopyPlan) -> bool {
+    let kinds = plan.image.primary_key.iter().map(|at| &plan.image.columns[*at].kind);
+    kinds
+        .into_iter()
+        .all(|kind| matches!(kind, ColumnType::Int { .. } | ColumnType::Bytes { .. } | ColumnType::Date))
+}
+
+/// The statement for as many rows, one at least, as fit into about so many bytes; and how many.
+fn statement(plan: &CopyPlan, columns: &[usize], rows: &[Changed<'_>], bytes: usize) -> (String, usize) {
+    let image = &plan.image;
+    let key = &image.primary_key;
+    let from: Vec<usize> = key.iter().chain(columns).copied().collect();
+    let nulls: Vec<_> = (0..from.len()).map(|at| format!("null as c{at}")).collect();
+    // The names of a list of rows cannot be given on every server; those of what it is added to can.
+    let mut sql = format!("update (select {} from dual where false union all values ", nulls.join(", "));
+    let mut count = 0;
+    for (_, _, after) in rows {
+        if count > 0 && sql.len() > bytes {
+            break;
+        }
+        sql.push_str(if count > 0 { ", " } else { "" });
+        sql.push_str(if plan.mappings.is_mariadb { "(" } else { "row(" });
+        for (at, column) in from.iter().enumerate() {
+            sql.push_str(if at > 0 { ", " } else { "" });
+            literal(&mut sql, &after.0[*column], &image.columns[*column].kind);
+        }
+        sql.push(')');
+        count += 1;
+    }
+    let table = quoted(&image.name);
+    let pairs = |columns: &[usize], first: usize| -> Vec<String> {
+        let pair = |(at, column): (usize, &usize)| {
+            format!("{table}.{} = outbox_new.c{}", quoted(&image.columns[*column].name), first + at)
+        };
+        columns.iter().enumerate().map(pair).collect()
+    };
+    let (on, set) = (pairs(key, 0), pairs(columns, key.len()));
+    let _ = write!(sql, ") outbox_new straight_join {table} on {} set {}", on.join(" and "), set.join(", "));
+    (sql, count)
+}
