@@ -40,7 +40,6 @@ impl Writer<'_> {
         let is_plain =
             |row: &Projected| row.0.iter().zip(columns).all(|(value, column)| is_field(value, column));
         let (plain, rest): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|(_, row)| is_plain(row));
-        self.open().await?;
         self.state("savepoint outbox_load").await?;
         match self.send(&plan, &plain).await {
             Ok(true) => {

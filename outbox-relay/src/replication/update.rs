@@ -2,7 +2,6 @@
 //! INSERT … ON DUPLICATE KEY UPDATE, which first tries to insert each row with all its columns.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::plan::{CopyPlan, Key, Projected};
@@ -30,7 +29,14 @@ impl Writer<'_> {
         let mut whole = Vec::new();
         let mut by_columns: BTreeMap<Vec<usize>, Vec<Changed<'r>>> = BTreeMap::new();
         for row @ (key, before, after) in rows.iter().copied() {
-            let differing: Vec<_> = (0..after.0.len()).filter(|at| before.0[*at] != after.0[*at]).collect();
+            let mut differing: Vec<_> =
+                (0..after.0.len()).filter(|at| before.0[*at] != after.0[*at]).collect();
+            // A row may have been parked in a column of a unique key that itself does not differ.
+            for key in &plan.unique_keys {
+                if !differing.contains(&key.parked) && key.columns.iter().any(|at| differing.contains(at)) {
+                    differing.push(key.parked);
+                }
+            }
             let is_plain = |at: usize| joins(&after.0[at]) && is_field(&after.0[at], &plan.image.columns[at]);
             let mut needed = differing.iter().chain(&plan.image.primary_key);
             if are_known && has_values && has_plain_key(&plan) && needed.all(|at| is_plain(*at)) {
@@ -92,24 +98,6 @@ fn has_plain_key(plan: &CopyPlan) -> bool {
 fn statement(plan: &CopyPlan, columns: &[usize], rows: &[Changed<'_>], bytes: usize) -> (String, usize) {
     let image = &plan.image;
     let key = &image.primary_key;
-    let from: Vec<usize> = key.iter().chain(columns).copied().collect();
-    let nulls: Vec<_> = (0..from.len()).map(|at| format!("null as c{at}")).collect();
-    // The names of a list of rows cannot be given on every server; those of what it is added to can.
-    let mut sql = format!("update (select {} from dual where false union all values ", nulls.join(", "));
-    let mut count = 0;
-    for (_, _, after) in rows {
-        if count > 0 && sql.len() > bytes {
-            break;
-        }
-        sql.push_str(if count > 0 { ", " } else { "" });
-        sql.push_str(if plan.mappings.is_mariadb { "(" } else { "row(" });
-        for (at, column) in from.iter().enumerate() {
-            sql.push_str(if at > 0 { ", " } else { "" });
-            literal(&mut sql, &after.0[*column], &image.columns[*column].kind);
-        }
-        sql.push(')');
-        count += 1;
-    }
     let table = quoted(&image.name);
     let pairs = |columns: &[usize], first: usize| -> Vec<String> {
         let pair = |(at, column): (usize, &usize)| {
@@ -117,7 +105,29 @@ fn statement(plan: &CopyPlan, columns: &[usize], rows: &[Changed<'_>], bytes: us
         };
         columns.iter().enumerate().map(pair).collect()
     };
-    let (on, set) = (pairs(key, 0), pairs(columns, key.len()));
-    let _ = write!(sql, ") outbox_new straight_join {table} on {} set {}", on.join(" and "), set.join(", "));
+    let (on, set) = (pairs(key, 0).join(" and "), pairs(columns, key.len()).join(", "));
+    let tail = format!(") outbox_new straight_join {table} on {on} set {set}");
+    let from: Vec<usize> = key.iter().chain(columns).copied().collect();
+    let nulls: Vec<_> = (0..from.len()).map(|at| format!("null as c{at}")).collect();
+    // The names of a list of rows cannot be given on every server; those of what it is added to can.
+    let mut sql = format!("update (select {} from dual where false union all values ", nulls.join(", "));
+    let mut count = 0;
+    for (_, _, after) in rows {
+        let before = sql.len();
+        sql.push_str(if count > 0 { ", " } else { "" });
+        sql.push_str(if plan.mappings.is_mariadb { "(" } else { "row(" });
+        for (at, column) in from.iter().enumerate() {
+            sql.push_str(if at > 0 { ", " } else { "" });
+            literal(&mut sql, &after.0[*column], &image.columns[*column].kind);
+        }
+        sql.push(')');
+        // Never longer than the target takes: it would end the connection.
+        if count > 0 && sql.len() + tail.len() > bytes {
+            sql.truncate(before);
+            break;
+        }
+        count += 1;
+    }
+    sql.push_str(&tail);
     (sql, count)
 }

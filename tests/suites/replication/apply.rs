@@ -881,6 +881,30 @@ async fn what_cannot_be_loaded_or_joined_is_written_row_by_row() {
     copies.drop().await;
 }
 
+/// Rows that are parked in a column of a unique key which itself does not change, and values longer than a statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_move_and_are_long() {
+    let table =
+        "create table t (id int primary key, a int not null, b int not null, v longtext, unique (a, b))";
+    let mut copies = Copies::between(VARIABLE, VARIABLE, &[table], &[table], vec![spec("t")], |options| {
+        outbox_relay::replication::TargetOptions { statement_bytes_max: 300_000, ..options }
+    })
+    .await;
+    let rows: Vec<_> = (0..300).map(|id| format!("({id}, 1, {id}, 'v')")).collect();
+    copies.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
+    let applied = copies.run(&["update t set b = b + 1 order by b desc"]).await;
+    assert_eq!(applied.joined, 300);
+    copies.assert_equal().await;
+    // Thirty of these fit into a statement, two of the longer ones do not.
+    let applied = copies.run(&["update t set v = repeat('ä', 4000 + id)"]).await;
+    assert_eq!((applied.upserted, applied.set_aside), (300, 0));
+    assert!(applied.joined >= 200, "{applied:?}");
+    copies.assert_equal().await;
+    copies.run(&["update t set v = repeat('long ', 40000 + id) where id < 30"]).await;
+    copies.assert_equal().await;
+    copies.drop().await;
+}
+
 fn random(rng: &mut StdRng, name: &str) -> Value {
     use outbox_relay::change::{Date, DateTime};
     let text = |rng: &mut StdRng, count: usize| -> String {
