@@ -13,15 +13,15 @@ use super::plan::{CopyPlan, Key, Projected};
 use super::session::{Refusal, failed, refusal};
 use super::sql::{field, is_field, quoted};
 use super::write::{Trouble, Writer};
-use crate::change::{Column, ColumnType};
+use crate::change::{Column, ColumnType, Value};
 
 /// Fewer rows are not worth the two statements more.
 const ROWS_MIN: usize = 200;
 /// Bytes of a part, and how many of them wait for the connection.
 const PART_BYTES: usize = 64 << 10;
 const PARTS_AHEAD: usize = 8;
-/// So often a copy's rows may have been refused before its loads are given up, until the next session.
-const REFUSED_MAX: u32 = 8;
+/// So often loads and joins of a copy may have been refused before they are given up, until the next session.
+pub(super) const REFUSED_MAX: u32 = 8;
 
 impl Writer<'_> {
     /// Inserts rows that are not there; gives those that have to go the other way, which may be all.
@@ -31,15 +31,14 @@ impl Writer<'_> {
         rows: &[(&'r Key, &'r Projected)],
     ) -> Result<Vec<(&'r Key, &'r Projected)>, Trouble> {
         let plan = Arc::clone(&self.plans[at]);
-        let refused = self.refused.get(plan.name()).copied().unwrap_or(0);
-        let can_load = self.dialect.can_load && self.are_new && refused < REFUSED_MAX;
+        let can_load = self.dialect.can_load && self.are_new && !self.is_refused(&plan);
         if !can_load || rows.len() < ROWS_MIN {
             return Ok(rows.to_vec());
         }
-        let columns = &plan.image.columns;
-        let is_plain =
-            |row: &Projected| row.0.iter().zip(columns).all(|(value, column)| is_field(value, column));
-        let (plain, rest): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|(_, row)| is_plain(row));
+        let (plain, rest): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|(_, row)| is_plain(&plan, row));
+        if plain.len() < ROWS_MIN {
+            return Ok(rows.to_vec());
+        }
         self.state("savepoint outbox_load").await?;
         match self.send(&plan, &plain).await {
             Ok(true) => {
@@ -51,15 +50,26 @@ impl Writer<'_> {
             Err(error) if refusal(&error) == Refusal::Passes => {
                 // Should it be the load that breaks the connection, it is not tried again.
                 if !matches!(error, mysql_async::Error::Server(_)) {
-                    self.refused.insert(plan.name().to_owned(), REFUSED_MAX);
+                    self.refuse(&plan, REFUSED_MAX);
                 }
                 return Err(Trouble::Wait(failed(&format!("loading table {}", plan.image.name), &error)));
             }
             Err(_) => {}
         }
         self.state("rollback to savepoint outbox_load").await?;
-        *self.refused.entry(plan.name().to_owned()).or_default() += 1;
+        self.refuse(&plan, 1);
         Ok(rows.to_vec())
+    }
+
+    /// Whether the target has refused too often what is faster than to write row by row.
+    pub(super) fn is_refused(&self, plan: &CopyPlan) -> bool {
+        self.refused.get(plan.name()).is_some_and(|count| *count >= REFUSED_MAX)
+    }
+
+    /// The target has refused it; so often as `count` says.
+    pub(super) fn refuse(&mut self, plan: &CopyPlan, count: u32) {
+        let refused = self.refused.entry(plan.name().to_owned()).or_default();
+        *refused = refused.saturating_add(count);
     }
 
     /// Whether all of it went in as it is.
@@ -91,7 +101,8 @@ impl Writer<'_> {
             }
         }
         let info = self.connection.info();
-        Ok(info.contains("Skipped: 0 ") && info.ends_with("Warnings: 0"))
+        let all = format!("Records: {} ", rows.len());
+        Ok(info.starts_with(&all) && info.contains("Skipped: 0 ") && info.ends_with("Warnings: 0"))
     }
 }
 
@@ -114,6 +125,16 @@ fn statement(plan: &CopyPlan) -> String {
         let _ = write!(sql, " set {}", set.join(", "));
     }
     sql
+}
+
+/// Whether a row means the same as a line of a file.
+fn is_plain(plan: &CopyPlan, row: &Projected) -> bool {
+    let columns = &plan.image.columns;
+    // With SET, MariaDB numbers a row anew whose AUTO_INCREMENT column is 0, whatever the mode.
+    let is_numbered = |at: &usize| matches!(row.0[*at], Value::Int(0) | Value::UInt(0));
+    let mut keys = plan.image.primary_key.iter().chain(plan.unique_keys.iter().flat_map(|key| &key.columns));
+    row.0.iter().zip(columns).all(|(value, column)| is_field(value, column))
+        && !(columns.iter().any(is_bytes) && keys.any(is_numbered))
 }
 
 fn is_bytes(column: &Column) -> bool {

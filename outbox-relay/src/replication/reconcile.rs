@@ -30,7 +30,8 @@ impl Writer<'_> {
         }
         let is_all = window.after.is_none() && window.through.is_none();
         // Where the target sorts otherwise, a range of keys would be other rows there.
-        if plan.has_source_order || is_all {
+        self.are_new = plan.has_source_order || is_all;
+        if self.are_new {
             let mut after = window.after.clone();
             loop {
                 let page = self.page(at, &plan, after.as_ref(), window.through.as_ref()).await?;

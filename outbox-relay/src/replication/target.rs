@@ -384,8 +384,6 @@ impl Target {
         if let Some(txn) = &group.large {
             large::large(&mut writer, group, txn, &mut held, &mut touched).await?;
         }
-        // A window looks at what is there before it writes.
-        writer.are_new = true;
         for window in &group.windows {
             let at = group.plans.iter().position(|plan| plan.name() == window.plan.name());
             if let Some(at) = at.filter(|at| held[*at].is_none()) {

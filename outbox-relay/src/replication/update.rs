@@ -4,13 +4,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::load::REFUSED_MAX;
 use super::plan::{CopyPlan, Key, Projected};
+use super::session::{Refusal, failed, refusal};
 use super::sql::{is_field, literal, quoted};
 use super::write::{Trouble, Writer};
 use crate::change::{ColumnType, Value};
 
 /// Fewer rows are written whole.
 const ROWS_MIN: usize = 20;
+/// A disk or a temporary table is full, which writing row by row does not need.
+const NO_ROOM: [u16; 5] = [1021, 1030, 1037, 1041, 1114];
 
 /// A row with its key, as it was and as it is.
 pub(super) type Changed<'r> = (&'r Key, &'r Projected, &'r Projected);
@@ -24,7 +28,7 @@ impl Writer<'_> {
     ) -> Result<Vec<(&'r Key, &'r Projected)>, Trouble> {
         let plan = Arc::clone(&self.plans[at]);
         // Where a row is set aside, or a window is open, the target's may be older than what the source changed.
-        let are_known = self.are_new && !self.aside.contains(plan.name());
+        let are_known = self.are_new && !self.aside.contains(plan.name()) && !self.is_refused(&plan);
         let has_values = self.dialect.is_mariadb || self.dialect.has_row_alias;
         let mut whole = Vec::new();
         let mut by_columns: BTreeMap<Vec<usize>, Vec<Changed<'r>>> = BTreeMap::new();
@@ -61,17 +65,27 @@ impl Writer<'_> {
         Ok(whole)
     }
 
-    /// Whether all rows were there and took their values; else the statement may be done again in any way.
+    /// Whether all rows were there and took their values; else nothing has been done.
     async fn joined(&mut self, at: usize, sql: &str, count: usize) -> Result<bool, Trouble> {
-        match self.run(sql).await {
+        let plan = Arc::clone(&self.plans[at]);
+        match self.run(&format!("savepoint outbox_join;{sql}")).await {
             Ok(done) if done.matched == count as u64 => {
                 self.applied.upserted += count as u64;
                 self.applied.joined += count as u64;
-                Ok(true)
+                return Ok(true);
             }
-            Ok(_) => Ok(false),
-            Err(error) => self.trouble(at, &error).map_or(Ok(false), Err),
+            Ok(_) => {}
+            Err(error) if refusal(&error) == Refusal::Passes => {
+                if matches!(&error, mysql_async::Error::Server(server) if NO_ROOM.contains(&server.code)) {
+                    self.refuse(&plan, REFUSED_MAX);
+                }
+                return Err(Trouble::Wait(failed(&format!("changing table {}", plan.image.name), &error)));
+            }
+            // A server, or one before it, that does not know such a statement; or a row, which is looked for then.
+            Err(_) => self.refuse(&plan, 1),
         }
+        self.state("rollback to savepoint outbox_join").await?;
+        Ok(false)
     }
 }
 
@@ -86,7 +100,8 @@ fn joins(value: &Value) -> bool {
     !is_negative_zero
 }
 
-/// Whether the key is compared the same with a column of another table. Texts have the collation of either.
+/// Whether the key is compared the same, and by its index, with a column of another table. Texts have the collation of
+/// either, and a date would be compared with a text.
 fn has_plain_key(plan: &CopyPlan) -> bool {
     let kinds = plan.image.primary_key.iter().map(|at| &plan.image.columns[*at].kind);
     kinds
