@@ -329,25 +329,19 @@ impl Connection {
 
     /// The packet of the next event, if all of it has been received and it is not larger.
     pub(crate) fn event_at_hand(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
-        let (length, sequence) = self.part().filter(|(length, _)| *length <= bytes_max)?;
-        let packet = &self.buffer[self.taken + 4..self.taken + 4 + length];
-        if !self.packet.is_empty() || packet.first() != Some(&0x00) {
+        let (length, sequence) = self.part().filter(|(length, _)| (1..=bytes_max).contains(length))?;
+        if !self.packet.is_empty() || self.buffer.get(self.taken + 4) != Some(&0x00) {
             return None;
         }
-        let packet = packet.to_vec();
-        self.taken += 4 + length;
-        self.sequence = sequence.wrapping_add(1);
-        Some(packet)
+        self.take_part(length, sequence);
+        Some(std::mem::take(&mut self.packet))
     }
 
     /// A whole packet, put together from its parts. Dropping the future loses nothing.
     async fn receive(&mut self) -> Result<Vec<u8>> {
         loop {
             while let Some((length, sequence)) = self.part() {
-                let part = &self.buffer[self.taken + 4..self.taken + 4 + length];
-                self.packet.extend_from_slice(part);
-                self.taken += 4 + length;
-                self.sequence = sequence.wrapping_add(1);
+                self.take_part(length, sequence);
                 if length < PACKET_BYTES_MAX {
                     return Ok(std::mem::take(&mut self.packet));
                 }
@@ -366,6 +360,14 @@ impl Connection {
         let [a, b, c, sequence, rest @ ..] = &self.buffer[self.taken..] else { return None };
         let length = u32::from_le_bytes([*a, *b, *c, 0]) as usize;
         (rest.len() >= length).then_some((length, *sequence))
+    }
+
+    /// Moves the part at the front of the buffer to the packet.
+    fn take_part(&mut self, length: usize, sequence: u8) {
+        let part = &self.buffer[self.taken + 4..self.taken + 4 + length];
+        self.packet.extend_from_slice(part);
+        self.taken += 4 + length;
+        self.sequence = sequence.wrapping_add(1);
     }
 
     async fn send(&mut self, packet: &[u8]) -> Result<()> {

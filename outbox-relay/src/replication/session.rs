@@ -73,7 +73,8 @@ pub(super) fn failed(what: &str, error: &mysql_async::Error) -> Error {
 pub(super) fn refusal(error: &mysql_async::Error) -> Refusal {
     let mysql_async::Error::Server(error) = error else { return Refusal::Passes };
     match error.code {
-        // Deadlock, lock wait, too many locks; too many connections, shutdown, killed; disk and table full; read-only; interrupted.
+        // Deadlock, lock wait, too many locks; too many connections, shutdown, killed; disk and table full; read-only;
+        // interrupted.
         1213
         | 1205
         | 1206

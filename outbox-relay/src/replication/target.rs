@@ -109,7 +109,7 @@ pub struct Target {
     is_spoilt: bool,
     /// Copies with rows set aside; `None`: to be asked.
     aside: Option<HashSet<String>>,
-    /// How often rows of copies could not be loaded.
+    /// How often loads and joins of copies were refused.
     refused: HashMap<String, u32>,
     /// Those of the last group.
     plans: Vec<Arc<CopyPlan>>,

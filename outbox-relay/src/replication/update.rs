@@ -30,20 +30,16 @@ impl Writer<'_> {
         // Where a row is set aside, or a window is open, the target's may be older than what the source changed.
         let are_known = self.are_new && !self.aside.contains(plan.name()) && !self.is_refused(&plan);
         let has_values = self.dialect.is_mariadb || self.dialect.has_row_alias;
+        if rows.len() < ROWS_MIN || !are_known || !has_values || !has_plain_key(&plan) {
+            return Ok(rows.iter().map(|(key, _, after)| (*key, *after)).collect());
+        }
         let mut whole = Vec::new();
         let mut by_columns: BTreeMap<Vec<usize>, Vec<Changed<'r>>> = BTreeMap::new();
         for row @ (key, before, after) in rows.iter().copied() {
-            let mut differing: Vec<_> =
-                (0..after.0.len()).filter(|at| before.0[*at] != after.0[*at]).collect();
-            // A row may have been parked in a column of a unique key that itself does not differ.
-            for key in &plan.unique_keys {
-                if !differing.contains(&key.parked) && key.columns.iter().any(|at| differing.contains(at)) {
-                    differing.push(key.parked);
-                }
-            }
-            let is_plain = |at: usize| joins(&after.0[at]) && is_field(&after.0[at], &plan.image.columns[at]);
-            let mut needed = differing.iter().chain(&plan.image.primary_key);
-            if are_known && has_values && has_plain_key(&plan) && needed.all(|at| is_plain(*at)) {
+            let differing = differing(&plan, before, after);
+            let is_plain =
+                |at: &usize| joins(&after.0[*at]) && is_field(&after.0[*at], &plan.image.columns[*at]);
+            if !differing.is_empty() && differing.iter().chain(&plan.image.primary_key).all(is_plain) {
                 by_columns.entry(differing).or_default().push(row);
             } else {
                 whole.push((key, after));
@@ -55,8 +51,7 @@ impl Writer<'_> {
                 let (sql, count) = statement(&plan, &columns, rest, self.dialect.bytes);
                 let (now, later) = rest.split_at(count);
                 rest = later;
-                let is_done =
-                    count >= ROWS_MIN && !columns.is_empty() && self.joined(at, &sql, count).await?;
+                let is_done = count >= ROWS_MIN && self.joined(at, &sql, count).await?;
                 if !is_done {
                     whole.extend(now.iter().map(|(key, _, after)| (*key, *after)));
                 }
@@ -87,6 +82,18 @@ impl Writer<'_> {
         self.state("rollback to savepoint outbox_join").await?;
         Ok(false)
     }
+}
+
+/// The columns that are to be written.
+fn differing(plan: &CopyPlan, before: &Projected, after: &Projected) -> Vec<usize> {
+    let mut differing: Vec<_> = (0..after.0.len()).filter(|at| before.0[*at] != after.0[*at]).collect();
+    // A row may have been parked in a column of a unique key that itself does not differ.
+    for key in &plan.unique_keys {
+        if !differing.contains(&key.parked) && key.columns.iter().any(|at| differing.contains(at)) {
+            differing.push(key.parked);
+        }
+    }
+    differing
 }
 
 /// Whether a value can stand among others of its column in a list of rows, which has one type: a negative zero is a

@@ -58,7 +58,7 @@ pub(super) struct Writer<'t> {
     pub(super) plans: &'t [Arc<CopyPlan>],
     /// Copies that have rows set aside.
     pub(super) aside: &'t mut HashSet<String>,
-    /// How often rows of copies could not be loaded.
+    /// How often loads and joins of copies were refused.
     pub(super) refused: &'t mut HashMap<String, u32>,
     /// Whether rows that are inserted are not there: while a window is open, they may be.
     pub(super) are_new: bool,
