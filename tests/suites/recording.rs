@@ -110,6 +110,37 @@ fn many_with_keys_of_their_own_come_back_in_the_order_given() {
     assert_eq!(kinds(&outbox(&mut connection))[..2], [("shelf.filled", "1:c"), ("shelf.filled", "1:a")]);
 }
 
+#[derive(Debug, Insertable)]
+#[diesel(table_name = shelf)]
+struct Offer<'a> {
+    title: &'a str,
+    price: i64,
+}
+
+#[derive(Debug, Insertable, Outbox)]
+#[diesel(table_name = shelf, primary_key(shop, sku))]
+#[outbox(entity = Shelf)]
+struct NewOffered<'a> {
+    shop: i64,
+    sku: &'a str,
+    #[diesel(embed)]
+    offer: Offer<'a>,
+}
+
+#[test]
+fn an_insertable_may_embed_columns_beside_its_key() {
+    let (_database, mut connection) = shelves();
+    let offered = |sku| NewOffered { shop: 1, sku, offer: Offer { title: "on offer", price: 2 } };
+    let (one, many) = connection
+        .outbox_transaction(|tx| Ok((tx.insert(&offered("a"))?, tx.insert_all(&[offered("c"), offered("b")])?)))
+        .unwrap();
+    assert_eq!((one.title.as_str(), one.price, one.owner.as_str()), ("on offer", 2, "us"));
+    assert_eq!(many.iter().map(|shelf| shelf.sku.as_str()).collect::<Vec<_>>(), ["c", "b"]);
+    let pending = outbox(&mut connection);
+    assert_eq!(kinds(&pending), [("shelf.filled", "1:a"), ("shelf.filled", "1:c"), ("shelf.filled", "1:b")]);
+    assert_eq!(pending[1].payload["after"]["name"], "on offer");
+}
+
 #[test]
 fn fields_travel_as_the_entity_says() {
     let (_database, mut connection) = shelves();

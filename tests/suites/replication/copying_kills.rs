@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable as _;
 use outbox_relay::config::Secret;
 use outbox_tests::lab_client::FAULTS_FULL;
 use rand::RngExt as _;
@@ -70,17 +71,30 @@ async fn a_process_killed_before_the_answer_to_commit_repeats_nothing() {
     let direct = std::mem::replace(&mut pair.config.target, Secret::new(&gate.url));
     let relay = Program::with(&pair, Some("64 KiB"));
     pair.config.target = direct;
-    // A copy that counts what it is told: a repeated change would count twice.
     for _ in 0..rounds(100, 8) {
         change(&mut pair).await;
-        gate.shut.add_permits(1);
-        let mut child = relay.start(&["run"]);
-        let hit = tokio::time::timeout(TIMEOUT, gate.hit.acquire()).await.expect("no COMMIT came").unwrap();
-        hit.forget();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        gate.kill_before_the_answer(&relay).await;
     }
     assert_eq!(relay.run(&["run", "--until-idle"]), 0);
+    pair.assert_equal("t", "id, v, pad").await;
+    let rounds = rounds(100, 8);
+    let rows: Vec<_> = (0..rounds).map(|round| format!("({}, 0, '')", 9000 + round)).collect();
+    pair.source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
+    assert_eq!(relay.run(&["run", "--until-idle"]), 0);
+    // From here on the copy counts what it is told of a row: a repeated change would show.
+    pair.target
+        .run(&[
+            "create table counted (id int)",
+            "create trigger counting after update on t for each row insert into counted values (new.id)",
+        ])
+        .await;
+    for round in 0..rounds {
+        pair.source.run(&[&format!("update t set v = 1 where id = {}", 9000 + round)]).await;
+        gate.kill_before_the_answer(&relay).await;
+    }
+    assert_eq!(relay.run(&["run", "--until-idle"]), 0);
+    let counted: Vec<u32> = pair.target.connection.query("select id from counted order by id").await.unwrap();
+    assert_eq!(counted, (9000..9000 + rounds).collect::<Vec<_>>());
     pair.assert_equal("t", "id, v, pad").await;
     pair.drop().await;
 }
@@ -95,6 +109,16 @@ struct Gate {
 }
 
 impl Gate {
+    /// Starts the program and kills it when a COMMIT has been executed, before it hears so.
+    async fn kill_before_the_answer(&self, relay: &Program) {
+        self.shut.add_permits(1);
+        let mut child = relay.start(&["run"]);
+        let hit = tokio::time::timeout(TIMEOUT, self.hit.acquire()).await.expect("no COMMIT came").unwrap();
+        hit.forget();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     async fn start(url: &str) -> Self {
         let mut url = url::Url::parse(url).unwrap();
         let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());

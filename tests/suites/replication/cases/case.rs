@@ -65,6 +65,12 @@ impl Case {
         self
     }
 
+    /// The copy's table is made as the source's, with all its keys; one that the relay creates has the primary one.
+    pub(crate) fn with_all_keys(mut self) -> Self {
+        self.target.clone_from(&self.create);
+        self
+    }
+
     pub(crate) fn columns(mut self, columns: &[&'static str]) -> Self {
         self.columns = columns.to_vec();
         self

@@ -109,12 +109,14 @@ fn keys() -> Vec<Case> {
 fn unique_keys() -> Vec<Case> {
     vec![
         Case::new("A05", "create table {t} (id int primary key, sku varchar(10) not null, unique (sku))")
+            .with_all_keys()
             .insert("insert into {t} values (1, 'A'), (2, 'C')")
             .then("begin")
             .then("update {t} set sku = 'B' where id = 1")
             .then("update {t} set sku = 'A' where id = 2")
             .then("commit"),
         Case::new("A06", "create table {t} (id int primary key, sku varchar(10) not null, unique (sku))")
+            .with_all_keys()
             .insert("insert into {t} values (1, 'A'), (2, 'B')")
             .then("begin")
             .then("update {t} set sku = 'T' where id = 1")
@@ -122,6 +124,7 @@ fn unique_keys() -> Vec<Case> {
             .then("update {t} set sku = 'B' where id = 1")
             .then("commit"),
         Case::new("A06 two transactions", "create table {t} (id int primary key, sku int not null, unique (sku))")
+            .with_all_keys()
             .insert("insert into {t} values (1, 10), (2, 20), (3, 30)")
             .then("update {t} set sku = 99 where id = 1")
             .then("update {t} set sku = 10 where id = 2")
@@ -131,6 +134,7 @@ fn unique_keys() -> Vec<Case> {
             "A08",
             "create table {t} (id int primary key, n int, sku varchar(20), unique (n), unique prefix (sku(4)))",
         )
+        .with_all_keys()
         .insert("insert into {t} values (1, null, 'aaaa1'), (2, null, 'bbbb1'), (3, 3, null), (4, null, null)")
         .then("begin")
         .then("update {t} set sku = 'cccc' where id = 1")
@@ -168,6 +172,7 @@ pub(crate) fn mysql() -> Vec<Case> {
         .insert("insert into {t} values ('ß', 1), ('sz', 2), ('é', 3), ('f', 4), ('g ', 5), ('g', 6)")
         .then("update {t} set id = 'E' where v = 3"),
         Case::new("A08 expression", "create table {t} (id int primary key, name varchar(20), unique ((lower(name))))")
+            .with_all_keys()
             .insert("insert into {t} values (1, 'A'), (2, 'B')")
             .then("begin")
             .then("update {t} set name = 'c' where id = 1")
