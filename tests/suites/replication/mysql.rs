@@ -19,6 +19,8 @@ mod copying_kills;
 mod copying_schema;
 #[path = "failover.rs"]
 mod failover;
+#[path = "quiet.rs"]
+mod quiet;
 #[path = "reading.rs"]
 mod reading;
 #[path = "reading_mysql.rs"]
