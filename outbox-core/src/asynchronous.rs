@@ -8,6 +8,8 @@
 mod awaited;
 mod connection;
 mod subscriber;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 mod transaction;
 mod write;
 mod writer;

@@ -301,16 +301,10 @@ pub(crate) use append_methods;
 
 /// As [`backlog_methods`], for the test kit; with the expression for `created_at` in microseconds.
 macro_rules! testing_methods {
-    ($created_at_us:literal) => {
+    ($sql:expr) => {
         #[cfg(feature = "testing")]
         fn pending_messages(&mut self) -> QueryResult<Vec<crate::testing::PendingRow>> {
-            let query = concat!(
-                "select id, message_id, aggregate_type, aggregate_id, event_type, headers, payload, ",
-                $created_at_us,
-                " as created_at_us, (select generation from outbox_meta where id = 1) as generation \
-                 from outbox order by id",
-            );
-            diesel::RunQueryDsl::load(diesel::sql_query(query), self)
+            diesel::RunQueryDsl::load(crate::testing::select_pending($sql.created_at_us), self)
         }
 
         #[cfg(feature = "testing")]

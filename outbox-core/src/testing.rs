@@ -4,7 +4,8 @@
 //! [`assert_not_recorded!`](crate::assert_not_recorded) and
 //! [`assert_nothing_recorded!`](crate::assert_nothing_recorded) compare it with what a test expects, and
 //! [`run_until_idle`] takes it through a [`MemoryBroker`](crate::broker::memory::MemoryBroker) into
-//! subscribers. No function here needs an async runtime, a relay or a thread.
+//! subscribers. No function here needs an async runtime, a relay or a thread, but those for connections of
+//! diesel-async's, `recorded_async`, `publish_async` and `run_until_idle_async`.
 //!
 #![cfg_attr(
     all(feature = "derive", feature = "sqlite"),
@@ -45,13 +46,15 @@ use crate::message::{Headers, OutboxRow, Recorded};
 
 mod expectation;
 mod macros;
-mod run;
+pub(crate) mod run;
 
 #[doc(hidden)]
 pub use expectation::{AssertRecorded, Expectation};
 #[doc(hidden)]
 pub use serde_json::json;
 
+#[cfg(feature = "async")]
+pub use crate::asynchronous::testing::{publish_async, recorded_async, run_until_idle_async};
 pub use run::{Applies, publish, run_until_idle};
 #[cfg(feature = "sqlite")]
 pub use run::{memory_outbox, memory_pool};
@@ -155,9 +158,22 @@ pub fn stale_images<E: Entity, C: OutboxConnection>(connection: &mut C, rows: &[
 }
 
 fn pending<C: OutboxConnection>(connection: &mut C) -> Result<Vec<Recorded>> {
-    connection
-        .pending_messages()?
-        .into_iter()
+    read(connection.pending_messages()?)
+}
+
+/// The whole outbox in the order of ids.
+pub(crate) fn select_pending(created_at_us: &str) -> diesel::query_builder::SqlQuery {
+    diesel::sql_query(format!(
+        "select id, message_id, aggregate_type, aggregate_id, event_type, headers, payload, \
+         {created_at_us} as created_at_us, (select generation from outbox_meta where id = 1) as generation \
+         from outbox order by id"
+    ))
+}
+
+/// # Errors
+/// When a row could never be published.
+pub(crate) fn read(rows: Vec<PendingRow>) -> Result<Vec<Recorded>> {
+    rows.into_iter()
         .map(|row| {
             let outbox_row = OutboxRow {
                 id: row.id,

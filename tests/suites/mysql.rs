@@ -35,6 +35,8 @@ mod statements;
 mod store;
 #[path = "testkit.rs"]
 mod testkit;
+#[path = "testkit_async.rs"]
+mod testkit_async;
 #[path = "tls_database.rs"]
 mod tls_database;
 #[path = "write_side.rs"]

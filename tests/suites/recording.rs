@@ -132,7 +132,9 @@ fn an_insertable_may_embed_columns_beside_its_key() {
     let (_database, mut connection) = shelves();
     let offered = |sku| NewOffered { shop: 1, sku, offer: Offer { title: "on offer", price: 2 } };
     let (one, many) = connection
-        .outbox_transaction(|tx| Ok((tx.insert(&offered("a"))?, tx.insert_all(&[offered("c"), offered("b")])?)))
+        .outbox_transaction(|tx| {
+            Ok((tx.insert(&offered("a"))?, tx.insert_all(&[offered("c"), offered("b")])?))
+        })
         .unwrap();
     assert_eq!((one.title.as_str(), one.price, one.owner.as_str()), ("on offer", 2, "us"));
     assert_eq!(many.iter().map(|shelf| shelf.sku.as_str()).collect::<Vec<_>>(), ["c", "b"]);

@@ -27,6 +27,8 @@ mod statements;
 mod store;
 #[path = "testkit.rs"]
 mod testkit;
+#[path = "testkit_async.rs"]
+mod testkit_async;
 #[path = "write_side.rs"]
 mod write_side;
 #[path = "writer.rs"]

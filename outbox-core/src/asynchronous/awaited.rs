@@ -8,7 +8,7 @@ use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use tokio::runtime::Handle;
 
 use super::connection::AsyncOutboxConnection;
-use crate::connection::{Ends, OutboxConnection, testing_methods};
+use crate::connection::{Ends, OutboxConnection, backlog, testing_methods};
 use crate::connections::{Connections, Lent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -49,7 +49,7 @@ fn ask<T>(future: impl Future<Output = QueryResult<T>>) -> QueryResult<T> {
 }
 
 macro_rules! outbox_connection {
-    ($connection:ty, $created_at_us:literal) => {
+    ($connection:ty, $sql:expr) => {
         impl OutboxConnection for Awaited<$connection> {
             const DEADLOCK_ENDS_ALL: bool = <$connection as AsyncOutboxConnection>::DEADLOCK_ENDS_ALL;
 
@@ -77,16 +77,13 @@ macro_rules! outbox_connection {
                 ask(AsyncOutboxConnection::append_messages(&mut ***self, messages.to_vec()))
             }
 
-            testing_methods!($created_at_us);
+            testing_methods!($sql);
         }
     };
 }
 #[cfg(feature = "async-mysql")]
-outbox_connection!(
-    diesel_async::AsyncMysqlConnection,
-    "timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)"
-);
+outbox_connection!(diesel_async::AsyncMysqlConnection, backlog::MYSQL);
 #[cfg(feature = "async-postgres")]
-outbox_connection!(diesel_async::AsyncPgConnection, "(extract(epoch from created_at) * 1000000)::bigint");
+outbox_connection!(diesel_async::AsyncPgConnection, backlog::POSTGRES);
 #[cfg(feature = "async-sqlite")]
-outbox_connection!(super::AsyncSqliteConnection, "created_at");
+outbox_connection!(super::AsyncSqliteConnection, backlog::SQLITE);

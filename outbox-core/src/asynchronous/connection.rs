@@ -161,6 +161,17 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
 
     #[doc(hidden)]
     fn append_messages(&mut self, messages: Vec<Message>) -> impl Future<Output = QueryResult<()>> + Send;
+
+    /// As [`OutboxConnection::pending_messages`](crate::OutboxConnection::pending_messages).
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    fn pending_messages(
+        &mut self,
+    ) -> impl Future<Output = QueryResult<Vec<crate::testing::PendingRow>>> + Send;
+
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    fn forget_messages(&mut self, ids: &[i64]) -> impl Future<Output = QueryResult<()>> + Send;
 }
 
 /// How deep the open transactions are nested; `None` is none.
@@ -199,6 +210,26 @@ macro_rules! backlog_methods {
             let query = diesel::sql_query($sql.exceeds).bind::<diesel::sql_types::BigInt, _>(rows);
             let rows: Vec<NumberRow> = diesel_async::RunQueryDsl::load(query, self).await?;
             Ok(!rows.is_empty())
+        }
+
+        #[cfg(feature = "testing")]
+        async fn pending_messages(&mut self) -> QueryResult<Vec<crate::testing::PendingRow>> {
+            let select = crate::testing::select_pending($sql.created_at_us);
+            diesel_async::RunQueryDsl::load(select, self).await
+        }
+
+        #[cfg(feature = "testing")]
+        async fn forget_messages(&mut self, ids: &[i64]) -> QueryResult<()> {
+            use diesel::prelude::*;
+
+            use crate::schema::outbox;
+
+            // So many binds every database takes.
+            for ids in ids.chunks(500) {
+                let delete = diesel::delete(outbox::table.filter(outbox::id.eq_any(ids.to_vec())));
+                diesel_async::RunQueryDsl::execute(delete, self).await?;
+            }
+            Ok(())
         }
     };
 }

@@ -1,4 +1,4 @@
-//! How full the outbox is, as SQL: for sync and async connections alike.
+//! How full the outbox is, and how old a row, as SQL: for sync and async connections alike.
 
 /// The texts by which a writer looks at the backlog of one database.
 #[doc(hidden)]
@@ -6,6 +6,9 @@ pub(crate) struct BacklogSql {
     pub(crate) ends: &'static str,
     pub(crate) oldest_movable: &'static str,
     pub(crate) exceeds: &'static str,
+    /// When a row was written, in microseconds since 1970.
+    #[cfg(feature = "testing")]
+    pub(crate) created_at_us: &'static str,
 }
 
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
@@ -20,6 +23,8 @@ pub(crate) const MYSQL: BacklogSql = BacklogSql {
           on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id \
         where k.parked is null or not k.parked order by o.id limit 1",
     exceeds: "select id as number from outbox force index (outbox_bucket) limit 1 offset ?",
+    #[cfg(feature = "testing")]
+    created_at_us: "timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)",
 };
 
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
@@ -33,6 +38,8 @@ pub(crate) const POSTGRES: BacklogSql = BacklogSql {
         where k.parked is null or not k.parked order by o.id limit 1",
     // Without an order: a plan made for an empty table would sort all of a full one.
     exceeds: "select id as number from outbox limit 1 offset $1",
+    #[cfg(feature = "testing")]
+    created_at_us: "(extract(epoch from created_at) * 1000000)::bigint",
 };
 
 #[cfg(feature = "sqlite")]
@@ -46,4 +53,6 @@ pub(crate) const SQLITE: BacklogSql = BacklogSql {
         left join outbox_key k on k.aggregate_type = o.aggregate_type and k.aggregate_id = o.aggregate_id \
         where k.parked is null or not k.parked order by o.id limit 1",
     exceeds: "select id as number from outbox indexed by outbox_bucket limit 1 offset ?",
+    #[cfg(feature = "testing")]
+    created_at_us: "created_at",
 };

@@ -63,7 +63,7 @@ impl OutboxConnection for MysqlConnection {
 
     backlog_methods!(backlog::MYSQL);
     append_methods!(|connection, run| connection.batch_execute(&rendered::insert(run, &rendered::MYSQL)));
-    testing_methods!("timestampdiff(microsecond, '1970-01-01 00:00:00', created_at)");
+    testing_methods!(backlog::MYSQL);
 }
 
 /// Records that a consumer has applied these messages; false, with nothing done, when that did not work: then it is

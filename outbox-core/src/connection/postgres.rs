@@ -47,5 +47,5 @@ impl OutboxConnection for PgConnection {
 
     backlog_methods!(backlog::POSTGRES);
     append_methods!(|connection, run| columns::insert_columns!(run).execute(connection));
-    testing_methods!("(extract(epoch from created_at) * 1000000)::bigint");
+    testing_methods!(backlog::POSTGRES);
 }

@@ -24,7 +24,7 @@ impl OutboxConnection for SqliteConnection {
 
     backlog_methods!(backlog::SQLITE);
     append_methods!(|connection, run| insert_run(connection, run));
-    testing_methods!("created_at");
+    testing_methods!(backlog::SQLITE);
 }
 
 /// Rows of the statement that stays prepared: one of hundreds takes as long to parse as to run.

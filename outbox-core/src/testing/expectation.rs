@@ -15,24 +15,39 @@ const PAYLOAD_CHARS_MAX: usize = 160;
 
 /// The assertions as methods, so that the macros take a variable as well as a reference.
 #[doc(hidden)]
-pub trait AssertRecorded: OutboxConnection {
+pub trait AssertRecorded {
+    fn messages(&mut self) -> Vec<RecordedMessage>;
+
     #[track_caller]
     fn assert_recorded(&mut self, expectation: Expectation) {
-        if let Err(text) = expectation.check(&recorded(self)) {
+        if let Err(text) = expectation.check(&self.messages()) {
             panic!("{text}");
         }
     }
 
     #[track_caller]
     fn assert_nothing_recorded(&mut self) {
-        let recorded = recorded(self);
+        let recorded = self.messages();
         if !recorded.is_empty() {
             panic!("expected nothing in the outbox\n{}", listing(&recorded, |_| "  "));
         }
     }
 }
 
-impl<C: OutboxConnection> AssertRecorded for C {}
+/// As this connection sees them.
+impl<C: OutboxConnection> AssertRecorded for C {
+    #[track_caller]
+    fn messages(&mut self) -> Vec<RecordedMessage> {
+        recorded(self)
+    }
+}
+
+/// As they were read: what a test on a connection of diesel-async's has.
+impl AssertRecorded for Vec<RecordedMessage> {
+    fn messages(&mut self) -> Vec<RecordedMessage> {
+        self.clone()
+    }
+}
 
 /// A message as [`assert_recorded!`](crate::assert_recorded) describes it.
 #[doc(hidden)]

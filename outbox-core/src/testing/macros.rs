@@ -14,7 +14,8 @@
 /// - `headers = {"tenant": "7"}`: these headers, beside others.
 /// - `times = n`: so many messages instead of one.
 ///
-/// The connection may be a variable, a `&mut` or one from a pool. In `{…}` values may be expressions, as in
+/// The connection may be a variable, a `&mut` or one from a pool; for one of diesel-async's give the messages in its
+/// place: `recorded_async(&mut connection).await`. In `{…}` values may be expressions, as in
 /// `serde_json::json!`.
 ///
 /// ```text

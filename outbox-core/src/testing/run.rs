@@ -5,10 +5,11 @@ use crate::broker::Confirm;
 use crate::broker::memory::MemoryBroker;
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::Recorded;
 use crate::subscriber::Subscriber;
 
 /// How often messages may follow from messages before [`run_until_idle`] gives up.
-const ROUNDS_MAX: usize = 100;
+pub(crate) const ROUNDS_MAX: usize = 100;
 
 /// Publishes what this connection sees in the outbox to the broker, in the order of ids and in the form in
 /// which a relay does, with the source [`SOURCE`](super::SOURCE), and deletes the rows; returns how many.
@@ -21,25 +22,31 @@ const ROUNDS_MAX: usize = 100;
 /// and those after it stay in the outbox.
 pub fn publish<C: OutboxConnection>(connection: &mut C, broker: &MemoryBroker) -> Result<usize> {
     let (published, refused) = connection.write_transaction(|connection| {
-        let mut published = Vec::new();
-        let mut refused = None;
-        for recorded in pending(connection)? {
-            let reason = match broker.publish_now(&recorded.to_frame()) {
-                Some(Confirm::Confirmed) => {
-                    published.push(recorded.version.id);
-                    continue;
-                }
-                Some(Confirm::Returned(reason) | Confirm::Refused(reason)) => reason,
-                None => "the broker is full; let subscribers apply what it holds".to_owned(),
-            };
-            let message = &recorded.message;
-            refused = Some(format!("{} of key {} is not published: {reason}", message.kind(), message.key()));
-            break;
-        }
+        let (published, refused) = publish_all(&pending(connection)?, broker);
         connection.forget_messages(&published)?;
         Ok::<_, Error>((published.len(), refused))
     })?;
-    refused.map_or(Ok(published), |reason| Err(Error::new(ErrorKind::Broker, reason)))
+    refused.map_or(Ok(published), Err)
+}
+
+/// Publishes them one after the other until one is refused: the ids of those that are published, and why the rest
+/// is not.
+pub(crate) fn publish_all(pending: &[Recorded], broker: &MemoryBroker) -> (Vec<i64>, Option<Error>) {
+    let mut published = Vec::new();
+    for recorded in pending {
+        let reason = match broker.publish_now(&recorded.to_frame()) {
+            Some(Confirm::Confirmed) => {
+                published.push(recorded.version.id);
+                continue;
+            }
+            Some(Confirm::Returned(reason) | Confirm::Refused(reason)) => reason,
+            None => "the broker is full; let subscribers apply what it holds".to_owned(),
+        };
+        let message = &recorded.message;
+        let refused = format!("{} of key {} is not published: {reason}", message.kind(), message.key());
+        return (published, Some(Error::new(ErrorKind::Broker, refused)));
+    }
+    (published, None)
 }
 
 /// A [`Subscriber`] on a [`MemoryBroker`], whatever its database: what [`run_until_idle`] takes.
@@ -104,19 +111,23 @@ pub fn run_until_idle<C: OutboxConnection>(
             return all_taken(broker).map(|()| total);
         }
     }
-    let mut kinds: Vec<_> = pending(connection)?.iter().map(|recorded| recorded.message.kind()).collect();
+    Err(no_end(&pending(connection)?))
+}
+
+pub(crate) fn no_end(pending: &[Recorded]) -> Error {
+    let mut kinds: Vec<_> = pending.iter().map(|recorded| recorded.message.kind()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    Err(Error::new(
+    Error::new(
         ErrorKind::Application,
         format!(
             "still messages in the outbox after {ROUNDS_MAX} rounds: {}; does a handler record what it handles?",
             kinds.join(", ")
         ),
-    ))
+    )
 }
 
-fn all_taken(broker: &MemoryBroker) -> Result<()> {
+pub(crate) fn all_taken(broker: &MemoryBroker) -> Result<()> {
     let busy: Vec<_> =
         broker.busy().into_iter().map(|(queue, depth)| format!("queue {queue} holds {depth}")).collect();
     if busy.is_empty() {
