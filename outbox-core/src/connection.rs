@@ -218,14 +218,20 @@ fn outermost<C: OutboxConnection, T>(
 ) -> Result<T> {
     connection.begin_write()?;
     body(connection).map_err(|error| match is_open(connection) {
-        Ok(true) => match connection.rollback_write() {
-            // The first error tells more than that its connection is broken.
-            Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => error,
-            Err(rollback) => Error::from(rollback).context(format!("rolling back after {error}")),
-        },
+        Ok(true) => rolled_back(error, connection.rollback_write()),
         // A COMMIT that failed has ended it.
         Ok(false) | Err(_) => error,
     })
+}
+
+/// The error of a transaction whose ROLLBACK ended like this.
+pub(crate) fn rolled_back(error: Error, rollback: QueryResult<()>) -> Error {
+    match rollback {
+        // The first error tells more than that its connection is broken.
+        Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => error,
+        Err(_) if error.is_outage() => error,
+        Err(rollback) => Error::from(rollback).context(format!("rolling back after {error}")),
+    }
 }
 
 pub(crate) fn no_open_transaction() -> Error {

@@ -184,8 +184,9 @@ impl From<serde_json::Error> for Error {
 
 /// Texts by which the drivers name trouble that passes; Diesel keeps no error numbers.
 /// MySQL and MariaDB: 1205, 1213, 2006, 2013, 1040, 1053, 1290, 1836, 1021, 1114, 3; PostgreSQL: 40P01, 57P01,
-/// 53300, 25006, 53100; SQLite: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL.
-const PASSING: [&str; 24] = [
+/// 53300, 25006, 53100; SQLite: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL; mysql_async: whatever is `Io`, and that its
+/// connection is closed.
+const PASSING: [&str; 26] = [
     "deadlock",
     "lock wait timeout",
     "server has gone away",
@@ -200,6 +201,8 @@ const PASSING: [&str; 24] = [
     "connection refused",
     "connection reset",
     "broken pipe",
+    "input/output error: ",
+    "driver error: `connection to the server is closed",
     "too many clients",
     "the database system is",
     "database is locked",
@@ -286,6 +289,15 @@ mod tests {
         assert!(error("The table 'inbox' is full").is_outage());
         assert!(error("could not extend file \"base/5/1\": No space left on device").is_outage());
         assert!(error("database or disk is full").is_outage());
+        let closed = "Driver error: `Connection to the server is closed.'";
+        assert!(error(closed).is_outage());
+        for cause in [
+            closed,
+            "Input/output error: Broken pipe (os error 32)",
+            "Input/output error: unexpected end of file",
+        ] {
+            assert!(error(&format!("Input/output error: {cause}")).is_outage());
+        }
         assert_eq!(error("Unknown column 'x'").kind(), ErrorKind::Database);
     }
 

@@ -6,8 +6,8 @@ use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::transaction::AsyncOutboxTx;
-use crate::connection::{Ends, NumberRow};
-use crate::error::{Error, Result};
+use crate::connection::{Ends, NumberRow, rolled_back};
+use crate::error::Result;
 use crate::message::Message;
 
 /// A closure that borrows its argument for the future that it returns, which is `Send`.
@@ -175,11 +175,7 @@ pub(super) async fn finish<C: AsyncConnection, T>(connection: &mut C, outcome: R
             C::TransactionManager::commit_transaction(connection).await?;
             Ok(value)
         }
-        Err(error) => match C::TransactionManager::rollback_transaction(connection).await {
-            // The first error tells more than that its connection is broken.
-            Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => Err(error),
-            Err(rollback) => Err(Error::from(rollback).context(format!("rolling back after {error}"))),
-        },
+        Err(error) => Err(rolled_back(error, C::TransactionManager::rollback_transaction(connection).await)),
     }
 }
 
