@@ -1,10 +1,13 @@
 //! What differs between Diesel's connections: one trait, one short file per database.
 
+use std::num::NonZeroU32;
+
 use diesel::Connection;
 use diesel::connection::TransactionManager;
 use diesel::result::QueryResult;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::lost;
 use crate::message::Message;
 use crate::statement::StatementConnection;
 use crate::transaction::{OutboxTx, append_failed};
@@ -85,7 +88,7 @@ pub trait OutboxConnection:
         body: impl FnOnce(&mut OutboxTx<'_, Self>) -> Result<T>,
     ) -> Result<T> {
         if is_open(self)? {
-            return self.transaction(|connection| {
+            return nested(self, |connection| {
                 let mut tx = OutboxTx::new(connection);
                 let value = body(&mut tx)?;
                 tx.flush()?;
@@ -135,7 +138,7 @@ pub trait OutboxConnection:
     #[doc(hidden)]
     fn write_transaction<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if is_open(self)? {
-            return self.transaction(body);
+            return nested(self, body);
         }
         outermost(self, |connection| {
             let value = body(connection)?;
@@ -207,8 +210,12 @@ pub trait OutboxConnection:
 
 /// Whether Diesel knows of an open transaction.
 pub(crate) fn is_open<C: OutboxConnection>(connection: &mut C) -> QueryResult<bool> {
-    let status = C::TransactionManager::transaction_manager_status_mut(connection);
-    Ok(status.transaction_depth()?.is_some())
+    Ok(depth(connection)?.is_some())
+}
+
+/// How deep the open transactions are nested; `None` is none.
+fn depth<C: OutboxConnection>(connection: &mut C) -> QueryResult<Option<NonZeroU32>> {
+    C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
 }
 
 /// A transaction that `body` commits itself; rolled back when it fails before that.
@@ -222,6 +229,41 @@ fn outermost<C: OutboxConnection, T>(
         // A COMMIT that failed has ended it.
         Ok(false) | Err(_) => error,
     })
+}
+
+/// A savepoint of the open transaction. A deadlock in it stays one, although the savepoint is gone with it.
+pub(crate) fn nested<C: OutboxConnection, T>(
+    connection: &mut C,
+    body: impl FnOnce(&mut C) -> Result<T>,
+) -> Result<T> {
+    C::TransactionManager::begin_transaction(connection)?;
+    let depth = depth(connection)?;
+    let outcome = match body(connection) {
+        Ok(value) => match C::TransactionManager::commit_transaction(connection) {
+            Ok(()) => Ok(value),
+            Err(error) => Err(not_released(connection, depth, error.into())),
+        },
+        Err(error) => Err(rolled_back(error, C::TransactionManager::rollback_transaction(connection))),
+    };
+    lost::tell(is_lost(connection), outcome)
+}
+
+/// What follows a RELEASE that failed; Diesel leaves the savepoint open after some of them.
+fn not_released<C: OutboxConnection>(connection: &mut C, was: Option<NonZeroU32>, error: Error) -> Error {
+    if C::DEADLOCK_ENDS_ALL {
+        lost::note(C::TransactionManager::transaction_manager_status_mut(connection));
+    }
+    match depth(connection) {
+        Ok(depth) if depth == was => {
+            rolled_back(error, C::TransactionManager::rollback_transaction(connection))
+        }
+        _ => error,
+    }
+}
+
+/// Whether the server has rolled back what is open on this connection.
+pub(crate) fn is_lost<C: OutboxConnection>(connection: &mut C) -> bool {
+    C::DEADLOCK_ENDS_ALL && lost::is_noted(C::TransactionManager::transaction_manager_status_mut(connection))
 }
 
 /// The error of a transaction whose ROLLBACK ended like this.

@@ -1,18 +1,19 @@
 //! On diesel-async, what a writer meets on a server only: deadlocks and lost connections.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::RunQueryDsl as _;
-use outbox_core::{AsyncOutboxConnection as _, Error, Result};
+use outbox_core::{AsyncOutboxConnection as _, AsyncOutboxTx, Error, Result, Writer};
+use tokio::sync::Barrier;
 
 use super::asynchronous::open;
-use super::database::{connect, fresh, message, outbox_is_empty};
-use super::writer::retrying;
+use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
+use super::writer::{retrying, two_items};
 use super::{AsyncConnection, SERVER};
 use crate::harness::{Server, TestDatabase};
-use crate::items::NewItem;
+use crate::items::{NewItem, item};
 
 #[derive(diesel::QueryableByName)]
 struct Session {
@@ -88,4 +89,109 @@ async fn a_lost_connection_is_an_outage_wherever_it_is_noticed() {
         assert!(outbox_is_empty(&mut sync));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// In what a transaction meets its deadlock, each time by a statement on `conn()`.
+#[derive(Debug, Clone, Copy)]
+enum Inside {
+    Savepoint,
+    /// A transaction nested through the connection.
+    Nested,
+    /// A savepoint that does not pass it on.
+    Silence,
+}
+
+fn insides() -> &'static [Inside] {
+    match SERVER {
+        // It takes no COMMIT after an error, in a savepoint either.
+        Server::Postgres => &[Inside::Savepoint, Inside::Nested],
+        _ => &[Inside::Savepoint, Inside::Nested, Inside::Silence],
+    }
+}
+
+impl Inside {
+    async fn add_one(self, tx: &mut AsyncOutboxTx<'_, AsyncConnection>, id: i64) -> Result<()> {
+        match self {
+            Self::Savepoint => tx.savepoint(async |tx| add_one(tx.conn(), id).await).await,
+            Self::Nested => tx.conn().outbox_transaction(async |tx| add_one(tx.conn(), id).await).await,
+            Self::Silence => {
+                tx.savepoint(async |tx| {
+                    let _ = add_one(tx.conn(), id).await;
+                    Ok(())
+                })
+                .await
+            }
+        }
+    }
+}
+
+async fn add_one(connection: &mut AsyncConnection, id: i64) -> Result<()> {
+    diesel::update(item::table.find(id)).set(item::amount.eq(item::amount + 1)).execute(connection).await?;
+    Ok(())
+}
+
+/// Two transactions that add one to two items in opposite orders, the second one inside of something; tells how they
+/// ended, and after how many attempts in all.
+async fn cross(
+    database: &TestDatabase,
+    (a, b): (i64, i64),
+    writer: &Writer,
+    inside: Inside,
+    is_passed_on: bool,
+) -> ([Result<()>; 2], u32) {
+    let (barrier, attempts) = (Barrier::new(2), AtomicU32::new(0));
+    let one = async |name: &str, first: i64, second: i64| {
+        let mut connection = open(database).await;
+        let is_first_attempt = AtomicBool::new(true);
+        writer
+            .transaction_async(&mut connection, async |tx| {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                tx.record_message(message(name, "crossed"));
+                add_one(tx.conn(), first).await?;
+                if is_first_attempt.swap(false, Ordering::Relaxed) {
+                    barrier.wait().await;
+                }
+                let added = inside.add_one(tx, second).await;
+                if is_passed_on { added } else { Ok(()) }
+            })
+            .await
+    };
+    let ends = tokio::join!(one("one", a, b), one("two", b, a));
+    (ends.into(), attempts.into_inner())
+}
+
+#[tokio::test]
+async fn a_deadlock_by_the_connection_inside_of_something_is_run_again() {
+    let database = fresh();
+    let mut sync = connect(&database);
+    let (a, b) = two_items(&mut sync);
+    for (round, inside) in (1..).zip(insides()) {
+        let (ends, attempts) = cross(&database, (a, b), &retrying(5), *inside, true).await;
+        assert!(ends.iter().all(Result::is_ok), "{inside:?}: {ends:?}");
+        assert!(attempts >= 3, "{inside:?}: one of the two was the victim");
+        let amounts: Vec<_> = items(&mut sync).iter().map(|item| item.amount).collect();
+        assert_eq!(amounts, [2 * round, 2 * round], "{inside:?}");
+        assert_eq!(outbox(&mut sync).len(), 2 * round as usize, "{inside:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadlock_by_the_connection_that_is_not_passed_on_commits_nothing() {
+    for inside in insides() {
+        let database = fresh();
+        let mut sync = connect(&database);
+        let (a, b) = two_items(&mut sync);
+        let (ends, _) = cross(&database, (a, b), &Writer::new(), *inside, false).await;
+        let amounts: Vec<_> = items(&mut sync).iter().map(|item| item.amount).collect();
+        let recorded = outbox(&mut sync).len();
+        if SERVER == Server::Postgres {
+            // What is inside takes only its own writes along.
+            assert!(ends.iter().all(Result::is_ok), "{inside:?}: {ends:?}");
+            assert_eq!((amounts.iter().sum::<i64>(), recorded), (3, 2), "{inside:?}");
+            continue;
+        }
+        let errors: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
+        assert!(matches!(&errors[..], [error] if error.is_contention()), "{inside:?}: {errors:?}");
+        assert_eq!((amounts, recorded), (vec![1, 1], 1), "{inside:?}: what the other one wrote");
+    }
 }
