@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lost;
 use crate::message::Message;
 use crate::statement::StatementConnection;
-use crate::transaction::{OutboxTx, append_failed};
+use crate::transaction::{Appended, OutboxTx, append_failed};
 
 pub(crate) mod backlog;
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
@@ -21,6 +21,8 @@ pub(crate) mod lock;
 pub(crate) mod marks;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+pub(crate) mod packet;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "mysql", feature = "async-mysql", feature = "postgres"))]
@@ -168,7 +170,7 @@ pub trait OutboxConnection:
     /// The last statements of an outermost transaction.
     #[doc(hidden)]
     fn append_and_commit(&mut self, messages: &[Message]) -> Result<()> {
-        self.append_messages(messages).map_err(|error| append_failed(messages.len(), error))?;
+        self.append_messages(messages).map_err(|error| append_failed(Appended::of(messages), error))?;
         Ok(self.commit_write()?)
     }
 
@@ -271,7 +273,8 @@ pub(crate) fn rolled_back(error: Error, rollback: QueryResult<()>) -> Error {
     match rollback {
         // The first error tells more than that its connection is broken.
         Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => error,
-        Err(_) if error.is_outage() => error,
+        // So does one that ends the connection, as a statement does that is too large.
+        Err(_) if matches!(error.kind(), ErrorKind::Outage | ErrorKind::Invalid) => error,
         Err(rollback) => Error::from(rollback).context(format!("rolling back after {error}")),
     }
 }
@@ -325,9 +328,9 @@ macro_rules! backlog_methods {
 }
 pub(crate) use backlog_methods;
 
-/// Inserts messages, `$many` where there is more than one.
+/// Inserts messages, `$many` where there is more than one; `$check` looks at one that goes alone.
 macro_rules! append_methods {
-    (|$connection:ident, $run:ident| $many:expr) => {
+    (|$connection:ident, $run:ident| $many:expr $(, alone: $check:path)?) => {
         fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
             use diesel::prelude::*;
 
@@ -335,6 +338,7 @@ macro_rules! append_methods {
                 let $connection = &mut *self;
                 // Diesel keeps the statement of one row prepared, and prepares that of many each time anew.
                 if let [one] = $run {
+                    $($check($connection, one)?;)?
                     let row = crate::schema::NewOutboxRow::of(one);
                     diesel::insert_into(crate::schema::outbox::table).values(row).execute($connection)?;
                 } else {

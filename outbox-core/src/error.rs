@@ -245,6 +245,14 @@ const CONTENTION: [&str; 11] = [
     "database schema is locked",
 ];
 
+/// How the texts begin by which MySQL and MariaDB (1153), their C libraries (2020) and mysql_async refuse a statement
+/// that is larger than `max_allowed_packet`.
+const TOO_LARGE: [&str; 3] = [
+    "got a packet bigger than 'max_allowed_packet'",
+    "got packet bigger than 'max_allowed_packet'",
+    "input/output error: input/output error: packet too large",
+];
+
 /// See [`Error::is_contention`].
 fn is_contention(error: &diesel::result::Error) -> bool {
     use diesel::result::{DatabaseErrorKind as Db, Error as Diesel};
@@ -278,7 +286,13 @@ pub(crate) fn database_kind(error: &diesel::result::Error) -> ErrorKind {
             let passes = |(beginning, later): &(&str, &str)| {
                 text.strip_prefix(beginning).is_some_and(|rest| rest.contains(later))
             };
-            if PASSING.iter().any(passes) { ErrorKind::Outage } else { ErrorKind::Database }
+            if TOO_LARGE.iter().any(|beginning| text.starts_with(beginning)) {
+                ErrorKind::Invalid
+            } else if PASSING.iter().any(passes) {
+                ErrorKind::Outage
+            } else {
+                ErrorKind::Database
+            }
         }
         Diesel::RollbackErrorOnCommit { rollback_error, .. } => database_kind(rollback_error),
         _ => ErrorKind::Database,
@@ -392,6 +406,17 @@ mod tests {
         let value =
             "Incorrect integer value: 'INSERT command denied to user 'x'' for column 'amount' at row 1";
         assert!(!Error::from(unknown(value)).is_denied());
+    }
+
+    #[test]
+    fn a_statement_that_is_too_large_is_no_outage() {
+        for text in [
+            "Got a packet bigger than 'max_allowed_packet' bytes",
+            "Got packet bigger than 'max_allowed_packet' bytes",
+            "Input/output error: Input/output error: packet too large",
+        ] {
+            assert_eq!(Error::from(unknown(text)).kind(), ErrorKind::Invalid, "{text}");
+        }
     }
 
     fn unknown(text: &str) -> Diesel {

@@ -10,7 +10,7 @@ use diesel::query_builder::{AsChangeset, QueryFragment};
 use crate::buffer::{Buffer, SEVERAL};
 use crate::connection::{OutboxConnection, is_lost, nested};
 use crate::entity::{Entity, Operation};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, database_kind};
 use crate::event::Event;
 use crate::lost;
 use crate::message::Message;
@@ -454,7 +454,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         if messages.is_empty() {
             return Ok(());
         }
-        self.connection.append_messages(messages).map_err(|error| append_failed(messages.len(), error))
+        self.connection
+            .append_messages(messages)
+            .map_err(|error| append_failed(Appended::of(messages), error))
     }
 
     /// Writes what was recorded and commits.
@@ -483,13 +485,33 @@ pub(crate) fn lock_failed(count: usize, error: Error) -> Error {
     error.context(format!("locking {count} keys whose order is strict"))
 }
 
-pub(crate) fn append_failed(count: usize, error: diesel::result::Error) -> Error {
-    let kind = crate::error::database_kind(&error);
-    Error::with_source(
-        kind,
-        format!("recording {count} messages in table outbox (missing? run `outbox-relay migrate`)"),
-        error,
-    )
+/// What an error says of the messages that could not be recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Appended {
+    count: usize,
+    /// The bytes of the largest one's payload.
+    largest: usize,
+}
+
+impl Appended {
+    pub(crate) fn of(messages: &[Message]) -> Self {
+        let largest = messages.iter().map(|message| message.payload().len()).max();
+        Self { count: messages.len(), largest: largest.unwrap_or_default() }
+    }
+}
+
+pub(crate) fn append_failed(appended: Appended, error: diesel::result::Error) -> Error {
+    let Appended { count, largest } = appended;
+    let kind = database_kind(&error);
+    let hint = match kind {
+        ErrorKind::Database => " (missing? run `outbox-relay migrate`)".to_owned(),
+        ErrorKind::Invalid => format!(
+            " (the largest payload has {largest} bytes; raise `max_allowed_packet` of the database server well above \
+             that, or record less)"
+        ),
+        _ => String::new(),
+    };
+    Error::with_source(kind, format!("recording {count} messages in table outbox{hint}"), error)
 }
 
 pub(crate) fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {

@@ -23,6 +23,8 @@ mod late_commit;
 mod many_rows;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "packets.rs"]
+mod packets;
 #[path = "random_writes.rs"]
 mod random_writes;
 #[path = "recording.rs"]

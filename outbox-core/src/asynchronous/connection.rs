@@ -225,10 +225,15 @@ impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
     }
 
     async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
-        use crate::connection::rendered;
+        use crate::connection::{packet, rendered};
 
         for run in crate::buffer::append_runs(&messages) {
             if let [one] = run {
+                if packet::is_large(one) {
+                    let limit = diesel::sql_query(packet::LIMIT);
+                    let NumberRow { number } = diesel_async::RunQueryDsl::get_result(limit, self).await?;
+                    packet::check(one, number)?;
+                }
                 let row = crate::schema::NewOutboxRow::of(one);
                 let insert = diesel::insert_into(crate::schema::outbox::table).values(row);
                 diesel_async::RunQueryDsl::execute(insert, self).await?;

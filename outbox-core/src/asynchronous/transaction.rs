@@ -15,7 +15,7 @@ use crate::lost;
 use crate::message::Message;
 use crate::nested::HeldBack;
 use crate::rows::Condition;
-use crate::transaction::{append_failed, in_context, lock_failed};
+use crate::transaction::{Appended, append_failed, in_context, lock_failed};
 
 /// An open transaction in which writes are recorded; get one from
 /// [`AsyncOutboxConnection::outbox_transaction`].
@@ -356,8 +356,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         self.held_back.check(self.buffer.messages())?;
         self.look();
         self.buffer.check()?;
-        let count = self.buffer.messages().len();
-        if count == 0 {
+        if self.buffer.messages().is_empty() {
             return Ok(());
         }
         let keys = self.buffer.strict_keys();
@@ -365,7 +364,8 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             self.connection.lock_keys(&keys).await.map_err(|error| lock_failed(keys.len(), error))?;
         }
         let messages = self.buffer.into_messages();
-        self.connection.append_messages(messages).await.map_err(|error| append_failed(count, error))
+        let appended = Appended::of(&messages);
+        self.connection.append_messages(messages).await.map_err(|error| append_failed(appended, error))
     }
 }
 
