@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::entity::{self, Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::lost;
 use crate::message::{Headers, Message};
 
 /// More rows than this may have been inserted by several statements, of which the first ones have worked.
@@ -72,27 +73,7 @@ impl Buffer {
     /// # Errors
     /// Contention, when the transaction was lost and the caller went on.
     pub(crate) fn check_lost(&self) -> Result<()> {
-        if !self.is_lost {
-            return Ok(());
-        }
-        let cause = "a deadlock in it was not passed on";
-        Err(Error::with_source(
-            ErrorKind::Outage,
-            "the server has rolled the whole transaction back; let errors of the database leave the closure",
-            diesel::result::Error::DatabaseError(
-                diesel::result::DatabaseErrorKind::SerializationFailure,
-                Box::new(cause.to_owned()),
-            ),
-        ))
-    }
-
-    /// The outcome of a savepoint. In a lost transaction that is contention whatever else it says: the
-    /// savepoint is gone too, and rolling back to it fails with an error that hides the deadlock.
-    pub(crate) fn tell_lost<T>(&self, outcome: Result<T>) -> Result<T> {
-        match outcome {
-            Err(error) if error.is_contention() => Err(error),
-            outcome => self.check_lost().and(outcome),
-        }
+        if self.is_lost { Err(lost::error()) } else { Ok(()) }
     }
 
     /// Notes that rows may be in the database without their messages.

@@ -1,13 +1,16 @@
 //! What differs between Diesel's connections: one trait, one short file per database.
 
+use std::num::NonZeroU32;
+
 use diesel::Connection;
 use diesel::connection::TransactionManager;
 use diesel::result::QueryResult;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::lost;
 use crate::message::Message;
 use crate::statement::StatementConnection;
-use crate::transaction::{OutboxTx, append_failed};
+use crate::transaction::{Appended, OutboxTx, append_failed};
 
 pub(crate) mod backlog;
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
@@ -18,6 +21,8 @@ pub(crate) mod lock;
 pub(crate) mod marks;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+pub(crate) mod packet;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "mysql", feature = "async-mysql", feature = "postgres"))]
@@ -85,7 +90,7 @@ pub trait OutboxConnection:
         body: impl FnOnce(&mut OutboxTx<'_, Self>) -> Result<T>,
     ) -> Result<T> {
         if is_open(self)? {
-            return self.transaction(|connection| {
+            return nested(self, |connection| {
                 let mut tx = OutboxTx::new(connection);
                 let value = body(&mut tx)?;
                 tx.flush()?;
@@ -135,7 +140,7 @@ pub trait OutboxConnection:
     #[doc(hidden)]
     fn write_transaction<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if is_open(self)? {
-            return self.transaction(body);
+            return nested(self, body);
         }
         outermost(self, |connection| {
             let value = body(connection)?;
@@ -165,7 +170,7 @@ pub trait OutboxConnection:
     /// The last statements of an outermost transaction.
     #[doc(hidden)]
     fn append_and_commit(&mut self, messages: &[Message]) -> Result<()> {
-        self.append_messages(messages).map_err(|error| append_failed(messages.len(), error))?;
+        self.append_messages(messages).map_err(|error| append_failed(Appended::of(messages), error))?;
         Ok(self.commit_write()?)
     }
 
@@ -207,8 +212,12 @@ pub trait OutboxConnection:
 
 /// Whether Diesel knows of an open transaction.
 pub(crate) fn is_open<C: OutboxConnection>(connection: &mut C) -> QueryResult<bool> {
-    let status = C::TransactionManager::transaction_manager_status_mut(connection);
-    Ok(status.transaction_depth()?.is_some())
+    Ok(depth(connection)?.is_some())
+}
+
+/// How deep the open transactions are nested; `None` is none.
+fn depth<C: OutboxConnection>(connection: &mut C) -> QueryResult<Option<NonZeroU32>> {
+    C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
 }
 
 /// A transaction that `body` commits itself; rolled back when it fails before that.
@@ -218,14 +227,56 @@ fn outermost<C: OutboxConnection, T>(
 ) -> Result<T> {
     connection.begin_write()?;
     body(connection).map_err(|error| match is_open(connection) {
-        Ok(true) => match connection.rollback_write() {
-            // The first error tells more than that its connection is broken.
-            Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => error,
-            Err(rollback) => Error::from(rollback).context(format!("rolling back after {error}")),
-        },
+        Ok(true) => rolled_back(error, connection.rollback_write()),
         // A COMMIT that failed has ended it.
         Ok(false) | Err(_) => error,
     })
+}
+
+/// A savepoint of the open transaction. A deadlock in it stays one, although the savepoint is gone with it.
+pub(crate) fn nested<C: OutboxConnection, T>(
+    connection: &mut C,
+    body: impl FnOnce(&mut C) -> Result<T>,
+) -> Result<T> {
+    C::TransactionManager::begin_transaction(connection)?;
+    let depth = depth(connection)?;
+    let outcome = match body(connection) {
+        Ok(value) => match C::TransactionManager::commit_transaction(connection) {
+            Ok(()) => Ok(value),
+            Err(error) => Err(not_released(connection, depth, error.into())),
+        },
+        Err(error) => Err(rolled_back(error, C::TransactionManager::rollback_transaction(connection))),
+    };
+    lost::tell(is_lost(connection), outcome)
+}
+
+/// What follows a RELEASE that failed; Diesel leaves the savepoint open after some of them.
+fn not_released<C: OutboxConnection>(connection: &mut C, was: Option<NonZeroU32>, error: Error) -> Error {
+    if C::DEADLOCK_ENDS_ALL {
+        lost::note(C::TransactionManager::transaction_manager_status_mut(connection));
+    }
+    match depth(connection) {
+        Ok(depth) if depth == was => {
+            rolled_back(error, C::TransactionManager::rollback_transaction(connection))
+        }
+        _ => error,
+    }
+}
+
+/// Whether the server has rolled back what is open on this connection.
+pub(crate) fn is_lost<C: OutboxConnection>(connection: &mut C) -> bool {
+    C::DEADLOCK_ENDS_ALL && lost::is_noted(C::TransactionManager::transaction_manager_status_mut(connection))
+}
+
+/// The error of a transaction whose ROLLBACK ended like this.
+pub(crate) fn rolled_back(error: Error, rollback: QueryResult<()>) -> Error {
+    match rollback {
+        // The first error tells more than that its connection is broken.
+        Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => error,
+        // So does one that ends the connection, as a statement does that is too large.
+        Err(_) if matches!(error.kind(), ErrorKind::Outage | ErrorKind::Invalid) => error,
+        Err(rollback) => Error::from(rollback).context(format!("rolling back after {error}")),
+    }
 }
 
 pub(crate) fn no_open_transaction() -> Error {
@@ -277,9 +328,9 @@ macro_rules! backlog_methods {
 }
 pub(crate) use backlog_methods;
 
-/// Inserts messages, `$many` where there is more than one.
+/// Inserts messages, `$many` where there is more than one; `$check` looks at one that goes alone.
 macro_rules! append_methods {
-    (|$connection:ident, $run:ident| $many:expr) => {
+    (|$connection:ident, $run:ident| $many:expr $(, alone: $check:path)?) => {
         fn append_messages(&mut self, messages: &[Message]) -> QueryResult<()> {
             use diesel::prelude::*;
 
@@ -287,6 +338,7 @@ macro_rules! append_methods {
                 let $connection = &mut *self;
                 // Diesel keeps the statement of one row prepared, and prepares that of many each time anew.
                 if let [one] = $run {
+                    $($check($connection, one)?;)?
                     let row = crate::schema::NewOutboxRow::of(one);
                     diesel::insert_into(crate::schema::outbox::table).values(row).execute($connection)?;
                 } else {

@@ -108,7 +108,10 @@ impl Error {
         use diesel::result::{DatabaseErrorKind::Unknown, Error as Diesel};
         let Some(Diesel::DatabaseError(Unknown, information)) = self.downcast_ref() else { return false };
         let text = information.message();
-        text.contains("command denied to user") || text.starts_with("permission denied for")
+        // Before it stand the names of rights alone; in a value it would be quoted.
+        let denied = text.split_once("command denied to user '");
+        denied.is_some_and(|(rights, _)| !rights.contains(['\'', '"', '`']))
+            || text.starts_with("permission denied for")
     }
 
     /// The cause that the application put in with [`Error::application`], or a database's error below.
@@ -182,34 +185,47 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// Texts by which the drivers name trouble that passes; Diesel keeps no error numbers.
-/// MySQL and MariaDB: 1205, 1213, 2006, 2013, 1040, 1053, 1290, 1836, 1021, 1114, 3; PostgreSQL: 40P01, 57P01,
-/// 53300, 25006, 53100; SQLite: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL.
-const PASSING: [&str; 24] = [
-    "deadlock",
-    "lock wait timeout",
-    "server has gone away",
-    "lost connection",
-    "too many connections",
-    "server shutdown in progress",
-    "read-only",
-    "read only",
-    "terminating connection",
-    "connection closed",
-    "closed the connection",
-    "connection refused",
-    "connection reset",
-    "broken pipe",
-    "too many clients",
-    "the database system is",
-    "database is locked",
-    "database table is locked",
-    "can't connect",
-    "could not connect",
-    "no space left on device",
-    "disk full",
-    "disk is full",
-    "' is full",
+/// How the texts begin by which the drivers name trouble that passes, and what follows somewhere: Diesel keeps no error
+/// numbers, and what stands later in a text may be a value.
+/// MySQL and MariaDB: 2006, 2013, 1927, 4031, 1040, 1053, 2002, 2003, 1290, 1792, 1836, 1874, 1036, 1021, 20, 1114, 1030,
+/// 3, 1, 1026; mysql_async: whatever is `Io`, and that its connection is closed; PostgreSQL: 57P01, 53300, 57P03, 25006,
+/// 53100, and what libpq says; SQLite: SQLITE_FULL. Those of contention are below.
+const PASSING: [(&str, &str); 35] = [
+    ("mysql server has gone away", ""),
+    ("server has gone away", ""),
+    ("lost connection to ", ""),
+    ("connection was killed", ""),
+    ("the client was disconnected by the server", ""),
+    ("input/output error: ", ""),
+    ("driver error: `connection to the server is closed", ""),
+    ("too many connections", ""),
+    ("server shutdown in progress", ""),
+    ("can't connect to ", ""),
+    ("the mysql server is running with the --", "read-only"),
+    ("the mariadb server is running with the --", "read-only"),
+    ("cannot execute statement in a read only transaction", ""),
+    ("running in read-only mode", ""),
+    ("innodb is in read only mode", ""),
+    ("table '", "' is read only"),
+    ("disk full (", ""),
+    ("disk is full writing '", ""),
+    ("the table '", "' is full"),
+    ("got error 28 ", "no space left on device"),
+    ("error writing file '", "no space left on device"),
+    ("can't create/write to file '", "no space left on device"),
+    ("terminating connection ", ""),
+    ("sorry, too many clients already", ""),
+    ("remaining connection slots are reserved", ""),
+    ("the database system is ", ""),
+    ("cannot execute ", " in a read-only transaction"),
+    ("could not extend file \"", ""),
+    ("could not ", ": no space left on device"),
+    ("could not connect to ", ""),
+    ("connection to server at ", " failed: "),
+    ("server closed the connection", ""),
+    ("could not receive data from server", ""),
+    ("could not send data to server", ""),
+    ("database or disk is full", ""),
 ];
 
 /// The beginnings of the texts by which the drivers name contention.
@@ -227,6 +243,14 @@ const CONTENTION: [&str; 11] = [
     "database is locked",
     "database table is locked",
     "database schema is locked",
+];
+
+/// How the texts begin by which MySQL and MariaDB (1153), their C libraries (2020) and mysql_async refuse a statement
+/// that is larger than `max_allowed_packet`.
+const TOO_LARGE: [&str; 3] = [
+    "got a packet bigger than 'max_allowed_packet'",
+    "got packet bigger than 'max_allowed_packet'",
+    "input/output error: input/output error: packet too large",
 ];
 
 /// See [`Error::is_contention`].
@@ -259,7 +283,12 @@ pub(crate) fn database_kind(error: &diesel::result::Error) -> ErrorKind {
         // Constraints have kinds of their own, and texts with values in them.
         Diesel::DatabaseError(Db::Unknown, information) => {
             let text = information.message().to_ascii_lowercase();
-            if PASSING.iter().any(|passing| text.contains(passing)) {
+            let passes = |(beginning, later): &(&str, &str)| {
+                text.strip_prefix(beginning).is_some_and(|rest| rest.contains(later))
+            };
+            if TOO_LARGE.iter().any(|beginning| text.starts_with(beginning)) {
+                ErrorKind::Invalid
+            } else if PASSING.iter().any(passes) {
                 ErrorKind::Outage
             } else {
                 ErrorKind::Database
@@ -273,20 +302,121 @@ pub(crate) fn database_kind(error: &diesel::result::Error) -> ErrorKind {
 #[cfg(test)]
 mod tests {
     use diesel::result::{DatabaseErrorKind, Error as Diesel};
+    use proptest::prelude::*;
 
     use super::*;
 
     #[test]
-    fn deadlock_is_an_outage_and_a_constraint_is_not() {
-        let error = |text: &str| -> Error {
-            Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned())).into()
-        };
-        assert!(error("Deadlock found when trying to get lock").is_outage());
-        assert!(error("database is locked").is_outage());
-        assert!(error("The table 'inbox' is full").is_outage());
-        assert!(error("could not extend file \"base/5/1\": No space left on device").is_outage());
-        assert!(error("database or disk is full").is_outage());
-        assert_eq!(error("Unknown column 'x'").kind(), ErrorKind::Database);
+    fn outages_are_told_by_the_texts_of_the_servers_and_drivers() {
+        for text in [
+            // MySQL and MariaDB, with their C libraries.
+            "Deadlock found when trying to get lock; try restarting transaction",
+            "Lock wait timeout exceeded; try restarting transaction",
+            "MySQL server has gone away",
+            "Server has gone away",
+            "Lost connection to MySQL server during query",
+            "Lost connection to server during query",
+            "Lost connection to server at 'handshake: reading initial communication packet', system error: 111",
+            "Connection was killed",
+            "The client was disconnected by the server because of inactivity. See wait_timeout and \
+             interactive_timeout for configuring this behavior.",
+            "Too many connections",
+            "Server shutdown in progress",
+            "Can't connect to local server through socket '/run/mysqld/mysqld.sock' (2)",
+            "Can't connect to MySQL server on '127.0.0.1:3306' (111)",
+            "The MySQL server is running with the --super-read-only option so it cannot execute this statement",
+            "The MariaDB server is running with the --read-only option so it cannot execute this statement",
+            "Cannot execute statement in a READ ONLY transaction",
+            "Table 'inbox' is read only",
+            "Disk full (/tmp/#sql-temptable-1); waiting for someone to free some space... (errno: 28 \"No space left on \
+             device\")",
+            "The table 'inbox' is full",
+            "Got error 28 \"No space left on device\" from storage engine InnoDB",
+            "Got error 28 - 'No space left on device' from storage engine",
+            "Error writing file '/tmp/MLfd=12' (OS errno 28 - No space left on device)",
+            "Error writing file './binlog' (errno: 28 \"No space left on device\")",
+            // mysql_async.
+            "Driver error: `Connection to the server is closed.'",
+            "Input/output error: Input/output error: Driver error: `Connection to the server is closed.'",
+            "Input/output error: Input/output error: Broken pipe (os error 32)",
+            // PostgreSQL and libpq.
+            "deadlock detected",
+            "canceling statement due to lock timeout",
+            "terminating connection due to administrator command",
+            "sorry, too many clients already",
+            "the database system is starting up",
+            "cannot execute INSERT in a read-only transaction",
+            "could not extend file \"base/5/1\": No space left on device",
+            "could not write to file \"pg_wal/xlogtemp.1\": No space left on device",
+            "connection to server at \"127.0.0.1\", port 5432 failed: Connection refused",
+            "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally",
+            "could not receive data from server: Connection reset by peer",
+            // SQLite.
+            "database is locked",
+            "database or disk is full",
+        ] {
+            assert!(Error::from(unknown(text)).is_outage(), "{text}");
+        }
+    }
+
+    /// What says what the servers and drivers say of an outage, and its parts.
+    fn treacherous() -> impl Strategy<Value = String> {
+        let parts = PASSING.iter().flat_map(|(beginning, later)| [*beginning, *later]).chain(CONTENTION);
+        let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+        proptest::collection::vec(proptest::sample::select(parts), 1..4).prop_map(|parts| parts.join(" "))
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_in_a_text_is_no_outage(value in treacherous()) {
+            for text in [
+                // 1366, 1292, 1265, 1264, 1406, 1411, 3140; a SIGNAL; 1054.
+                format!("Incorrect integer value: '{value}' for column `t`.`item`.`amount` at row 1"),
+                format!("Incorrect integer value: '{value}' for column 'amount' at row 1"),
+                format!("Incorrect string value: '{value}' for column 'name' at row 1"),
+                format!("Truncated incorrect DOUBLE value: '{value}'"),
+                format!("Incorrect datetime value: '{value}' for column 'at' at row 1"),
+                format!("Incorrect datetime value: '{value}' for function str_to_date"),
+                format!("Invalid JSON text: \"Invalid value.\" at position 0 in value for column '{value}'."),
+                format!("the order of {value} is refused"),
+                format!("Unknown column '{value}' in 'field list'"),
+                // 22P02, 22007, 22003, 42P01.
+                format!("invalid input syntax for type integer: \"{value}\""),
+                format!("invalid input syntax for type timestamp: \"{value}\""),
+                format!("value \"{value}\" is out of range for type integer"),
+                format!("relation \"{value}\" does not exist"),
+                // SQLite.
+                format!("no such table: {value}"),
+            ] {
+                let error = Error::from(unknown(&text));
+                prop_assert_eq!(error.kind(), ErrorKind::Database, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_told_from_a_value_that_says_so() {
+        for text in [
+            "INSERT, UPDATE command denied to user 'order'@'localhost' for table `order`.`inbox`",
+            "execute command denied to user 'order'@'%' for routine 't.f'",
+            "permission denied for table inbox",
+        ] {
+            assert!(Error::from(unknown(text)).is_denied(), "{text}");
+        }
+        let value =
+            "Incorrect integer value: 'INSERT command denied to user 'x'' for column 'amount' at row 1";
+        assert!(!Error::from(unknown(value)).is_denied());
+    }
+
+    #[test]
+    fn a_statement_that_is_too_large_is_no_outage() {
+        for text in [
+            "Got a packet bigger than 'max_allowed_packet' bytes",
+            "Got packet bigger than 'max_allowed_packet' bytes",
+            "Input/output error: Input/output error: packet too large",
+        ] {
+            assert_eq!(Error::from(unknown(text)).kind(), ErrorKind::Invalid, "{text}");
+        }
     }
 
     fn unknown(text: &str) -> Diesel {

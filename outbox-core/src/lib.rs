@@ -74,6 +74,7 @@ mod event;
 mod guide;
 mod hash;
 mod inbox;
+mod lost;
 mod message;
 pub mod migrate;
 mod model;

@@ -26,7 +26,8 @@ pub const KEY_BYTES_MAX: usize = 255;
 /// The longest aggregate or event name in bytes; with both and a bucket a routing key stays under the 255
 /// bytes of an AMQP short string.
 pub const NAME_BYTES_MAX: usize = 100;
-/// The largest payload in bytes: RabbitMQ 4 refuses messages above 16 MiB by default.
+/// The largest payload in bytes: RabbitMQ 4 refuses messages above 16 MiB by default. MySQL and MariaDB take one only
+/// where their `max_allowed_packet` is larger; MariaDB's default is 16 MiB.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The largest headers in bytes, as they stand in the outbox row: what a BLOB of MySQL's holds.
 pub const HEADERS_BYTES_MAX: usize = 65_535;

@@ -8,10 +8,11 @@ use std::fmt;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 
 use crate::buffer::{Buffer, SEVERAL};
-use crate::connection::OutboxConnection;
+use crate::connection::{OutboxConnection, is_lost, nested};
 use crate::entity::{Entity, Operation};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, database_kind};
 use crate::event::Event;
+use crate::lost;
 use crate::message::Message;
 use crate::nested::HeldBack;
 use crate::rows::Condition;
@@ -66,8 +67,16 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// Contention, when the transaction was lost: the write would be committed by itself.
     fn open(&mut self) -> Result<&mut C> {
+        self.look();
         self.buffer.check_lost()?;
         Ok(self.connection)
+    }
+
+    /// Takes over what a transaction or a savepoint inside this one has found out.
+    fn look(&mut self) {
+        if is_lost(self.connection) {
+            self.buffer.lose();
+        }
     }
 
     /// Inserts and records `created`; returns the row as the database holds it.
@@ -398,18 +407,19 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// What `body` returns, and Diesel's for the savepoint itself.
     pub fn savepoint<T>(&mut self, body: impl FnOnce(&mut OutboxTx<'_, C>) -> Result<T>) -> Result<T> {
         let buffer = self.buffer.inner();
-        let mut is_lost = false;
+        let mut inner_is_lost = false;
         self.held_back.note(self.buffer.messages());
-        let outcome = self.open()?.transaction(|connection| {
+        let outcome = nested(self.open()?, |connection| {
             let mut tx = OutboxTx::with(connection, buffer);
             let value = body(&mut tx);
-            is_lost = tx.buffer.is_lost();
-            Ok::<_, Error>((value?, tx.buffer))
+            inner_is_lost = tx.buffer.is_lost();
+            Ok((value?, tx.buffer))
         });
-        if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
+        if inner_is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();
         }
-        let (value, inner) = self.buffer.tell_lost(outcome)?;
+        self.look();
+        let (value, inner) = lost::tell(self.buffer.is_lost(), outcome)?;
         self.buffer.absorb(inner);
         Ok(value)
     }
@@ -444,7 +454,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         if messages.is_empty() {
             return Ok(());
         }
-        self.connection.append_messages(messages).map_err(|error| append_failed(messages.len(), error))
+        self.connection
+            .append_messages(messages)
+            .map_err(|error| append_failed(Appended::of(messages), error))
     }
 
     /// Writes what was recorded and commits.
@@ -455,6 +467,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Checks what was recorded, and takes the locks of strict keys.
     fn make_ready(&mut self) -> Result<()> {
+        self.look();
         self.buffer.check()?;
         let keys = self.buffer.strict_keys();
         if keys.is_empty() {
@@ -472,13 +485,33 @@ pub(crate) fn lock_failed(count: usize, error: Error) -> Error {
     error.context(format!("locking {count} keys whose order is strict"))
 }
 
-pub(crate) fn append_failed(count: usize, error: diesel::result::Error) -> Error {
-    let kind = crate::error::database_kind(&error);
-    Error::with_source(
-        kind,
-        format!("recording {count} messages in table outbox (missing? run `outbox-relay migrate`)"),
-        error,
-    )
+/// What an error says of the messages that could not be recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Appended {
+    count: usize,
+    /// The bytes of the largest one's payload.
+    largest: usize,
+}
+
+impl Appended {
+    pub(crate) fn of(messages: &[Message]) -> Self {
+        let largest = messages.iter().map(|message| message.payload().len()).max();
+        Self { count: messages.len(), largest: largest.unwrap_or_default() }
+    }
+}
+
+pub(crate) fn append_failed(appended: Appended, error: diesel::result::Error) -> Error {
+    let Appended { count, largest } = appended;
+    let kind = database_kind(&error);
+    let hint = match kind {
+        ErrorKind::Database => " (missing? run `outbox-relay migrate`)".to_owned(),
+        ErrorKind::Invalid => format!(
+            " (the largest payload has {largest} bytes; raise `max_allowed_packet` of the database server well above \
+             that, or record less)"
+        ),
+        _ => String::new(),
+    };
+    Error::with_source(kind, format!("recording {count} messages in table outbox{hint}"), error)
 }
 
 pub(crate) fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {

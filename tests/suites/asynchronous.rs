@@ -13,7 +13,7 @@ use super::database::{Pending, connect, fresh, items, outbox, outbox_is_empty};
 use crate::harness::{Server, TestDatabase};
 use crate::items::{Item, NewItem, Stepped, item};
 
-async fn open(database: &TestDatabase) -> AsyncConnection {
+pub(super) async fn open(database: &TestDatabase) -> AsyncConnection {
     let mut connection = AsyncConnection::establish(&database.url).await.unwrap();
     if super::SERVER == Server::Sqlite {
         connection.batch_execute("pragma busy_timeout = 20000").await.unwrap();

@@ -23,6 +23,8 @@ mod late_commit;
 mod many_rows;
 #[path = "migrations.rs"]
 mod migrations;
+#[path = "packets.rs"]
+mod packets;
 #[path = "random_writes.rs"]
 mod random_writes;
 #[path = "recording.rs"]
@@ -45,3 +47,5 @@ mod write_side;
 mod writer;
 #[path = "writer_servers.rs"]
 mod writer_servers;
+#[path = "writer_servers_async.rs"]
+mod writer_servers_async;

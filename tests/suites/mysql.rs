@@ -45,3 +45,5 @@ mod write_side;
 mod writer;
 #[path = "writer_servers.rs"]
 mod writer_servers;
+#[path = "writer_servers_async.rs"]
+mod writer_servers_async;

@@ -49,3 +49,5 @@ mod writer;
 mod writer_postgres;
 #[path = "writer_servers.rs"]
 mod writer_servers;
+#[path = "writer_servers_async.rs"]
+mod writer_servers_async;

@@ -4,8 +4,9 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use outbox_core::{OutboxConnection as _, Result};
+use outbox_core::{OutboxConnection as _, Result, Writer};
 
 use super::database::{connect, fresh, items, message, outbox, outbox_is_empty};
 use super::writer::{add_one, retrying, two_items};
@@ -95,6 +96,57 @@ fn a_deadlock_that_is_not_passed_on_leaves_no_message_without_its_row() {
     let rows = items(&mut connection);
     for row in outbox(&mut connection).iter().filter(|row| row.kind == "item.created") {
         assert!(rows.iter().any(|item| item.id.to_string() == row.key), "{row:?} has no row");
+    }
+}
+
+/// As above, by statements sent as text, of whose errors Diesel knows no kinds; in a savepoint, and in a transaction
+/// nested through the connection. Then as a writer does it, which runs it again.
+#[test]
+fn a_deadlock_in_text_is_neither_lost_in_a_savepoint_nor_in_a_nested_transaction() {
+    for (is_nested, is_passed_on) in [(false, false), (true, false), (false, true), (true, true)] {
+        let database = fresh();
+        let mut connection = connect(&database);
+        let (a, b) = two_items(&mut connection);
+        let (barrier, failed) = (Barrier::new(2), AtomicU32::new(0));
+        let add = |connection: &mut Connection, id: i64| -> Result<()> {
+            Ok(connection.batch_execute(&format!("update item set amount = amount + 1 where id = {id}"))?)
+        };
+        std::thread::scope(|scope| {
+            for (name, first, second) in [("one", a, b), ("two", b, a)] {
+                let (barrier, failed, database) = (&barrier, &failed, &database);
+                scope.spawn(move || {
+                    let mut connection = connect(database);
+                    let writer = if is_passed_on { retrying(5) } else { Writer::new() };
+                    let mut is_first_attempt = true;
+                    let outcome = writer.transaction(&mut connection, |tx| {
+                        tx.record_message(message(name, "crossed"));
+                        add(tx.conn(), first)?;
+                        if std::mem::take(&mut is_first_attempt) {
+                            barrier.wait();
+                        }
+                        let added = if is_nested {
+                            tx.conn().outbox_transaction(|tx| add(tx.conn(), second))
+                        } else {
+                            tx.savepoint(|tx| add(tx.conn(), second))
+                        };
+                        if is_passed_on { added } else { Ok(()) }
+                    });
+                    if let Err(error) = outcome {
+                        assert!(error.is_contention(), "{error}");
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let amounts: Vec<_> = items(&mut connection).iter().map(|item| item.amount).collect();
+        let expected = match (is_passed_on, SERVER) {
+            (true, _) => (4, 2, 0),
+            // What is inside takes only its own writes along.
+            (false, Server::Postgres) => (3, 2, 0),
+            (false, _) => (2, 1, 1),
+        };
+        let seen = (amounts.iter().sum::<i64>(), outbox(&mut connection).len(), failed.into_inner());
+        assert_eq!(seen, expected, "nested: {is_nested}, passed on: {is_passed_on}");
     }
 }
 

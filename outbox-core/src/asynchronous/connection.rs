@@ -6,8 +6,9 @@ use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::transaction::AsyncOutboxTx;
-use crate::connection::{Ends, NumberRow};
-use crate::error::{Error, Result};
+use crate::connection::{Ends, NumberRow, rolled_back};
+use crate::error::Result;
+use crate::lost;
 use crate::message::Message;
 
 /// A closure that borrows its argument for the future that it returns, which is `Send`.
@@ -179,19 +180,28 @@ pub(crate) fn depth<C: AsyncConnection>(connection: &mut C) -> QueryResult<Optio
     C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
 }
 
-/// Commits, or rolls back and passes the error on.
-pub(super) async fn finish<C: AsyncConnection, T>(connection: &mut C, outcome: Result<T>) -> Result<T> {
-    match outcome {
-        Ok(value) => {
-            C::TransactionManager::commit_transaction(connection).await?;
-            Ok(value)
-        }
-        Err(error) => match C::TransactionManager::rollback_transaction(connection).await {
-            // The first error tells more than that its connection is broken.
-            Ok(()) | Err(diesel::result::Error::BrokenTransactionManager) => Err(error),
-            Err(rollback) => Err(Error::from(rollback).context(format!("rolling back after {error}"))),
+/// Commits, or rolls back and passes the error on. A deadlock in a savepoint stays one, although the savepoint is gone
+/// with it.
+pub(super) async fn finish<C: AsyncOutboxConnection, T>(connection: &mut C, outcome: Result<T>) -> Result<T> {
+    let outcome = match outcome {
+        Ok(value) => match C::TransactionManager::commit_transaction(connection).await {
+            Ok(()) => Ok(value),
+            Err(error) => {
+                // Diesel does not. Where this was a COMMIT nothing is open that the note could stand with.
+                if C::DEADLOCK_ENDS_ALL {
+                    lost::note(C::TransactionManager::transaction_manager_status_mut(connection));
+                }
+                Err(error.into())
+            }
         },
-    }
+        Err(error) => Err(rolled_back(error, C::TransactionManager::rollback_transaction(connection).await)),
+    };
+    lost::tell(is_lost(connection), outcome)
+}
+
+/// As the sync one.
+pub(super) fn is_lost<C: AsyncOutboxConnection>(connection: &mut C) -> bool {
+    C::DEADLOCK_ENDS_ALL && lost::is_noted(C::TransactionManager::transaction_manager_status_mut(connection))
 }
 
 macro_rules! backlog_methods {
@@ -246,10 +256,15 @@ impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
     }
 
     async fn append_messages(&mut self, messages: Vec<Message>) -> QueryResult<()> {
-        use crate::connection::rendered;
+        use crate::connection::{packet, rendered};
 
         for run in crate::buffer::append_runs(&messages) {
             if let [one] = run {
+                if packet::is_large(one) {
+                    let limit = diesel::sql_query(packet::LIMIT);
+                    let NumberRow { number } = diesel_async::RunQueryDsl::get_result(limit, self).await?;
+                    packet::check(one, number)?;
+                }
                 let row = crate::schema::NewOutboxRow::of(one);
                 let insert = diesel::insert_into(crate::schema::outbox::table).values(row);
                 diesel_async::RunQueryDsl::execute(insert, self).await?;

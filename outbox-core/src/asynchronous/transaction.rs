@@ -5,16 +5,17 @@ use std::fmt;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 use diesel_async::TransactionManager;
 
-use super::connection::{AsyncBody, AsyncOutboxConnection, finish};
+use super::connection::{AsyncBody, AsyncOutboxConnection, finish, is_lost};
 use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
 use crate::buffer::{Buffer, SEVERAL};
 use crate::entity::{Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::lost;
 use crate::message::Message;
 use crate::nested::HeldBack;
 use crate::rows::Condition;
-use crate::transaction::{append_failed, in_context, lock_failed};
+use crate::transaction::{Appended, append_failed, in_context, lock_failed};
 
 /// An open transaction in which writes are recorded; get one from
 /// [`AsyncOutboxConnection::outbox_transaction`].
@@ -97,8 +98,16 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// Contention, when the transaction was lost: the write would be committed by itself.
     fn open(&mut self) -> Result<&mut C> {
+        self.look();
         self.buffer.check_lost()?;
         Ok(self.connection)
+    }
+
+    /// As the sync one.
+    fn look(&mut self) {
+        if is_lost(self.connection) {
+            self.buffer.lose();
+        }
     }
 
     /// Inserts and records `created`; returns the row as the database holds it.
@@ -318,12 +327,12 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let mut inner = AsyncOutboxTx::with(&mut *self.connection, self.buffer.inner());
         let outcome = body(&mut inner).await;
         let recorded = inner.buffer;
-        let is_lost = recorded.is_lost();
         let outcome = finish(self.connection, outcome).await;
-        if is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
+        if recorded.is_lost() || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();
         }
-        let value = self.buffer.tell_lost(outcome)?;
+        self.look();
+        let value = lost::tell(self.buffer.is_lost(), outcome)?;
         self.buffer.absorb(recorded);
         Ok(value)
     }
@@ -345,9 +354,9 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
     pub(crate) async fn flush(mut self) -> Result<()> {
         self.held_back.check(self.buffer.messages())?;
+        self.look();
         self.buffer.check()?;
-        let count = self.buffer.messages().len();
-        if count == 0 {
+        if self.buffer.messages().is_empty() {
             return Ok(());
         }
         let keys = self.buffer.strict_keys();
@@ -355,7 +364,8 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             self.connection.lock_keys(&keys).await.map_err(|error| lock_failed(keys.len(), error))?;
         }
         let messages = self.buffer.into_messages();
-        self.connection.append_messages(messages).await.map_err(|error| append_failed(count, error))
+        let appended = Appended::of(&messages);
+        self.connection.append_messages(messages).await.map_err(|error| append_failed(appended, error))
     }
 }
 

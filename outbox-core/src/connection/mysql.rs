@@ -13,7 +13,7 @@ use diesel::sql_types::BigInt;
 
 use super::lock::Slots;
 use super::{
-    NumberRow, OutboxConnection, append_methods, backlog, backlog_methods, rendered, testing_methods,
+    NumberRow, OutboxConnection, append_methods, backlog, backlog_methods, packet, rendered, testing_methods,
 };
 use crate::error::{ErrorKind, Result, database_kind};
 use crate::message::{Message, MessageId};
@@ -62,8 +62,19 @@ impl OutboxConnection for MysqlConnection {
     }
 
     backlog_methods!(backlog::MYSQL);
-    append_methods!(|connection, run| connection.batch_execute(&rendered::insert(run, &rendered::MYSQL)));
+    append_methods!(
+        |connection, run| connection.batch_execute(&rendered::insert(run, &rendered::MYSQL)),
+        alone: check_packet
+    );
     testing_methods!(backlog::MYSQL);
+}
+
+fn check_packet(connection: &mut MysqlConnection, message: &Message) -> QueryResult<()> {
+    if !packet::is_large(message) {
+        return Ok(());
+    }
+    let NumberRow { number } = diesel::RunQueryDsl::get_result(diesel::sql_query(packet::LIMIT), connection)?;
+    packet::check(message, number)
 }
 
 /// Records that a consumer has applied these messages; false, with nothing done, when that did not work: then it is

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::message::Message;
-use crate::transaction::append_failed;
+use crate::transaction::{Appended, append_failed};
 
 /// So much is sent as text: more of it takes longer than the round trip that it saves.
 const TOGETHER_ROWS_MAX: usize = 8;
@@ -33,14 +33,14 @@ impl OutboxConnection for PgConnection {
     fn append_and_commit(&mut self, messages: &[Message]) -> Result<()> {
         let is_small = messages.len() <= TOGETHER_ROWS_MAX && rendered::bytes(messages) <= TOGETHER_BYTES_MAX;
         if messages.is_empty() || !is_small {
-            self.append_messages(messages).map_err(|error| append_failed(messages.len(), error))?;
+            self.append_messages(messages).map_err(|error| append_failed(Appended::of(messages), error))?;
             return Ok(self.commit_write()?);
         }
         self.instrumentation().on_connection_event(InstrumentationEvent::commit_transaction(NonZeroU32::MIN));
         let sent = self.batch_execute(&(rendered::insert(messages, &rendered::POSTGRES) + "; COMMIT"));
         // Diesel reads from the connection's state whether the transaction has ended: then it was the COMMIT.
         match sent {
-            Err(error) if is_open(self)? => Err(append_failed(messages.len(), error)),
+            Err(error) if is_open(self)? => Err(append_failed(Appended::of(messages), error)),
             sent => Ok(sent?),
         }
     }

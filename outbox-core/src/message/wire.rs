@@ -190,7 +190,7 @@ impl Frame {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{HEADERS_BYTES_MAX, bucket_of};
+    use super::super::{HEADERS_BYTES_MAX, PAYLOAD_BYTES_MAX, bucket_of};
     use super::*;
 
     fn recorded(message: Message) -> Recorded {
@@ -218,6 +218,13 @@ mod tests {
         assert!(error("a", &"k".repeat(256), "e", b"").to_string().contains("256 bytes"));
         assert!(error("a", "1", "e", &[0xff]).to_string().contains("not UTF-8"));
         assert!(Message::new("a", "k".repeat(255), "e", vec![]).is_ok());
+        let too_large = error("a", "1", "e", &vec![b' '; PAYLOAD_BYTES_MAX + 1]);
+        assert_eq!(too_large.kind(), crate::ErrorKind::Invalid);
+        assert!(
+            too_large.to_string().contains("a.e of key 1: the payload has 16777217 bytes"),
+            "{too_large}"
+        );
+        assert!(Message::new("a", "1", "e", vec![b' '; PAYLOAD_BYTES_MAX]).is_ok());
     }
 
     #[test]
