@@ -23,6 +23,7 @@ use super::state::{Checkpoint, CopyPhase};
 use super::status::{State, Status};
 use super::target::{Applied, Target};
 use super::tasks::{Tasks, gone};
+use super::window;
 use crate::binlog::{Server, Source};
 use crate::change::{Position, Txn};
 use crate::config::ReplicationConfig;
@@ -245,9 +246,10 @@ impl<'c> Session<'c> {
             .filter_map(|copy| Some((copy.plan.clone()?, copy.copying.as_mut()?)))
             .collect();
         let is_copying = !copying.is_empty();
+        let most = self.config.memory_bytes.get() / 8;
+        let mut remembered = copying.iter().map(|(_, copying)| copying.touched_bytes()).sum();
         let mut touch = |plan: &Arc<CopyPlan>, key: &Key| {
-            let those = copying.iter_mut().filter(|(other, _)| Arc::ptr_eq(other, plan));
-            those.for_each(|(_, copying)| copying.touch(key));
+            window::touch(&mut copying, plan, key, &mut remembered, most);
         };
         let touched: Option<&mut Touched<'_>> = if is_copying { Some(&mut touch) } else { None };
         let held = self.group.push(txn, touched)?;
