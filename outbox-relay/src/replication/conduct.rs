@@ -182,8 +182,13 @@ impl<'c> Session<'c> {
                 // Before what is read, of which there may always be more.
                 _ = ticks.tick() => self.tick(),
                 read = self.tasks.reads.recv(), if may_take => {
-                    self.take(read.ok_or_else(gone)?).await?;
-                    self.take_burst().await?;
+                    let read = read.ok_or_else(gone)?;
+                    // It may ask the source, which may not answer.
+                    tokio::select! {
+                        biased;
+                        taken = self.take_with_burst(read) => taken?,
+                        () = shutdown.cancelled() => return self.finish().await,
+                    }
                 }
             }
             if let (Some(_), Some((why, since))) = (goal, &self.trouble)
@@ -194,8 +199,9 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Takes in what is there already, while the target is busy anyway.
-    async fn take_burst(&mut self) -> Result<()> {
+    /// Takes in what was read, and what is there already while the target is busy anyway.
+    async fn take_with_burst(&mut self, read: Read) -> Result<()> {
+        self.take(read).await?;
         for _ in 0..BURST {
             let is_full = self.group.weight_bytes() >= self.config.memory_bytes.get() / 4;
             if self.busy_since.is_none() || self.pending.is_some() || is_full {

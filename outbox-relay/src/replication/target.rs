@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
 use tracing::warn;
@@ -19,6 +18,7 @@ use super::session::{connect, failed};
 use super::sql;
 use super::state::{Checkpoint, CopyState, State};
 use super::write::{Dialect, Trouble, Writer};
+use crate::binlog::Link;
 use crate::config::Secret;
 
 /// So often freshness is renewed while nothing changes.
@@ -461,7 +461,7 @@ impl Target {
     }
 }
 
-async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Dialect> {
+async fn dialect(connection: &mut Link, options: &TargetOptions) -> Result<Dialect> {
     let asked: Option<(String, u64, bool)> = connection
         .query_first("select @@version, cast(@@max_allowed_packet as unsigned), @@local_infile")
         .await
@@ -480,7 +480,7 @@ async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Diale
 }
 
 /// Raises the epoch; gives it and how often the checkpoint was written.
-async fn claim(connection: &mut Conn, replication: &str, owner: &str) -> Result<(i64, i64)> {
+async fn claim(connection: &mut Link, replication: &str, owner: &str) -> Result<(i64, i64)> {
     let claimed: mysql_async::Result<Option<(i64, i64)>> = async {
         connection.query_drop("begin").await?;
         let raise = "insert into outbox_replication (name, epoch, owner) values (?, 1, ?) \

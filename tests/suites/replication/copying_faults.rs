@@ -1,5 +1,7 @@
 //! What goes wrong around a replication: servers that go away, logs that are gone, processes that are killed or two.
 
+use std::time::{Duration, Instant};
+
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use outbox_relay::CancellationToken;
@@ -10,8 +12,9 @@ use outbox_tests::lab_client::PrivateServer;
 
 use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::certificates::Authority;
-use crate::pair::{Pair, TIMEOUT};
+use crate::pair::{Pair, TIMEOUT, until};
 use crate::program::Program;
+use crate::proxy::{Harm, Proxy};
 use crate::source::TestSource;
 
 const ONE: [&str; 2] = ["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"];
@@ -85,6 +88,41 @@ async fn a_password_that_is_changed_is_told_and_waited_out() {
     assert_eq!(pair.until_idle().await, None);
     pair.assert_equal("t", "id, v").await;
     pair.source.run(&[&format!("drop user {user}@'%'")]).await;
+    pair.drop().await;
+}
+
+/// F09: the target and the source fall silent in the middle of an answer, on a connection that stays open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_is_an_outage_after_a_while() {
+    // 20 s until it is asked after, 5 s more for its answer, and the way to a new session.
+    const BOUND: Duration = Duration::from_secs(45);
+    let mut pair = Pair::fresh(VARIABLE).await;
+    // What is asked of the copy and of its table has the name of this column in it.
+    pair.source
+        .run(&["create table t (id int primary key, needle int)", "insert into t values (0, 0)"])
+        .await;
+    pair.copy(&["t"]);
+    let source = Proxy::start(pair.config.source.expose()).await;
+    let target = Proxy::start(pair.config.target.expose()).await;
+    pair.config.source = Secret::new(&source.url);
+    pair.config.target = Secret::new(&target.url);
+    let running = pair.run();
+    running.until_live().await;
+    for (id, proxy, statement) in [(1, &target, "do 0"), (2, &source, "alter table t comment 'another'")] {
+        proxy.harm.send_replace(Harm::Silence);
+        pair.source.run(&[statement]).await;
+        until(|| *proxy.harm.borrow() == Harm::None).await;
+        let began = Instant::now();
+        pair.source.run(&[&format!("insert into t values ({id}, {id})")]).await;
+        let sql = format!("select count(*) from t where id = {id}");
+        while pair.asked::<u64>(&sql).await == 0 {
+            assert!(began.elapsed() < BOUND, "row {id} did not come: {:?}", running.status.snapshot());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(began.elapsed() > Duration::from_secs(10), "nothing was silent");
+    }
+    running.end().await;
+    pair.assert_equal("t", "id, needle").await;
     pair.drop().await;
 }
 
