@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use outbox_relay::config::ReplicationTableConfig;
 use outbox_relay::replication::{KeyPart, TableFacts, report};
+use outbox_tests::lab_client::PrivateServer;
 
-use super::{IS_MARIADB, VARIABLE};
+use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::pair::Pair;
 use crate::source::TestSource;
 
@@ -142,6 +143,28 @@ async fn rows_that_are_exchanged_with_a_partition_hold_the_copy() {
         pair.assert_equal("a", "id, v").await;
         pair.drop().await;
     }
+}
+
+/// A source that compares names without case finds a table by any spelling; its log has the stored one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_may_be_named_in_another_case() {
+    let server = PrivateServer::spawn_lower_case(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.source
+        .run(&["create table Product (id int primary key, v int)", "insert into product values (1, 1)"])
+        .await;
+    let source = format!("{}.Product", pair.source.database.to_uppercase());
+    let table = ReplicationTableConfig { create: true, ..ReplicationTableConfig::new(source) };
+    pair.config.table.push(ReplicationTableConfig { target: Some("product".into()), ..table });
+    let running = pair.run();
+    running.until_live().await;
+    pair.source.run(&["insert into PRODUCT values (2, 2)", "update product set v = 5 where id = 1"]).await;
+    running.until("the changes came", |s| s.progress.upserted >= 2).await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("product", "id, v").await;
+    pair.target.drop().await;
 }
 
 /// L06 and L24: what happened while nobody read is seen too, whether or not rows tell of it.
