@@ -406,7 +406,7 @@ impl Target {
         let is_ours = writer.state(&checkpoint_sql).await? == 1;
         let applied = writer.applied;
         if !is_ours {
-            return Err(Trouble::Stop(self.fenced()).into());
+            return Err(Trouble::Stop(self.not_ours().await?).into());
         }
         match self.state.connection.query_drop("commit").await {
             Ok(()) => Ok(applied),
@@ -453,6 +453,25 @@ impl Target {
             Ok(false) => Err(self.fenced()),
             Err(error) => Err(failed("writing the tables of state", &error)),
         }
+    }
+
+    /// Why the checkpoint is not where this process has left it.
+    async fn not_ours(&mut self) -> Result<Error, Trouble> {
+        let mut sql = String::from("select epoch, seq from outbox_replication where name = ");
+        sql::text(&mut sql, &self.state.replication);
+        let found = self.state.connection.query_first(sql).await;
+        let found: Option<(i64, i64)> =
+            found.map_err(|error| Trouble::Wait(failed("reading the position again", &error)))?;
+        // With innodb_flush_log_at_trx_commit other than 1; rows and position have gone back together.
+        let has_lost = found.is_some_and(|(epoch, seq)| epoch == self.epoch && seq < self.seq);
+        Ok(if has_lost {
+            Error::new(
+                ErrorKind::Outage,
+                "the target has lost its last commits; it goes on from where that is",
+            )
+        } else {
+            self.fenced()
+        })
     }
 
     fn fenced(&self) -> Error {
