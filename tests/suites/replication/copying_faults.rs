@@ -270,6 +270,44 @@ async fn a_target_that_has_lost_its_last_commits_gets_them_again() {
     pair.source.drop().await;
 }
 
+/// The source is killed while it is written, and starts again in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_killed_is_gone_on_from() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    let running = pair.run();
+    running.until_live().await;
+    for round in 1..=3 {
+        let mut writer = pair.source.connect().await;
+        let writing = tokio::spawn(async move {
+            // Until it is gone.
+            for id in round * 100_000.. {
+                let change = format!(
+                    "begin; insert into t values ({id}, 0); update t set v = v + 1 where id < 3; commit"
+                );
+                if writer.query_drop(change).await.is_err() {
+                    return id - round * 100_000;
+                }
+            }
+            0
+        });
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        server.kill().unwrap();
+        assert!(writing.await.unwrap() > 0, "nothing was written");
+        running.until("it says so", |s| matches!(s.state, State::Paused { .. })).await;
+        server.start().unwrap();
+        pair.source.connection = pair.source.connect().await;
+        running.until_live().await;
+    }
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.target.drop().await;
+}
+
 /// P7, F12: connections to the source are killed while rows come.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_the_source_are_made_again() {
