@@ -122,6 +122,14 @@ impl PrivateServer {
         Self::ask_for(&format!("spawn-small {kind}"))
     }
 
+    /// A `mariadb` or `mysql` that stores names of tables in lower case and compares them without case.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`].
+    pub fn spawn_lower_case(kind: &str) -> Result<Self, String> {
+        Self::ask_for(&format!("spawn-lower-case {kind}"))
+    }
+
     /// The same with TLS and the certificates in a folder: `ca.pem`, whose clients it trusts, `server.pem` and
     /// `server.key`. With `mutual` it takes no client without a certificate. The databases take TLS only, on
     /// their port; RabbitMQ has another port for it, see [`PrivateServer::tls_url`].

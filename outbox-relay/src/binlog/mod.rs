@@ -25,6 +25,7 @@ mod connection;
 mod decode;
 mod failure;
 mod follow;
+mod link;
 pub mod position;
 mod server;
 pub(crate) mod spool;
@@ -41,6 +42,7 @@ use url::Url;
 pub(crate) use decode::json_double;
 pub(crate) use failure::{failed, kind};
 pub use follow::{Proof, Step, Stream, follow};
+pub use link::Link;
 pub use server::Server;
 pub use tables::Tables;
 

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts, OptsBuilder, Row};
+use mysql_async::{Opts, OptsBuilder, Row};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::Source;
 use super::connection::Identity;
 use super::decode::{Charsets, CodeTable, THREE_BYTES};
 use super::failure;
+use super::link::Link;
 use super::position::{Gtids, MySqlGtids, Position};
 use crate::change::AddressType;
 
@@ -17,12 +18,10 @@ use crate::change::AddressType;
 const ER_PARSE_ERROR: u16 = 1064;
 /// The server's error for XA RECOVER without the right to it.
 const ER_XAER_RMERR: u16 = 1401;
-/// The largest row that a server can store or send.
-const ROW_BYTES_MAX: usize = 1 << 30;
 
 /// A connection for queries.
 pub struct Server {
-    connection: Conn,
+    connection: Link,
     is_mariadb: bool,
 }
 
@@ -37,18 +36,13 @@ impl Server {
             Error::new(failure::kind(&error), format!("{}: connecting: {text}", source.url))
         };
         let opts = Opts::from_url(source.url.expose()).map_err(|error| refused(error.into()))?;
-        // Rows may be larger than the packets that the server takes.
-        let opts = OptsBuilder::from_opts(opts).max_allowed_packet(Some(ROW_BYTES_MAX));
-        #[cfg(feature = "tls")]
-        let opened = match &source.tls {
-            Some(tls) => crate::outbox::store::tls::mysql_bare(opts, tls)
-                .await
-                .map_err(|error| error.context(format!("{}: connecting", source.url)))?,
-            None => Conn::new(opts).await.map_err(refused)?,
-        };
-        #[cfg(not(feature = "tls"))]
-        let opened = Conn::new(opts).await.map_err(refused)?;
-        let mut connection = opened;
+        let mut connection = Link::open(
+            &source.url,
+            OptsBuilder::from_opts(opts),
+            #[cfg(feature = "tls")]
+            source.tls.clone(),
+        )
+        .await?;
         let setup = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
         connection.query_drop(setup).await.map_err(refused)?;
         let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(refused)?;
@@ -62,7 +56,7 @@ impl Server {
     }
 
     /// The connection itself.
-    pub fn connection(&mut self) -> &mut Conn {
+    pub fn connection(&mut self) -> &mut Link {
         &mut self.connection
     }
 

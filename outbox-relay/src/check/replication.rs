@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Result, migrate};
 
 use super::rights::grantee;
 use super::{About, Finding, Level};
-use crate::binlog::Server;
+use crate::binlog::{Link, Server};
 use crate::config::ReplicationConfig;
 use crate::outbox::store::Kind;
 use crate::replication::sql::quoted;
@@ -69,7 +68,7 @@ pub(super) async fn check(config: &ReplicationConfig) -> Vec<Finding> {
     source.findings
 }
 
-async fn variables(connection: &mut Conn, about: &mut About) -> Variables {
+async fn variables(connection: &mut Link, about: &mut About) -> Variables {
     let rows: mysql_async::Result<Vec<(String, String)>> = connection.query(VARIABLES).await;
     match rows {
         Ok(rows) => rows.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect(),
@@ -130,7 +129,7 @@ async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &m
 }
 
 /// Who is connected, as GRANT wants it; empty if the server does not say.
-async fn user(connection: &mut Conn) -> String {
+async fn user(connection: &mut Link) -> String {
     let user: Option<String> = connection.query_first("select current_user()").await.ok().flatten();
     user.map_or_else(String::new, |user| grantee(Kind::Mysql, &user))
 }
@@ -171,7 +170,7 @@ async fn check_reader(server: &mut Server, about: &mut About) {
     }
 }
 
-async fn check_target(connection: &mut Conn, source: &Variables, about: &mut About) {
+async fn check_target(connection: &mut Link, source: &Variables, about: &mut About) {
     let found = variables(connection, about).await;
     let number = |of: &Variables, name: &str| of.get(name).and_then(|value| value.parse::<u64>().ok());
     if let (Some(there), Some(here)) =
@@ -226,7 +225,7 @@ async fn check_target(connection: &mut Conn, source: &Variables, about: &mut Abo
 }
 
 /// Runs a statement that changes nothing.
-async fn probe(connection: &mut Conn, table: &str, statement: &str, right: &str, about: &mut About) {
+async fn probe(connection: &mut Link, table: &str, statement: &str, right: &str, about: &mut About) {
     let Err(error) = connection.query_drop(statement).await else { return };
     let user = user(connection).await;
     about.bad(
@@ -239,7 +238,7 @@ async fn check_copy(
     spec: &CopySpec,
     create: bool,
     server: &mut Server,
-    target: &mut Conn,
+    target: &mut Link,
     about: &mut About,
 ) {
     let (database, table) = (&spec.source_database, &spec.source_table);
@@ -301,12 +300,12 @@ async fn check_copy(
     }
 }
 
-async fn described(target: &mut Conn, table: &str) -> Result<Option<TableFacts>> {
+async fn described(target: &mut Link, table: &str) -> Result<Option<TableFacts>> {
     let database: Option<Option<String>> = target.query_first("select database()").await.ok().flatten();
     TableFacts::describe(target, &database.flatten().unwrap_or_default(), table).await
 }
 
-async fn check_copy_table(table: &str, target: &mut Conn, about: &mut About) {
+async fn check_copy_table(table: &str, target: &mut Link, about: &mut About) {
     let name = quoted(table);
     for (statement, right) in [
         (format!("insert into {name} select * from {name} where false"), "insert"),

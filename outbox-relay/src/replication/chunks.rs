@@ -205,7 +205,7 @@ async fn select(server: &mut Server, table: &Arc<Table>, request: &Request) -> R
         high: Position::default(),
         next_rows: 0,
     };
-    let asked = server.connection().exec_iter(sql, parameters).await;
+    let asked = server.connection().rows(sql, parameters).await;
     let mut answer = asked.map_err(|error| failed(plan, error))?;
     let (mut count, mut last, mut is_cut) = (0, None, false);
     while let Some(row) = answer.next().await.map_err(|error| failed(plan, error))? {

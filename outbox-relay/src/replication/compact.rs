@@ -170,8 +170,8 @@ impl Group {
 
     /// About how many bytes it takes in memory.
     pub fn weight_bytes(&self) -> u64 {
-        let windows = self.windows.iter().flat_map(|window| &window.rows).map(Projected::weight_bytes);
-        (self.rows.weight + windows.sum::<usize>()) as u64
+        let windows = self.windows.iter().map(ClosedWindow::weight_bytes);
+        self.rows.weight as u64 + windows.sum::<u64>()
     }
 
     /// Whether it would write nothing but a position.
@@ -188,6 +188,14 @@ impl Group {
         self.rows.of[plan].clear();
         let name = self.plans[plan].name();
         self.windows.retain(|window| window.plan.name() != name);
+    }
+}
+
+impl ClosedWindow {
+    /// About how many bytes it takes in memory.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        let rows = self.rows.iter().map(|row| row.weight_bytes() as u64);
+        rows.chain(self.touched.iter().map(Key::weight_bytes)).sum()
     }
 }
 

@@ -17,12 +17,14 @@ use super::clock::{clock, now_us};
 use super::compact::{CopyProgress, Group, Held, Touched};
 use super::copy::Copy;
 use super::feed::{Read, What};
+use super::memory::Shares;
 use super::plan::{CopyPlan, Key};
 use super::setup;
 use super::state::{Checkpoint, CopyPhase};
 use super::status::{State, Status};
 use super::target::{Applied, Target};
 use super::tasks::{Tasks, gone};
+use super::window;
 use crate::binlog::{Server, Source};
 use crate::change::{Position, Txn};
 use crate::config::ReplicationConfig;
@@ -60,6 +62,7 @@ struct Last {
 pub(super) struct Session<'c> {
     pub(super) config: &'c ReplicationConfig,
     status: Status,
+    shares: Shares,
     pub(super) server: Server,
     pub(super) copies: Vec<Copy>,
     tasks: Tasks,
@@ -78,6 +81,8 @@ pub(super) struct Session<'c> {
     busy_since: Option<Instant>,
     /// What the group under way has closed.
     closing: Vec<(usize, CopyProgress)>,
+    /// What that holds of what was read.
+    closing_bytes: u64,
     is_look_due: bool,
     windows: u64,
     /// What is wrong with the source, and since when.
@@ -120,16 +125,17 @@ impl<'c> Session<'c> {
             checksum: checkpoint.checksum,
             before: checkpoint.before.clone(),
         };
-        let memory = config.memory_bytes.get();
-        let source = Source { memory_bytes_max: (memory / 8) as usize, ..source };
-        let tasks = Tasks::start(source, &checkpoint, &copies, target, memory / 8);
+        let shares = Shares::of(config.memory_bytes.get());
+        let source = Source { memory_bytes_max: shares.transaction as usize, ..source };
+        let tasks = Tasks::start(source, &checkpoint, &copies, target, shares.ahead);
         let plans: Vec<_> = copies.iter().filter_map(|copy| copy.plan.clone()).collect();
         let this = Self {
             config,
             status,
             server,
             tasks,
-            group: Group::new(&plans, memory / 4),
+            group: Group::new(&plans, shares.group),
+            shares,
             copies,
             pending: None,
             has_holds: false,
@@ -140,6 +146,7 @@ impl<'c> Session<'c> {
             clock_us,
             busy_since: None,
             closing: Vec::new(),
+            closing_bytes: 0,
             is_look_due: true,
             windows: 0,
             trouble: None,
@@ -167,8 +174,7 @@ impl<'c> Session<'c> {
             if let Some(left) = goal.and_then(|goal| self.reached(goal)) {
                 return Ok(End::Idle(left));
             }
-            let may_take =
-                self.pending.is_none() && self.group.weight_bytes() < self.config.memory_bytes.get() / 4;
+            let may_take = self.pending.is_none() && self.group.weight_bytes() < self.shares.group;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.finish().await,
@@ -181,8 +187,13 @@ impl<'c> Session<'c> {
                 // Before what is read, of which there may always be more.
                 _ = ticks.tick() => self.tick(),
                 read = self.tasks.reads.recv(), if may_take => {
-                    self.take(read.ok_or_else(gone)?).await?;
-                    self.take_burst().await?;
+                    let read = read.ok_or_else(gone)?;
+                    // It may ask the source, which may not answer.
+                    tokio::select! {
+                        biased;
+                        taken = self.take_with_burst(read) => taken?,
+                        () = shutdown.cancelled() => return self.finish().await,
+                    }
                 }
             }
             if let (Some(_), Some((why, since))) = (goal, &self.trouble)
@@ -193,10 +204,11 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Takes in what is there already, while the target is busy anyway.
-    async fn take_burst(&mut self) -> Result<()> {
+    /// Takes in what was read, and what is there already while the target is busy anyway.
+    async fn take_with_burst(&mut self, read: Read) -> Result<()> {
+        self.take(read).await?;
         for _ in 0..BURST {
-            let is_full = self.group.weight_bytes() >= self.config.memory_bytes.get() / 4;
+            let is_full = self.group.weight_bytes() >= self.shares.group;
             if self.busy_since.is_none() || self.pending.is_some() || is_full {
                 return Ok(());
             }
@@ -245,9 +257,10 @@ impl<'c> Session<'c> {
             .filter_map(|copy| Some((copy.plan.clone()?, copy.copying.as_mut()?)))
             .collect();
         let is_copying = !copying.is_empty();
+        let most = self.shares.touched;
+        let mut remembered = copying.iter().map(|(_, copying)| copying.touched_bytes()).sum();
         let mut touch = |plan: &Arc<CopyPlan>, key: &Key| {
-            let those = copying.iter_mut().filter(|(other, _)| Arc::ptr_eq(other, plan));
-            those.for_each(|(_, copying)| copying.touch(key));
+            window::touch(&mut copying, plan, key, &mut remembered, most);
         };
         let touched: Option<&mut Touched<'_>> = if is_copying { Some(&mut touch) } else { None };
         let held = self.group.push(txn, touched)?;
@@ -264,15 +277,15 @@ impl<'c> Session<'c> {
 
     /// Opens windows as far as memory allows.
     fn read_tables(&mut self) {
-        let memory = self.config.memory_bytes.get() / 4;
         let chunk = self.config.chunk_bytes.get();
         // Without a place in the log nothing says when a window ends.
         if self.position.file.is_none() {
             return;
         }
-        let mut bytes: u64 = self.copies.iter().filter_map(|copy| Some(copy.copying.as_ref()?.bytes())).sum();
+        let open = self.copies.iter().filter_map(|copy| Some(copy.copying.as_ref()?.bytes()));
+        let mut bytes = self.closing_bytes + open.sum::<u64>();
         for copying in self.copies.iter_mut().filter_map(|copy| copy.copying.as_mut()) {
-            if bytes >= memory {
+            if bytes >= self.shares.pieces {
                 return;
             }
             let Ok(permit) = self.tasks.requests.try_reserve() else { return };
@@ -333,6 +346,7 @@ impl<'c> Session<'c> {
             let Some(copying) = &mut copy.copying else { continue };
             while let Some(window) = copying.close(&self.position) {
                 self.closing.extend(window.progress.clone().map(|progress| (number, progress)));
+                self.closing_bytes += window.weight_bytes();
                 self.group.add_window(window);
                 is_closing = true;
             }
@@ -348,8 +362,7 @@ impl<'c> Session<'c> {
     /// Begins a new group, with what did not fit into the last one, which is given back.
     fn renew(&mut self) -> Result<Group> {
         let plans: Vec<_> = self.copies.iter().filter_map(|copy| copy.plan.clone()).collect();
-        let group =
-            std::mem::replace(&mut self.group, Group::new(&plans, self.config.memory_bytes.get() / 4));
+        let group = std::mem::replace(&mut self.group, Group::new(&plans, self.shares.group));
         self.has_holds = false;
         if let Some(txn) = self.pending.take() {
             self.push(txn)?;
@@ -390,6 +403,7 @@ impl<'c> Session<'c> {
         for Held { copy, reason } in applied.held {
             self.hold(&copy, reason);
         }
+        self.closing_bytes = 0;
         for (number, progress) in std::mem::take(&mut self.closing) {
             let copy = &mut self.copies[number];
             copy.state.rows_copied += progress.rows;

@@ -78,7 +78,12 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
             }
             rest.skip(&["if", "exists"]);
             let Some((database, table)) = rest.table() else { return Vec::new() };
-            altered(&rest).map(|effect| (effect, database, Some(table))).into_iter().collect()
+            let Some(effect) = altered(&rest) else { return Vec::new() };
+            let mut found = vec![(effect, database, Some(table))];
+            if effect == Effect::Partitioned {
+                found.extend(rest.partners().map(|(database, table)| (effect, database, Some(table))));
+            }
+            found
         }
         _ => Vec::new(),
     }
@@ -95,6 +100,8 @@ fn altered(rest: &Words<'_>) -> Option<Effect> {
             && ["truncate", "drop", "exchange", "discard", "import", "convert"]
                 .iter()
                 .any(|kind| word.is(kind));
+        // MariaDB's CONVERT TABLE ... TO PARTITION; CONVERT TO CHARACTER SET is another thing.
+        let is_partition = is_partition || word.is("convert") && next.is("table");
         let is_tablespace = next.is("tablespace") && ["discard", "import"].iter().any(|kind| word.is(kind));
         match () {
             () if is_rename => Some(Effect::Renamed),
@@ -170,6 +177,14 @@ impl Words<'_> {
         }
         self.words = rest;
         Some((self.default.to_owned(), first.text.clone()))
+    }
+
+    /// The tables whose rows become those of a partition, or the other way round: WITH TABLE, CONVERT TABLE, TO TABLE.
+    fn partners(&self) -> impl Iterator<Item = (String, String)> {
+        let starts = self.words.windows(2).enumerate().filter(|(_, pair)| {
+            ["with", "convert", "to"].iter().any(|before| pair[0].is(before)) && pair[1].is("table")
+        });
+        starts.filter_map(|(at, _)| Words { words: &self.words[at + 2..], default: self.default }.table())
     }
 
     /// All of a list of tables.
@@ -271,6 +286,14 @@ mod tests {
             ]
         );
         assert_eq!(of("alter /*!50100 */ table product truncate partition p0"), ["Partitioned shop.product"]);
+        for (sql, other) in [
+            ("alter table x.other EXCHANGE PARTITION p1 WITH TABLE `product` without validation", "x.other"),
+            ("alter table x.other convert table product to partition p values less than (5)", "x.other"),
+            ("alter table x.other convert partition p to table shop.product", "x.other"),
+            ("alter table other exchange partition `with` with table product", "shop.other"),
+        ] {
+            assert_eq!(of(sql), [format!("Partitioned {other}"), "Partitioned shop.product".into()], "{sql}");
+        }
         assert_eq!(of("ALTER TABLE x.product RENAME AS y.product"), ["Renamed x.product"]);
         assert_eq!(of("create or replace table product (a int)"), ["Replaced shop.product"]);
         for sql in [
@@ -288,6 +311,7 @@ mod tests {
             "alter table product rename column a to b, rename index x to y",
             "alter table product comment 'drop partition p0'",
             "alter table product change a a bigint, change b c int",
+            "alter table product convert to character set utf8mb4",
             "drop temporary table product",
             "create procedure p() begin truncate table product; end",
             "create table product (a int)",

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use mysql_async::Row;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Row};
 use outbox_core::Result;
 
 use super::sql::quoted;
-use crate::binlog::failed;
+use crate::binlog::{Link, failed};
 use crate::change::Table;
 use crate::snapshot;
 
@@ -67,7 +67,7 @@ impl TableFacts {
     ///
     /// # Errors
     /// As [`describe`](crate::snapshot::describe).
-    pub async fn describe(connection: &mut Conn, database: &str, name: &str) -> Result<Option<Self>> {
+    pub async fn describe(connection: &mut Link, database: &str, name: &str) -> Result<Option<Self>> {
         let failed = |error| failed(format_args!("describing {database}.{name}"), &error);
         let of_table = (database, name);
         let version: Option<String> = connection.query_first("SELECT @@version").await.map_err(failed)?;
@@ -119,7 +119,7 @@ impl TableFacts {
 /// What foreign keys do to rows of a table without a word in the binary log, as `fk ON DELETE CASCADE`: storage engines
 /// act on their own, except in MySQL from 9.6 on, whose server does it for them and logs it.
 pub(crate) async fn unlogged_actions(
-    connection: &mut Conn,
+    connection: &mut Link,
     database: &str,
     name: &str,
 ) -> Result<Vec<String>> {

@@ -8,7 +8,32 @@ use super::plan::{CopyPlan, Key};
 use super::project::{Origin, converted, hashed};
 use crate::change::Value;
 
+/// What a key weighs in a set of them besides its values.
+const KEY_BYTES: usize = 48;
+
 impl Key {
+    /// The order in which every database sorts keys, where that is sure without it: not of texts, unless they are equal.
+    pub(super) fn sure_order(&self, other: &Self) -> Option<Ordering> {
+        for (one, other) in self.0.iter().zip(&other.0) {
+            let order = match (one, other) {
+                (Value::Int(a), Value::Int(b)) => a.cmp(b),
+                (Value::UInt(a), Value::UInt(b)) => a.cmp(b),
+                (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+                _ if one == other => Ordering::Equal,
+                _ => return None,
+            };
+            if order != Ordering::Equal {
+                return Some(order);
+            }
+        }
+        Some(Ordering::Equal)
+    }
+
+    /// About how many bytes of memory it takes in a set.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        (KEY_BYTES + self.0.iter().map(Value::weight_bytes).sum::<usize>()) as u64
+    }
+
     /// About the order in which a table is stored; only speed depends on it. Texts are sorted by their bytes, whatever
     /// the collation.
     pub(super) fn order(&self, other: &Self) -> Ordering {

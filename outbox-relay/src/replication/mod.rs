@@ -31,6 +31,7 @@ mod json;
 mod keys;
 mod large;
 mod load;
+mod memory;
 mod note;
 mod park;
 pub mod plan;

@@ -1,18 +1,16 @@
 //! Connections to a target, and what its errors mean. Texts of the server that may quote values do not leave here.
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts, OptsBuilder};
+use mysql_async::{Opts, OptsBuilder};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::target::TargetOptions;
-use crate::binlog::kind;
+use crate::binlog::{Link, kind};
 
 /// Strict, and yet with all values that a source may hold: zero dates and days that do not exist.
 pub(super) const STRICT: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
 /// For the invalid value of an ENUM, which a strict mode takes from nobody.
 pub(super) const LAX: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
-/// The largest row that a server can store or send.
-const ROW_BYTES_MAX: usize = 1 << 30;
 
 /// What can be done about a target's refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub(super) enum Refusal {
     Row,
 }
 
-pub(super) async fn connect(options: &TargetOptions) -> Result<Conn> {
+pub(super) async fn connect(options: &TargetOptions) -> Result<Link> {
     let about = |error: &mysql_async::Error| {
         let text = options.url.scrub(&error.to_string());
         Error::new(kind(error), format!("{}: connecting: {text}", options.url))
@@ -36,8 +34,13 @@ pub(super) async fn connect(options: &TargetOptions) -> Result<Conn> {
     if opts.db_name().is_none_or(str::is_empty) {
         return Err(Error::new(ErrorKind::Invalid, format!("{}: the URL names no database", options.url)));
     }
-    let opts = OptsBuilder::from_opts(opts).max_allowed_packet(Some(ROW_BYTES_MAX)).stmt_cache_size(0);
-    let mut connection = open(opts, options).await?.map_err(|error| about(&error))?;
+    let mut connection = Link::open(
+        &options.url,
+        OptsBuilder::from_opts(opts).stmt_cache_size(0),
+        #[cfg(feature = "tls")]
+        options.tls.clone(),
+    )
+    .await?;
     let foreign = u8::from(options.foreign_key_checks);
     let setup = format!(
         "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = '{STRICT}', foreign_key_checks = {foreign}, \
@@ -45,20 +48,6 @@ pub(super) async fn connect(options: &TargetOptions) -> Result<Conn> {
     );
     connection.query_drop(setup).await.map_err(|error| about(&error))?;
     Ok(connection)
-}
-
-#[cfg(feature = "tls")]
-async fn open(opts: OptsBuilder, options: &TargetOptions) -> Result<mysql_async::Result<Conn>> {
-    match &options.tls {
-        None => Ok(Conn::new(opts).await),
-        Some(tls) => crate::outbox::store::tls::mysql_bare(opts, tls).await.map(Ok),
-    }
-}
-
-#[cfg(not(feature = "tls"))]
-#[allow(clippy::unused_async, reason = "as with TLS")]
-async fn open(opts: OptsBuilder, _: &TargetOptions) -> Result<mysql_async::Result<Conn>> {
-    Ok(Conn::new(opts).await)
 }
 
 /// What was being done, and why it failed.

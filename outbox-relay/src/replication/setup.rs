@@ -148,7 +148,8 @@ pub(super) async fn copies(
 ) -> Result<Vec<Copy>> {
     let mut known = known;
     let mut copies = Vec::new();
-    for (spec, table) in specs(config).into_iter().zip(&config.table) {
+    for (mut spec, table) in specs(config).into_iter().zip(&config.table) {
+        as_stored(server, &mut spec).await?;
         let at = known.iter().position(|state| state.copy == spec.name);
         let known = at.map(|at| known.swap_remove(at));
         copies.push(copy(spec, table.create, &config.name, server, target, known).await?);
@@ -271,6 +272,25 @@ async fn resolve(
         None => return Err(missing(spec)),
     };
     Ok((Arc::new(CopyPlan::resolve(spec, &source, &facts)?), definition(spec, &source)?))
+}
+
+/// Takes the names of a copy's table as the source stores them: some servers find a table by its name in any case, and
+/// their log has these.
+pub(super) async fn as_stored(server: &mut Server, spec: &mut CopySpec) -> Result<()> {
+    let sql = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
+               WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+    let asked = server.connection().exec(sql, (&spec.source_database, &spec.source_table)).await;
+    let stored: Vec<(String, String)> =
+        asked.map_err(|error| failed("asking for the name of a table", &error))?;
+    let is_exact = |(database, table): &(String, String)| {
+        (database, table) == (&spec.source_database, &spec.source_table)
+    };
+    if !stored.iter().any(is_exact)
+        && let Some((database, table)) = stored.into_iter().next()
+    {
+        (spec.source_database, spec.source_table) = (database, table);
+    }
+    Ok(())
 }
 
 /// The source's table as it is today.

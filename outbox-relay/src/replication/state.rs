@@ -1,13 +1,14 @@
 //! What a target knows of its replications: the tables `outbox_replication`, `outbox_copy` and `outbox_aside`.
 
+use mysql_async::Params;
 use mysql_async::prelude::{FromRow, Queryable as _};
-use mysql_async::{Conn, Params};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::plan::Key;
 use super::session::{connect, failed};
 use super::sql;
 use super::target::TargetOptions;
+use crate::binlog::Link;
 use crate::change::Position;
 
 /// How far a replication has got.
@@ -76,7 +77,7 @@ pub struct PauseState {
 
 /// A connection to a target for its tables of state; takes no part in applying and claims nothing.
 pub struct State {
-    pub(super) connection: Conn,
+    pub(super) connection: Link,
     pub(super) replication: String,
 }
 
@@ -104,7 +105,7 @@ impl State {
     }
 
     /// The connection itself.
-    pub fn connection(&mut self) -> &mut Conn {
+    pub fn connection(&mut self) -> &mut Link {
         &mut self.connection
     }
 

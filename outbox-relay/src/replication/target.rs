@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
 use tracing::warn;
@@ -19,6 +18,7 @@ use super::session::{connect, failed};
 use super::sql;
 use super::state::{Checkpoint, CopyState, State};
 use super::write::{Dialect, Trouble, Writer};
+use crate::binlog::Link;
 use crate::config::Secret;
 
 /// So often freshness is renewed while nothing changes.
@@ -406,7 +406,7 @@ impl Target {
         let is_ours = writer.state(&checkpoint_sql).await? == 1;
         let applied = writer.applied;
         if !is_ours {
-            return Err(Trouble::Stop(self.fenced()).into());
+            return Err(Trouble::Stop(self.not_ours().await?).into());
         }
         match self.state.connection.query_drop("commit").await {
             Ok(()) => Ok(applied),
@@ -455,13 +455,32 @@ impl Target {
         }
     }
 
+    /// Why the checkpoint is not where this process has left it.
+    async fn not_ours(&mut self) -> Result<Error, Trouble> {
+        let mut sql = String::from("select epoch, seq from outbox_replication where name = ");
+        sql::text(&mut sql, &self.state.replication);
+        let found = self.state.connection.query_first(sql).await;
+        let found: Option<(i64, i64)> =
+            found.map_err(|error| Trouble::Wait(failed("reading the position again", &error)))?;
+        // With innodb_flush_log_at_trx_commit other than 1; rows and position have gone back together.
+        let has_lost = found.is_some_and(|(epoch, seq)| epoch == self.epoch && seq < self.seq);
+        Ok(if has_lost {
+            Error::new(
+                ErrorKind::Outage,
+                "the target has lost its last commits; it goes on from where that is",
+            )
+        } else {
+            self.fenced()
+        })
+    }
+
     fn fenced(&self) -> Error {
         let context = format!("replication {}", self.state.replication);
         Error::with_source(ErrorKind::Invalid, context, Fenced { epoch: self.epoch })
     }
 }
 
-async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Dialect> {
+async fn dialect(connection: &mut Link, options: &TargetOptions) -> Result<Dialect> {
     let asked: Option<(String, u64, bool)> = connection
         .query_first("select @@version, cast(@@max_allowed_packet as unsigned), @@local_infile")
         .await
@@ -480,7 +499,7 @@ async fn dialect(connection: &mut Conn, options: &TargetOptions) -> Result<Diale
 }
 
 /// Raises the epoch; gives it and how often the checkpoint was written.
-async fn claim(connection: &mut Conn, replication: &str, owner: &str) -> Result<(i64, i64)> {
+async fn claim(connection: &mut Link, replication: &str, owner: &str) -> Result<(i64, i64)> {
     let claimed: mysql_async::Result<Option<(i64, i64)>> = async {
         connection.query_drop("begin").await?;
         let raise = "insert into outbox_replication (name, epoch, owner) values (?, 1, ?) \

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::Error;
 
@@ -17,6 +16,7 @@ use super::sql::{literal, quoted};
 use super::statement::{Rendered, Upsert, is_invalid, is_lax, key_in, of_copy, row_sql};
 use super::target::Applied;
 use super::update::Changed;
+use crate::binlog::Link;
 use crate::change::{ColumnType, Value};
 
 /// How often another reserved value is tried when a row has one already.
@@ -51,7 +51,7 @@ pub(super) struct Dialect {
 
 /// Writes within one transaction.
 pub(super) struct Writer<'t> {
-    pub(super) connection: &'t mut Conn,
+    pub(super) connection: &'t mut Link,
     pub(super) dialect: &'t Dialect,
     pub(super) replication: &'t str,
     pub(super) position: &'t str,

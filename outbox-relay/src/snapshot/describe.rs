@@ -1,10 +1,9 @@
 //! A table as the source's `information_schema` has it today; the same as the binary log says of its newest rows.
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
 
-use crate::binlog::{Server, failed};
+use crate::binlog::{Link, Server, failed};
 use crate::change::{AddressType, Column, ColumnType, Table};
 
 /// What `information_schema.COLUMNS` says of a column.
@@ -36,7 +35,7 @@ pub async fn describe(server: &mut Server, database: &str, name: &str) -> Result
 
 /// The table with all that is said of each of its columns, which is as it was at one time: one statement asks for it.
 pub(crate) async fn describe_whole(
-    connection: &mut Conn,
+    connection: &mut Link,
     database: &str,
     name: &str,
 ) -> Result<Option<(Table, Vec<Described>)>> {

@@ -320,6 +320,59 @@ async fn no_reader_sees_half_a_transaction() {
     pair.drop().await;
 }
 
+/// Transactions that touch far more keys than may be remembered, while the tables are copied: by a key whose order
+/// is known, and by one whose order only the database knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_transactions_may_touch_all_of_a_table_that_is_copied() {
+    const ROWS: u32 = 30_000;
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source
+        .run(&[
+            "create table numbers (id int primary key, v int, pad varchar(200))",
+            "create table words (id varchar(40) collate utf8mb4_unicode_ci primary key, v int, pad varchar(200))",
+        ])
+        .await;
+    for from in (0..ROWS).step_by(5000) {
+        for (table, key) in [("numbers", ""), ("words", "'a key of some length ")] {
+            let end = if key.is_empty() { "" } else { "'" };
+            let rows: Vec<_> =
+                (from..from + 5000).map(|n| format!("({key}{n}{end}, 0, repeat('p', 150))")).collect();
+            pair.source.run(&[&format!("insert into {table} values {}", rows.join(", "))]).await;
+        }
+    }
+    // An eighth of it may go to such keys: those of 10,000 of these words.
+    pair.config.memory_bytes = (8 << 20).into();
+    pair.copy(&["numbers", "words"]);
+    let running = pair.run();
+    let mut copying = 0;
+    for n in 1..=3 {
+        let is_begun = |copy: &outbox_relay::replication::status::CopyStatus| copy.rows_copied > 0;
+        running
+            .until("both have begun", |s| s.progress.copies.iter().filter(|c| is_begun(c)).count() == 2)
+            .await;
+        copying += u32::from(running.status.snapshot().state == State::Copying);
+        let mut statements = vec!["begin".to_owned()];
+        for table in ["numbers", "words"] {
+            statements.push(format!("update {table} set v = v + {n}"));
+            statements
+                .push(format!("delete from {table} where pad like 'p%' and v % 7 = 3 and id like '%{n}7'"));
+        }
+        statements.push(format!("insert into numbers values (-{n}, 0, 'new'), ({}, 0, 'new')", ROWS + n));
+        statements.push(format!("insert into words values ('A {n}', 0, 'new'), ('z {n}', 0, 'new')"));
+        statements.push("commit".into());
+        let statements: Vec<_> = statements.iter().map(String::as_str).collect();
+        pair.source.run(&statements).await;
+    }
+    assert!(copying > 0, "the copies were complete before the first of them");
+    running.until_live().await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    for table in ["numbers", "words"] {
+        pair.assert_equal(table, "id, v, pad").await;
+    }
+    pair.drop().await;
+}
+
 /// Columns, names and rows of its own; M01: what is not copied writes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_has_the_columns_and_rows_it_asks_for() {

@@ -1,5 +1,7 @@
 //! What goes wrong around a replication: servers that go away, logs that are gone, processes that are killed or two.
 
+use std::time::{Duration, Instant};
+
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use outbox_relay::CancellationToken;
@@ -10,8 +12,9 @@ use outbox_tests::lab_client::PrivateServer;
 
 use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::certificates::Authority;
-use crate::pair::{Pair, TIMEOUT};
+use crate::pair::{Pair, TIMEOUT, until};
 use crate::program::Program;
+use crate::proxy::{Harm, Proxy};
 use crate::source::TestSource;
 
 const ONE: [&str; 2] = ["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"];
@@ -85,6 +88,41 @@ async fn a_password_that_is_changed_is_told_and_waited_out() {
     assert_eq!(pair.until_idle().await, None);
     pair.assert_equal("t", "id, v").await;
     pair.source.run(&[&format!("drop user {user}@'%'")]).await;
+    pair.drop().await;
+}
+
+/// F09: the target and the source fall silent in the middle of an answer, on a connection that stays open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_is_an_outage_after_a_while() {
+    // 20 s until it is asked after, 5 s more for its answer, and the way to a new session.
+    const BOUND: Duration = Duration::from_secs(45);
+    let mut pair = Pair::fresh(VARIABLE).await;
+    // What is asked of the copy and of its table has the name of this column in it.
+    pair.source
+        .run(&["create table t (id int primary key, needle int)", "insert into t values (0, 0)"])
+        .await;
+    pair.copy(&["t"]);
+    let source = Proxy::start(pair.config.source.expose()).await;
+    let target = Proxy::start(pair.config.target.expose()).await;
+    pair.config.source = Secret::new(&source.url);
+    pair.config.target = Secret::new(&target.url);
+    let running = pair.run();
+    running.until_live().await;
+    for (id, proxy, statement) in [(1, &target, "do 0"), (2, &source, "alter table t comment 'another'")] {
+        proxy.harm.send_replace(Harm::Silence);
+        pair.source.run(&[statement]).await;
+        until(|| *proxy.harm.borrow() == Harm::None).await;
+        let began = Instant::now();
+        pair.source.run(&[&format!("insert into t values ({id}, {id})")]).await;
+        let sql = format!("select count(*) from t where id = {id}");
+        while pair.asked::<u64>(&sql).await == 0 {
+            assert!(began.elapsed() < BOUND, "row {id} did not come: {:?}", running.status.snapshot());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(began.elapsed() > Duration::from_secs(10), "nothing was silent");
+    }
+    running.end().await;
+    pair.assert_equal("t", "id, needle").await;
     pair.drop().await;
 }
 
@@ -187,6 +225,87 @@ async fn a_target_that_is_killed_is_waited_for() {
     pair.target.connection = pair.target.connect().await;
     pair.assert_equal("t", "id, v").await;
     pair.source.drop().await;
+}
+
+/// F03: a target that is killed has lost its last second; the position has gone back with the rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_has_lost_its_last_commits_gets_them_again() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let target = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(TestSource::fresh(VARIABLE).await, target).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    let running = pair.run();
+    running.until_live().await;
+    let (mut id, mut lost) = (10, 0);
+    while lost == 0 {
+        // Its log is written about once a second; what is committed in between is lost. It is its own setting again
+        // after each start.
+        pair.target.run(&["set global innodb_flush_log_at_trx_commit = 0"]).await;
+        let until = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < until {
+            id += 1;
+            let change = format!("update t set v = v + {id} where id = 1");
+            pair.source.run(&["begin", &format!("insert into t values ({id}, 0)"), &change, "commit"]).await;
+        }
+        let seq = "select seq from outbox_replication";
+        let before: i64 = pair.asked(seq).await;
+        server.kill().unwrap();
+        server.start().unwrap();
+        pair.target.connection = pair.target.connect().await;
+        // Nobody has written since: it may be on again by now, which makes the number only larger.
+        lost = (before - pair.asked::<i64>(seq).await).max(0);
+        pair.source.run(&[&format!("delete from t where id = {id}")]).await;
+        let sql = format!("select count(*) from t where id = {id}");
+        let began = Instant::now();
+        while pair.asked::<u64>(&sql).await > 0 || running.status.snapshot().state != State::Live {
+            assert!(running.status.snapshot().state != State::Standby, "nobody has taken it over");
+            assert!(began.elapsed() < TIMEOUT, "{:?}", running.status.snapshot());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.source.drop().await;
+}
+
+/// The source is killed while it is written, and starts again in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_killed_is_gone_on_from() {
+    let server = PrivateServer::spawn(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.source.run(&ONE).await;
+    pair.copy(&["t"]);
+    let running = pair.run();
+    running.until_live().await;
+    for round in 1..=3 {
+        let mut writer = pair.source.connect().await;
+        let writing = tokio::spawn(async move {
+            // Until it is gone.
+            for id in round * 100_000.. {
+                let change = format!(
+                    "begin; insert into t values ({id}, 0); update t set v = v + 1 where id < 3; commit"
+                );
+                if writer.query_drop(change).await.is_err() {
+                    return id - round * 100_000;
+                }
+            }
+            0
+        });
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        server.kill().unwrap();
+        assert!(writing.await.unwrap() > 0, "nothing was written");
+        running.until("it says so", |s| matches!(s.state, State::Paused { .. })).await;
+        server.start().unwrap();
+        pair.source.connection = pair.source.connect().await;
+        running.until_live().await;
+    }
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, v").await;
+    pair.target.drop().await;
 }
 
 /// P7, F12: connections to the source are killed while rows come.

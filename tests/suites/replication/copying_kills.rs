@@ -1,5 +1,6 @@
 //! The process is killed: wherever it is, and between a COMMIT and its answer.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,36 @@ async fn a_killed_process_loses_nothing() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+    assert_eq!(relay.run(&["run", "--until-idle"]), 0);
+    pair.assert_equal("t", "id, v, pad").await;
+    pair.drop().await;
+}
+
+/// SIGTERM while rows come, in the snapshot too: it ends in good order, and the next run goes on from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_told_to_end_ends_in_good_order() {
+    let mut pair = filled().await;
+    let relay = Program::with(&pair, Some("64 KiB"));
+    for _ in 0..rounds(30, 5) {
+        let mut child = relay.start(&["run"]);
+        // Before it listens for the signal, that would end it by itself.
+        let until = Duration::from_millis(rand::rng().random_range(500..1500));
+        let began = Instant::now();
+        while began.elapsed() < until {
+            change(&mut pair).await;
+        }
+        let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        let began = Instant::now();
+        let ended = loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "it does not end");
+            change(&mut pair).await;
+        };
+        assert_eq!(ended.code(), Some(0), "{ended}");
     }
     assert_eq!(relay.run(&["run", "--until-idle"]), 0);
     pair.assert_equal("t", "id, v, pad").await;

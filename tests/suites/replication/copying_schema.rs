@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use outbox_relay::config::ReplicationTableConfig;
 use outbox_relay::replication::{KeyPart, TableFacts, report};
+use outbox_tests::lab_client::PrivateServer;
 
-use super::VARIABLE;
+use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::pair::Pair;
 use crate::source::TestSource;
 
@@ -99,6 +100,71 @@ async fn what_touches_a_copy_holds_it_alone() {
         pair.assert_equal("a", "id, price").await;
         pair.drop().await;
     }
+}
+
+/// L22: rows come and go by a partition of another table, without any row event.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_exchanged_with_a_partition_hold_the_copy() {
+    let mut statements = vec!["alter table parts exchange partition p0 with table a"];
+    if IS_MARIADB {
+        statements.push("alter table a convert table more to partition p1 values less than (200)");
+        statements.push("alter table a convert partition p0 to table elsewhere");
+    }
+    for statement in statements {
+        let parted = "create table parts (id int primary key, v int) partition by range (id) \
+                      (partition p0 values less than (100), partition p2 values less than (120))";
+        let plain = |name: &str| format!("create table {name} (id int primary key, v int)");
+        let a = if statement.contains("exchange") { plain("a") } else { parted.replace("parts", "a") };
+        let filled = ["insert into parts values (3, 3)", "insert into a values (1, 1), (2, 2)"];
+        let mut pair = made(
+            &[
+                parted,
+                &a,
+                &plain("b"),
+                &plain("more"),
+                "insert into more values (150, 1)",
+                filled[0],
+                filled[1],
+            ],
+            &["a", "b"],
+        )
+        .await;
+        let running = pair.run();
+        running.until_live().await;
+        pair.source.run(&[statement, "insert into b values (1, 1)"]).await;
+        running.until("b goes on", |s| s.progress.upserted >= 1).await;
+        let why = running.until_held().await;
+        assert!(why.contains("changed by partitions"), "{statement}: {why}");
+        running.end().await;
+        let rows: u64 = pair.asked("select count(*) from a").await;
+        assert_eq!(rows, 2, "the copy is as it was");
+        report::remake(&pair.config, Some("a")).await.unwrap();
+        assert_eq!(pair.until_idle().await, None, "{statement}");
+        pair.assert_equal("a", "id, v").await;
+        pair.drop().await;
+    }
+}
+
+/// A source that compares names without case finds a table by any spelling; its log has the stored one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_may_be_named_in_another_case() {
+    let server = PrivateServer::spawn_lower_case(KIND).unwrap();
+    let source = TestSource::fresh_at(server.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.source
+        .run(&["create table Product (id int primary key, v int)", "insert into product values (1, 1)"])
+        .await;
+    let source = format!("{}.Product", pair.source.database.to_uppercase());
+    let table = ReplicationTableConfig { create: true, ..ReplicationTableConfig::new(source) };
+    pair.config.table.push(ReplicationTableConfig { target: Some("product".into()), ..table });
+    let running = pair.run();
+    running.until_live().await;
+    pair.source.run(&["insert into PRODUCT values (2, 2)", "update product set v = 5 where id = 1"]).await;
+    running.until("the changes came", |s| s.progress.upserted >= 2).await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("product", "id, v").await;
+    pair.target.drop().await;
 }
 
 /// L06 and L24: what happened while nobody read is seen too, whether or not rows tell of it.

@@ -84,8 +84,9 @@ pub async fn replication(
     let mut server = Server::connect(&source).await?;
     let mut target = State::connect(&config.target(), &config.name).await?;
     let mut reports = Vec::new();
-    for spec in setup::specs(config) {
+    for mut spec in setup::specs(config) {
         let compared = async {
+            setup::as_stored(&mut server, &mut spec).await?;
             let plan = plan(&spec, &mut server, &mut target).await?;
             let found = compare(&source, &mut target, &plan, show, progress).await?;
             // It may have been held, or begun anew, meanwhile.

@@ -7,12 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::Comparer;
-use crate::binlog::{self, Step, Tables, follow};
+use crate::binlog::{self, Link, Step, Tables, follow};
 use crate::change::{Change, Position, Value};
 use crate::replication::{Key, Projected};
 
@@ -156,7 +155,7 @@ impl Comparer<'_> {
     }
 }
 
-async fn begin_snapshot(connection: &mut Conn) -> Result<()> {
+async fn begin_snapshot(connection: &mut Link) -> Result<()> {
     for statement in
         ["set transaction isolation level repeatable read", "start transaction with consistent snapshot"]
     {
@@ -165,7 +164,7 @@ async fn begin_snapshot(connection: &mut Conn) -> Result<()> {
     Ok(())
 }
 
-async fn end_snapshot(connection: &mut Conn) -> Result<()> {
+async fn end_snapshot(connection: &mut Link) -> Result<()> {
     connection.query_drop("commit").await.map_err(snapshot_failed)
 }
 

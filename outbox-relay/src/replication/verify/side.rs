@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, Result};
 
-use crate::binlog;
+use crate::binlog::{self, Link};
 use crate::change::{Column, ColumnType, Row, Table, Value};
 use crate::replication::sql::{literal, quoted};
 use crate::snapshot;
@@ -55,7 +54,7 @@ impl Side {
     }
 
     /// The next rows of a walk; none at its end.
-    pub(super) async fn next(&self, connection: &mut Conn, walk: &mut Walk) -> Result<Vec<Row>> {
+    pub(super) async fn next(&self, connection: &mut Link, walk: &mut Walk) -> Result<Vec<Row>> {
         if walk.is_over {
             return Ok(Vec::new());
         }
@@ -76,7 +75,7 @@ impl Side {
     }
 
     /// The rows that have these keys.
-    pub(super) async fn with_keys(&self, connection: &mut Conn, keys: &[Vec<Value>]) -> Result<Vec<Row>> {
+    pub(super) async fn with_keys(&self, connection: &mut Link, keys: &[Vec<Value>]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         for keys in keys.chunks(KEYS_MAX) {
             let names: Vec<String> = self.key_columns().map(|column| quoted(&column.name)).collect();
@@ -97,7 +96,7 @@ impl Side {
     }
 
     /// About how many rows there are, as the server estimates.
-    pub(super) async fn estimate(&self, connection: &mut Conn) -> Result<u64> {
+    pub(super) async fn estimate(&self, connection: &mut Link) -> Result<u64> {
         let sql =
             "select table_rows from information_schema.tables where table_schema = ? and table_name = ?";
         let asked = connection.exec_first(sql, (&self.table.database, &self.table.name)).await;
@@ -132,7 +131,7 @@ impl Side {
         text
     }
 
-    async fn select(&self, connection: &mut Conn, conditions: &[String], tail: &str) -> Result<Vec<Row>> {
+    async fn select(&self, connection: &mut Link, conditions: &[String], tail: &str) -> Result<Vec<Row>> {
         let mut sql = format!(
             "select {} from {}.{}",
             snapshot::select_list(&self.table),

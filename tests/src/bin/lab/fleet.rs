@@ -137,6 +137,7 @@ impl Fleet {
                 let peer = locked(&*self.find_private(name)?).as_peer()?;
                 return self.spawn(Kind::Rabbitmq.name(), Extra::Beside(peer));
             }
+            ["spawn-lower-case", kind] => return self.spawn(kind, Extra::LowerCase),
             ["spawn-small", kind] => return self.spawn(kind, Extra::SmallDisk),
             ["spawn", kind, mode @ ("tls" | "mutual-tls"), folder] => {
                 let mode = if mode == "tls" { Mode::Server } else { Mode::Mutual };
@@ -163,8 +164,8 @@ impl Fleet {
             _ => {
                 return Err(Failure::new(format!(
                     "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, \
-                     spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, spawn-beside NAME, fill|free NAME, \
-                     rabbitmqctl NAME ARGUMENTS, list"
+                     spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, spawn-lower-case KIND, \
+                     spawn-beside NAME, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }
         }

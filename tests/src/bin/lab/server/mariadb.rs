@@ -40,6 +40,7 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         .arg("--log-bin=bin")
         // Any that differs from those that the tests' replication clients take.
         .arg(format!("--server-id={}", place.port))
+        .args(names(place))
         .args(as_root());
     command.args(place.tls.iter().flat_map(Tls::mysql_arguments));
     Ok(command)
@@ -57,6 +58,11 @@ fn accounts() -> String {
          grant all privileges on *.* to root@'%' with grant option;\n\
          alter user root@localhost identified by '{PASSWORD}';\n"
     )
+}
+
+/// How names of tables are stored; MySQL has to know it from the beginning.
+pub(crate) fn names(place: &Place) -> Option<&'static str> {
+    place.is_lower_case.then_some("--lower-case-table-names=1")
 }
 
 /// The servers refuse to run as root unless told to.

@@ -122,6 +122,8 @@ pub(crate) struct Place {
     pub(crate) more_ports: [u16; 3],
     /// Set for a server with TLS; the databases have nothing else then.
     pub(crate) tls: Option<Tls>,
+    /// MariaDB, MySQL: names of databases and tables are stored in lower case and compared without case.
+    pub(crate) is_lower_case: bool,
     /// RabbitMQ: a node of the cluster that it is to be in.
     pub(crate) peer: Option<Peer>,
 }
@@ -149,6 +151,7 @@ impl Place {
         let names = peer.as_ref().map_or_else(ports::free, |peer| Ok(peer.names))?;
         Ok(Self {
             tls,
+            is_lower_case: matches!(extra, Extra::LowerCase),
             peer,
             kind,
             name: name.to_owned(),
@@ -217,6 +220,8 @@ pub(crate) enum Extra<'a> {
     Tls(Mode, &'a Path),
     /// A small disk of its own, in memory.
     SmallDisk,
+    /// Names of tables in lower case, as on the file systems of other machines.
+    LowerCase,
     /// A place in a RabbitMQ's cluster.
     Beside(Peer),
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::mariadb::as_root;
+use super::mariadb::{as_root, names};
 use super::tls::Tls;
 use super::{PASSWORD, Place};
 use crate::failure::{Doing as _, Failure, Result};
@@ -21,6 +21,7 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
     let mut command = mysqld()?;
     command
         .args(["--initialize-insecure", "--innodb-flush-log-at-trx-commit=0"])
+        .args(names(place))
         .arg(format!("--datadir={}", place.folder.join("data").display()))
         .arg(format!("--tmpdir={}", place.temporary.display()));
     process::run(command, &place.log)
@@ -45,7 +46,8 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         .arg(format!("--socket={folder}/socket"))
         .arg(format!("--pid-file={folder}/pid"))
         .arg(format!("--init-file={folder}/init.sql"))
-        .arg(format!("--server-id={}", place.port));
+        .arg(format!("--server-id={}", place.port))
+        .args(names(place));
     command.args(place.tls.iter().flat_map(Tls::mysql_arguments));
     Ok(command)
 }
