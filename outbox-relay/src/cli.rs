@@ -120,6 +120,10 @@ enum Verb {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Only ask whether the relay of this configuration lives, for health checks that restart it: exit code 1 if
+        /// nothing answers at `admin.listen`
+        #[arg(long, conflicts_with = "json")]
+        live: bool,
     },
 }
 
@@ -199,7 +203,8 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Generation(asked) => resync::generation(&config, asked).await,
         Verb::Verify(arguments) => verify::run(&config, &arguments).await,
         Verb::Snapshot { name, table } => replication::snapshot(&config, &name, table.as_deref()).await,
-        Verb::Status { json } => status(&config, json).await,
+        Verb::Status { live: true, .. } => running::live(&config.admin).await,
+        Verb::Status { json, live: false } => status(&config, json).await,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::End;
 use crate::config::AdminConfig;
 use crate::status::Rates;
 
@@ -33,15 +34,37 @@ pub(super) async fn rates(admin: &AdminConfig) -> HashMap<String, Rates> {
     entries.into_iter().filter_map(|entry| Some((entry.name?, entry.rates?))).collect()
 }
 
-/// HTTP/1.0, which has no chunks.
+/// Whether a relay lives there. One that is paused, or has parked keys, does.
+pub(super) async fn live(admin: &AdminConfig) -> End {
+    if admin.token.is_none() {
+        println!(
+            "there is no token in [admin], so nothing is served; that it lives is seen by its process only"
+        );
+        return End::Done;
+    }
+    let answered = tokio::time::timeout(PATIENCE, get(&admin.listen, "/healthz", "")).await;
+    match answered.ok().flatten() {
+        Some(answer) if answer.split(' ').nth(1) == Some("200") => {
+            println!("the relay at {} lives", admin.listen);
+            End::Done
+        }
+        _ => End::Failed(format!("no relay answers at {}", admin.listen)),
+    }
+}
+
 async fn answer(admin: &AdminConfig) -> Option<String> {
     let token = admin.token.as_ref()?.expose();
     // A header cannot hold it.
     if token.contains(['\r', '\n']) {
         return None;
     }
-    let mut stream = TcpStream::connect(&admin.listen).await.ok()?;
-    let request = format!("GET /api/status HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n");
+    get(&admin.listen, "/api/status", &format!("Authorization: Bearer {token}\r\n")).await
+}
+
+/// HTTP/1.0, which has no chunks.
+async fn get(address: &str, path: &str, headers: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await.ok()?;
