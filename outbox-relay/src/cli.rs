@@ -283,9 +283,11 @@ fn actor() -> String {
 }
 
 async fn status(config: &Config, json: bool) -> End {
-    let (mut outboxes, rates) = tokio::join!(report::all(config), running::rates(&config.admin));
+    let (mut outboxes, mut pipes) = tokio::join!(report::all(config), running::pipes(&config.admin));
     for report in &mut outboxes {
-        report.rates = rates.get(&report.outbox).copied();
+        if let Some(pipe) = pipes.remove(&report.outbox) {
+            (report.rates, report.relay) = (Some(pipe.rates), Some(pipe.relay));
+        }
     }
     let subscribers = subscribers::all(&config.subscriber).await;
     let replications = crate::replication::report::all(config).await;
