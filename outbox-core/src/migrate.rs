@@ -43,10 +43,12 @@ connection.revert_all_migrations(All)?;
 "#
 )]
 
+mod turn;
+
 use std::fmt::Write as _;
 
 use diesel::backend::Backend;
-use diesel::migration::CREATE_MIGRATIONS_TABLE;
+use diesel::migration::{CREATE_MIGRATIONS_TABLE, MigrationSource as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -137,13 +139,15 @@ impl Migrations {
              -- transaction. The INSERT at its end tells `outbox-relay migrate`, and whatever else runs these\n\
              -- migrations through Diesel, that the part is applied.\n",
         );
+        // DDL commits there, so that a part may have to be run again.
+        let ignore = if dialect == Dialect::Mysql { " IGNORE" } else { "" };
         for script in (self.scripts)(dialect) {
             let version = script.version();
             // Writing into a String cannot fail.
             let _ = write!(
                 sql,
                 "\n-- ==== {version} ({name}) ====\n\n{up}\n\n{CREATE_MIGRATIONS_TABLE};\n\
-                 INSERT INTO __diesel_schema_migrations (version) VALUES ('{version}');\n",
+                 INSERT{ignore} INTO __diesel_schema_migrations (version) VALUES ('{version}');\n",
                 name = script.name,
                 up = script.up.trim_end(),
                 CREATE_MIGRATIONS_TABLE = CREATE_MIGRATIONS_TABLE.trim().trim_end_matches(';'),
@@ -193,13 +197,19 @@ pub const POSTGRES_BELL: &str = include_str!("../migrations/postgres/bell/up.sql
 pub const POSTGRES_NO_BELL: &str = include_str!("../migrations/postgres/bell/down.sql");
 
 /// A database with migrations of its own here.
-pub trait Migrated: Backend {
+pub trait Migrated: Backend + 'static {
+    /// What keeps others out while migrations run.
+    #[doc(hidden)]
+    const TURN: turn::Turn;
+
     /// The migrations for this database.
     fn of(migrations: &Migrations) -> EmbeddedMigrations;
 }
 
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
 impl Migrated for diesel::mysql::Mysql {
+    const TURN: turn::Turn = turn::MYSQL;
+
     fn of(migrations: &Migrations) -> EmbeddedMigrations {
         (migrations.mysql)()
     }
@@ -207,6 +217,8 @@ impl Migrated for diesel::mysql::Mysql {
 
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
 impl Migrated for diesel::pg::Pg {
+    const TURN: turn::Turn = turn::POSTGRES;
+
     fn of(migrations: &Migrations) -> EmbeddedMigrations {
         (migrations.postgres)()
     }
@@ -214,12 +226,18 @@ impl Migrated for diesel::pg::Pg {
 
 #[cfg(feature = "sqlite")]
 impl Migrated for diesel::sqlite::Sqlite {
+    const TURN: turn::Turn = turn::SQLITE;
+
     fn of(migrations: &Migrations) -> EmbeddedMigrations {
         (migrations.sqlite)()
     }
 }
 
 /// Creates or upgrades the tables of one role; returns the versions that were applied now.
+///
+/// Services that start together may all call it: one of them migrates, the others wait for it, by a lock of the
+/// session on MySQL, MariaDB and PostgreSQL, by the write lock on SQLite, for as long as `busy_timeout` says. On MySQL
+/// and MariaDB, where DDL commits by itself, what was cut short is finished by the next call.
 ///
 /// ```
 /// use diesel::prelude::*;
@@ -238,9 +256,9 @@ pub fn run<DB: Migrated, C: MigrationHarness<DB>>(
     connection: &mut C,
     migrations: &Migrations,
 ) -> Result<Vec<String>> {
-    connection
-        .run_pending_migrations(DB::of(migrations))
-        .map(|versions| versions.iter().map(ToString::to_string).collect())
+    DB::of(migrations)
+        .migrations()
+        .and_then(|migrations| DB::TURN.run(connection, migrations))
         .map_err(|e| Error::with_source(ErrorKind::Database, "migrating the outbox tables", e))
 }
 

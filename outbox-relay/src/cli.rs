@@ -120,6 +120,10 @@ enum Verb {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Only ask whether the relay of this configuration lives, for health checks that restart it: exit code 1 if
+        /// nothing answers at `admin.listen`
+        #[arg(long, conflicts_with = "json")]
+        live: bool,
     },
 }
 
@@ -199,7 +203,8 @@ async fn verb(arguments: Arguments) -> End {
         Verb::Generation(asked) => resync::generation(&config, asked).await,
         Verb::Verify(arguments) => verify::run(&config, &arguments).await,
         Verb::Snapshot { name, table } => replication::snapshot(&config, &name, table.as_deref()).await,
-        Verb::Status { json } => status(&config, json).await,
+        Verb::Status { live: true, .. } => running::live(&config.admin).await,
+        Verb::Status { json, live: false } => status(&config, json).await,
     }
 }
 
@@ -278,9 +283,11 @@ fn actor() -> String {
 }
 
 async fn status(config: &Config, json: bool) -> End {
-    let (mut outboxes, rates) = tokio::join!(report::all(config), running::rates(&config.admin));
+    let (mut outboxes, mut pipes) = tokio::join!(report::all(config), running::pipes(&config.admin));
     for report in &mut outboxes {
-        report.rates = rates.get(&report.outbox).copied();
+        if let Some(pipe) = pipes.remove(&report.outbox) {
+            (report.rates, report.relay) = (Some(pipe.rates), Some(pipe.relay));
+        }
     }
     let subscribers = subscribers::all(&config.subscriber).await;
     let replications = crate::replication::report::all(config).await;

@@ -61,6 +61,12 @@ const GAUGES: &[(&str, &str, Option<&str>, Read<f64>)] = &[
     ("up", "1 while the pipe runs, 0 while it is paused, starting or stopped", None, |s| {
         f64::from(u8::from(s.state == State::Running))
     }),
+    (
+        "stopped",
+        "1 while the outbox does not fit, so that its pipe does not run until somebody mends it",
+        None,
+        |s| f64::from(u8::from(s.state == State::Stopped)),
+    ),
     ("bell_up", "1 while the doorbell tells of commits, 0 while it is silent and in poll mode", None, |s| {
         f64::from(u8::from(s.bell == BellState::Heard))
     }),
@@ -244,6 +250,7 @@ mod tests {
             "outbox_relay_bucket_backlog_rows{outbox=\"product\",bucket=\"07\"} 12.0",
             "outbox_relay_bucket_backlog_age_seconds{outbox=\"product\",bucket=\"07\"} 1.5",
             "outbox_relay_up{outbox=\"product\"} 0.0",
+            "outbox_relay_stopped{outbox=\"product\"} 0.0",
             "outbox_relay_subscriber_up{subscriber=\"order\"} 1.0",
             "outbox_relay_subscriber_dead{subscriber=\"order\"} 2.0",
             "outbox_relay_in_flight{outbox=\"product\"} 0.0",

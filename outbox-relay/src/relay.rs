@@ -26,9 +26,8 @@ use crate::status::{State, Status};
 const GRACE: Duration = Duration::from_secs(8);
 /// The wait before a pipe that crashed is started again.
 const RESTART: Duration = Duration::from_secs(1);
-/// The wait before a pipe with new settings starts: none that is felt. Only a relay that starts refuses tables that
-/// do not fit; a running one pauses.
-const RESET: Duration = Duration::from_millis(1);
+/// The wait before a pipe whose tables did not fit looks at them again.
+const MISFIT: Duration = Duration::from_secs(30);
 /// How long [`Relay::run_until_idle`] bears a paused pipe: its caller waits for an end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an idle relay reads though every commit rings: a bell is heard by those who trust it, and this is
@@ -62,6 +61,7 @@ pub struct Relay<B> {
     outboxes: Vec<(OutboxConfig, Status)>,
     broker: B,
     unrouted: Unrouted,
+    stays: bool,
     resettings: mpsc::UnboundedReceiver<OutboxConfig>,
     resetting: Resettings,
 }
@@ -114,10 +114,16 @@ impl<B: Broker> Relay<B> {
             .collect();
         if problems.is_empty() {
             let (sender, resettings) = mpsc::unbounded_channel();
-            Ok(Self { outboxes, broker, unrouted, resettings, resetting: Resettings(sender) })
+            let resetting = Resettings(sender);
+            Ok(Self { outboxes, broker, unrouted, stays: false, resettings, resetting })
         } else {
             Err(Error::new(ErrorKind::Invalid, problems.join("\n")))
         }
+    }
+
+    /// Has it run on though no outbox fits: something else in the process works.
+    pub fn stay(self) -> Self {
+        Self { stays: true, ..self }
     }
 
     /// Where each outbox's pipe reports, in the order of the outboxes.
@@ -132,18 +138,22 @@ impl<B: Broker> Relay<B> {
 
     /// Runs until `shutdown`, then finishes what is in flight and gives the leases back.
     ///
-    /// A database or a broker that is away is waited for; so is one that is away at the start.
+    /// A database or a broker that is away is waited for; so is one that is away at the start. An outbox whose tables
+    /// are missing or do not fit at the start is [`State::Stopped`], its last error says why, and every half minute it
+    /// is looked at again; the others run.
     ///
     /// # Errors
-    /// Only at the start: an outbox whose tables are missing or do not fit.
+    /// Only at the start: no outbox fits.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<()> {
         let all = shutdown.child_token();
         let mut pipes: JoinSet<Result<()>> = JoinSet::new();
         let mut numbers: HashMap<Id, usize> = HashMap::new();
         // One for each outbox, which ends its pipe alone.
         let mut ends: Vec<_> = self.outboxes.iter().map(|_| all.child_token()).collect();
+        // What is wrong with those that have not fitted yet.
+        let mut misfits: Vec<Option<String>> = vec![None; ends.len()];
         for (number, end) in ends.iter().enumerate() {
-            numbers.insert(self.spawn(&mut pipes, number, Duration::ZERO, end), number);
+            numbers.insert(self.spawn(&mut pipes, number, Start::first(), end), number);
         }
         let mut result = Ok(());
         loop {
@@ -163,51 +173,69 @@ impl<B: Broker> Relay<B> {
                 Ok((id, _)) => *id,
                 Err(error) => error.id(),
             };
-            let number = numbers.remove(&id);
+            let Some(number) = numbers.remove(&id) else { continue };
+            let mut start = Start { wait: RESTART, looks: false };
             match ended {
                 Ok((_, Ok(()))) => {}
                 Ok((_, Err(error))) => {
-                    result = Err(error);
-                    all.cancel();
+                    start = Start { wait: MISFIT, looks: true };
+                    self.stop(number, error.to_string(), &mut misfits[number]);
+                    if !self.stays && result.is_ok() && misfits.iter().all(Option::is_some) {
+                        let told: Vec<_> = misfits.iter().flatten().map(String::as_str).collect();
+                        result = Err(Error::new(error.kind(), told.join("\n")));
+                        all.cancel();
+                    }
                 }
                 Err(error) => error!("a pipe crashed, this is a mistake in the relay: {error}"),
             }
-            if let (false, Some(number)) = (all.is_cancelled(), number) {
-                let mut wait = RESTART;
-                if ends[number].is_cancelled() {
-                    ends[number] = all.child_token();
-                    wait = RESET;
-                }
-                numbers.insert(self.spawn(&mut pipes, number, wait, &ends[number]), number);
+            if all.is_cancelled() {
+                continue;
             }
+            if ends[number].is_cancelled() {
+                ends[number] = all.child_token();
+                // A running one pauses if its tables do not fit any more.
+                start = Start { wait: Duration::ZERO, looks: misfits[number].is_some() };
+            }
+            numbers.insert(self.spawn(&mut pipes, number, start, &ends[number]), number);
         }
         result
+    }
+
+    /// Shows that an outbox does not fit, and why.
+    fn stop(&self, number: usize, why: String, misfit: &mut Option<String>) {
+        let (outbox, status) = &self.outboxes[number];
+        status.set_error(&why);
+        status.set_state(State::Stopped);
+        if misfit.as_ref() != Some(&why) {
+            error!(outbox = outbox.name, "stopped, looked at again every {} s: {why}", MISFIT.as_secs());
+        }
+        *misfit = Some(why);
     }
 
     fn spawn(
         &self,
         pipes: &mut JoinSet<Result<()>>,
         number: usize,
-        wait: Duration,
+        start: Start,
         shutdown: &CancellationToken,
     ) -> Id {
         let (outbox, status) = self.outboxes[number].clone();
         let sink = Publish::new(self.broker.clone(), self.unrouted, outbox.in_flight_per_key, status.clone());
-        pipes.spawn(tend(outbox, sink, status, wait, shutdown.clone())).id()
+        pipes.spawn(tend(outbox, sink, status, start, shutdown.clone())).id()
     }
 
     /// Runs until all that stood in the outboxes at the start is gone; later messages are relayed too but
     /// not waited for. What is left is parked: nothing more would happen to it.
     ///
     /// # Errors
-    /// As [`Relay::run`]; also when a database cannot be reached at the start, or a pipe was paused for half
-    /// a minute.
+    /// When an outbox does not fit or its database cannot be reached at the start, or a pipe was paused for half a
+    /// minute.
     pub async fn run_until_idle(self, shutdown: CancellationToken) -> Result<Vec<Left>> {
         let mut goals = Vec::new();
         for (outbox, status) in &self.outboxes {
             let mut store = Store::new(Database::of(outbox)?, "");
             let looking = async {
-                outbox::verify(&mut store).await?;
+                look(outbox, &mut store).await?;
                 refuse_paused(outbox, &mut store).await?;
                 store.top().await
             };
@@ -248,20 +276,35 @@ impl Relay<outbox_core::broker::rabbitmq::RabbitMq> {
     }
 }
 
+/// How a pipe starts.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// After this time.
+    wait: Duration,
+    /// Whether it looks first if the tables fit: one that was running pauses if they do not.
+    looks: bool,
+}
+
+impl Start {
+    fn first() -> Self {
+        Self { wait: Duration::ZERO, looks: true }
+    }
+}
+
 /// Runs one outbox's pipe and, beside it, the keeper of its leases, each of which ends when the other does, and
 /// in tail mode what listens to the doorbell.
 async fn tend<B: Broker>(
     outbox: OutboxConfig,
     mut sink: Publish<B>,
     status: Status,
-    wait: Duration,
+    start: Start,
     shutdown: CancellationToken,
 ) -> Result<()> {
     let bell = Bell::new(status.clone());
     let (mut source, keeper, watch) = outbox::open(&outbox, status.clone(), &bell)?;
     let starting = async {
-        tokio::time::sleep(wait).await;
-        if wait.is_zero() { refuse_misfit(&outbox).await } else { Ok(()) }
+        tokio::time::sleep(start.wait).await;
+        if start.looks { refuse_misfit(&outbox).await } else { Ok(()) }
     };
     tokio::select! {
         biased;
@@ -309,25 +352,26 @@ async fn tend<B: Broker>(
     Ok(())
 }
 
-/// Looks at the tables once before anything runs, so that a mistake of the set-up ends the relay at once. A
-/// database that is away is no mistake.
+/// Looks at the tables once before anything runs, so that a mistake of the set-up is told at once. A database that is
+/// away is no mistake.
 async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
     let mut store = Store::new(Database::of(outbox)?, "");
-    let looked = async {
-        outbox::verify(&mut store).await?;
-        outbox::other_name(&mut store, &outbox.name).await
-    };
-    let error = match looked.await {
-        Ok(None) => return Ok(()),
-        Ok(Some(text)) => Error::new(ErrorKind::Invalid, text),
-        Err(error) => error,
-    };
+    let Err(error) = look(outbox, &mut store).await else { return Ok(()) };
     match retry::decide(&error, Side::Source) {
         Decision::Stop { remedy } => {
             let kind = error.kind();
             Err(Error::new(kind, format!("outbox {:?}: {error}; {remedy}", outbox.name)))
         }
         Decision::Wait { .. } => Ok(()),
+    }
+}
+
+/// Whether the tables fit, and no relay of another name works on them.
+async fn look(outbox: &OutboxConfig, store: &mut Store) -> Result<()> {
+    outbox::verify(store).await?;
+    match outbox::other_name(store, &outbox.name).await? {
+        Some(text) => Err(Error::new(ErrorKind::Invalid, text)),
+        None => Ok(()),
     }
 }
 
@@ -391,9 +435,12 @@ async fn wait_for(goals: &mut Vec<Goal>, end: &CancellationToken) -> Result<Vec<
         let mut open = Vec::new();
         for mut goal in std::mem::take(goals) {
             let snapshot = goal.status.snapshot();
-            if let (State::Paused { why }, true) =
-                (&snapshot.state, snapshot.state_seconds >= PATIENCE.as_secs())
-            {
+            let why = match snapshot.state {
+                State::Paused { why } => Some(why),
+                State::Stopped => snapshot.last_error,
+                _ => None,
+            };
+            if let (Some(why), true) = (why, snapshot.state_seconds >= PATIENCE.as_secs()) {
                 return Err(Error::new(ErrorKind::Outage, format!("outbox {:?}: {why}", snapshot.name)));
             }
             let looked = tokio::select! {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use outbox_core::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, OutboxConfig};
 use crate::dead::seconds;
@@ -33,6 +33,8 @@ pub struct Report {
     pub buckets: Vec<BucketReport>,
     /// Messages a second of the relay that runs with this configuration; none if it does not answer at `admin.listen`.
     pub rates: Option<Rates>,
+    /// What that relay says of its pipe.
+    pub relay: Option<RelayReport>,
     /// Who holds how many buckets; free ones have no owner.
     pub leases: Vec<OwnerReport>,
     /// Keys that wait or are parked, a hundred at most.
@@ -43,6 +45,21 @@ pub struct Report {
     pub bell: Option<BellReport>,
     /// Requests to send entities again: those that are not over, and the newest one.
     pub resyncs: Vec<ResyncReport>,
+}
+
+/// What a running relay says of an outbox's pipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelayReport {
+    /// `starting`, `running`, `paused` or `stopped`.
+    pub state: String,
+    /// For how long.
+    pub state_seconds: u64,
+    /// The last trouble, also when it is over.
+    pub last_error: Option<String>,
+    /// Messages on their way to the broker, not confirmed yet.
+    pub in_flight: u64,
+    /// Messages that no queue wanted, and that were therefore refused.
+    pub returned: u64,
 }
 
 /// What tells relays of commits.
@@ -128,6 +145,7 @@ impl Report {
             backlog: None,
             buckets: Vec::new(),
             rates: None,
+            relay: None,
             leases: Vec::new(),
             keys: Vec::new(),
             paused: None,
@@ -221,6 +239,17 @@ impl From<HeldKey> for KeyReport {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "outbox {} ({})", self.outbox, self.database)?;
+        if let Some(RelayReport { state, state_seconds, last_error, in_flight, returned }) = &self.relay {
+            write!(
+                f,
+                "\n  the relay here: {state} for {state_seconds} s, {in_flight} in flight, {returned} returned"
+            )?;
+            match last_error {
+                Some(error) if state == "running" => write!(f, "; the last trouble, which is over: {error}")?,
+                Some(error) => write!(f, "; {error}")?,
+                None => {}
+            }
+        }
         if let Some(error) = &self.error {
             return write!(f, "\n  cannot be read: {error}");
         }

@@ -112,7 +112,7 @@ pub enum State {
         /// What is wrong and what helps.
         why: String,
     },
-    /// It has ended.
+    /// It has ended, or its outbox does not fit: then the last error says why, and it is looked at again now and then.
     Stopped,
 }
 

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use outbox_core::{Message, OutboxConnection as _};
 use outbox_relay::check::{self, Finding, Level};
-use outbox_tests::lab_client::AMQP_URL;
+use outbox_tests::lab_client::{AMQP_URL, PrivateServer};
 
 use super::SERVER;
-use super::database::{connect, fresh};
+use super::database::{connect, fresh, with_tables};
 use super::role::{Rights, Role};
 use crate::harness::{Server, TestDatabase, program, server_url, unique};
 
@@ -121,6 +121,42 @@ async fn each_right_that_is_missing_is_named_and_the_fix_gives_it() {
     }
     let findings = relay.findings().await;
     assert!(findings.iter().all(|f| matches!(f.level, Level::Ok | Level::Note)), "{findings:?}");
+}
+
+/// PostgreSQL's texts follow `lc_messages`. A trigger speaks as the server does there: the code is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_known_in_any_language() {
+    if SERVER != Server::Postgres {
+        return;
+    }
+    let relay = Relay::new();
+    relay.role.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin \
+         raise insufficient_privilege using message = 'keine Berechtigung für Tabelle outbox'; end $$; \
+         create trigger refuse before delete on outbox for each statement execute function refuse()",
+    );
+    let findings = relay.findings().await;
+    let bad: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Bad).collect();
+    let texts: Vec<_> = bad.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(texts, ["no right to DELETE on outbox"]);
+    assert!(bad[0].fix.as_deref().unwrap().starts_with("grant DELETE on outbox to"), "{bad:?}");
+}
+
+/// So do those of MySQL and MariaDB, where a session may choose.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_the_relay_speaks_english() {
+    if !matches!(SERVER, Server::Mariadb | Server::Mysql) {
+        return;
+    }
+    let kind = if SERVER == Server::Mysql { "mysql" } else { "mariadb" };
+    let server = PrivateServer::spawn(kind).unwrap();
+    let database = with_tables(SERVER.empty_at(server.url().to_owned()));
+    let relay = Relay { role: Role::with(&database, &[RELAY, PEOPLE]), database };
+    relay.role.execute("set global lc_messages = 'de_DE'");
+    relay.role.execute(&format!("revoke DELETE on outbox from {}", relay.role.user()));
+    let findings = relay.findings().await;
+    let told = findings.iter().find(|finding| finding.text == "no right to DELETE on outbox");
+    assert!(told.is_some(), "{findings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! The embedded migrations: up, again, down, up; from an older version with messages waiting; and by other
 //! tools, from SQL.
 
+use std::sync::{Arc, Barrier};
+
+use diesel::Connection as _;
 use diesel::connection::SimpleConnection as _;
 use diesel_migrations::MigrationHarness as _;
 use outbox_core::broker::memory::MemoryBroker;
@@ -10,7 +13,7 @@ use outbox_relay::check::{self, Level};
 use outbox_relay::config::Secret;
 use outbox_relay::outbox::store::{Database, Store};
 
-use super::database::{connect, message, outbox};
+use super::database::{connect, connect_url, message, outbox};
 use super::end_to_end::{RelayTask, config};
 use super::{Connection, SERVER};
 use crate::harness::{Server, TestDatabase, until};
@@ -148,6 +151,73 @@ fn newer_versions_can_be_taken_back_while_messages_wait() {
     });
     written.unwrap();
     assert_eq!(outbox(&mut connection).len(), before.len() + 1);
+}
+
+/// As services that start together do it, on connections of both kinds.
+#[test]
+fn of_many_that_migrate_at_once_one_does_it() {
+    for _ in 0..3 {
+        let database = SERVER.empty();
+        // Makes the file of SQLite.
+        connect(&database).batch_execute("select 1").unwrap();
+        let barrier = Arc::new(Barrier::new(8));
+        let services = (0..8).map(|number| {
+            let (url, barrier) = (database.url.clone(), barrier.clone());
+            std::thread::spawn(move || {
+                if number % 2 == 0 {
+                    let mut connection = connect_url(&url);
+                    barrier.wait();
+                    [&OUTBOX, &INBOX].map(|role| migrate::run(&mut connection, role).unwrap()).concat()
+                } else {
+                    let runtime =
+                        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                    runtime.unwrap().block_on(async {
+                        let mut store = Store::new(Database::parse(&Secret::new(&url)).unwrap(), "");
+                        store.top().await.unwrap_err();
+                        barrier.wait();
+                        [store.migrate(&OUTBOX).await.unwrap(), store.migrate(&INBOX).await.unwrap()].concat()
+                    })
+                }
+            })
+        });
+        let services: Vec<_> = services.collect();
+        let mut versions: Vec<_> = services.into_iter().flat_map(|service| service.join().unwrap()).collect();
+        versions.sort();
+        assert_eq!(versions, [INBOX.versions(), OUTBOX.versions()].concat(), "each was applied once");
+        record_strictly(&mut connect(&database)).unwrap();
+    }
+}
+
+/// A service that has nothing to migrate starts while others write.
+#[test]
+fn who_has_nothing_to_migrate_waits_for_no_writer() {
+    let database = super::database::fresh();
+    let (mut writer, mut starting) = (connect(&database), connect(&database));
+    if SERVER == Server::Sqlite {
+        starting.batch_execute("pragma busy_timeout = 0").unwrap();
+    }
+    let written = writer.transaction(|writer| {
+        writer.batch_execute("delete from outbox_key where aggregate_type = 'none'")?;
+        assert!(migrate::run(&mut starting, &OUTBOX).unwrap().is_empty());
+        diesel::result::QueryResult::Ok(())
+    });
+    written.unwrap();
+}
+
+/// The caller's transaction takes the migrations with it. On MySQL and MariaDB there can be none around DDL.
+#[test]
+fn migrations_run_in_a_transaction_of_the_caller() {
+    if matches!(SERVER, Server::Mariadb | Server::Mysql) {
+        return;
+    }
+    let database = SERVER.empty();
+    let mut connection = connect(&database);
+    let migrated = connection.transaction(|connection| {
+        assert_eq!(migrate::run(connection, &OUTBOX).unwrap(), OUTBOX_VERSIONS);
+        Err::<(), _>(diesel::result::Error::RollbackTransaction)
+    });
+    migrated.unwrap_err();
+    assert_eq!(migrate::run(&mut connect(&database), &OUTBOX).unwrap(), OUTBOX_VERSIONS);
 }
 
 /// On MySQL and MariaDB DDL commits: a migration may have been cut short.

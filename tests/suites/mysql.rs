@@ -11,6 +11,8 @@ pub(crate) const TABLES: &str = crate::items::MYSQL;
 mod asynchronous;
 #[path = "backlog.rs"]
 mod backlog;
+#[path = "cut_short.rs"]
+mod cut_short;
 #[path = "database.rs"]
 mod database;
 #[path = "end_to_end.rs"]

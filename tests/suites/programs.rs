@@ -255,6 +255,10 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
     assert!(unknown.err.contains("items"));
 }
 
+fn words(text: &str) -> Vec<&str> {
+    text.split(' ').collect()
+}
+
 #[test]
 fn a_running_relay_serves_health_and_behind_the_token_metrics() {
     let database = Server::Sqlite.empty();
@@ -276,10 +280,23 @@ fn a_running_relay_serves_health_and_behind_the_token_metrics() {
     });
     let answers = ["/healthz", "/metrics", "/api/status"]
         .map(|path| [None, Some("wrong!"), Some("s3cret")].map(|token| get(&address, path, token).unwrap()));
+    let shown = ["status", "status --json"].map(|verb| relay.run(&words(verb)).out);
+    // What somebody has to look at is no reason to restart it.
+    let paused = ["pause items", "status", "status --live"].map(|verb| relay.run(&words(verb)).code);
     let pid = child.id().to_string();
     Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     let ended: Ended = child.wait_with_output().unwrap().into();
     assert!(ready, "{ended:?}");
+    let [table, json] = shown;
+    assert!(table.contains("the relay here: running for"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["relay"]["state"], "running", "{json}");
+    assert_eq!(json[0]["relay"]["in_flight"], 0, "{json}");
+    assert!(json[0]["rates"].is_object(), "{json}");
+    assert_eq!(paused, [0, 1, 0]);
+    let gone = relay.run(&["status", "--live"]);
+    assert_eq!(gone.code, 1, "{gone:?}");
+    assert!(gone.err.contains(&address), "{gone:?}");
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(
         ended.err.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),

@@ -22,6 +22,8 @@ pub(super) async fn run(config: &Config, file: &Path, until_idle: bool) -> End {
     // Without an outbox there need not be a broker either.
     let relay = match config.outbox.is_empty() {
         true => Ok(None),
+        // Replications go on though no outbox fits.
+        false if !config.replication.is_empty() => Relay::from_config(config).map(|relay| Some(relay.stay())),
         false => Relay::from_config(config).map(Some),
     };
     let (relay, replications) = match (relay, replication::from_config(config)) {

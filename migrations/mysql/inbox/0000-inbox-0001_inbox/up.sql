@@ -1,13 +1,15 @@
 -- Messages that a consumer has applied, written in the transaction of their effect.
-CREATE TABLE inbox (
+CREATE TABLE IF NOT EXISTS inbox (
   consumer VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   message_id BINARY(16) NOT NULL,
   applied_at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
   PRIMARY KEY (consumer, message_id)
 ) ENGINE = InnoDB;
+-- Fails for another table of this name.
+SELECT consumer, message_id, applied_at FROM inbox LIMIT 0;
 
 -- Messages set aside, as they arrived, with the reason.
-CREATE TABLE inbox_held (
+CREATE TABLE IF NOT EXISTS inbox_held (
   consumer VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   message_id VARBINARY(255) NOT NULL COMMENT 'as it arrived; of a message without one, a hash of its body',
   bucket SMALLINT NOT NULL COMMENT '-1 when the message did not decode',
@@ -24,7 +26,7 @@ CREATE TABLE inbox_held (
 ) ENGINE = InnoDB;
 
 -- Versions at which keys of copies were deleted, so that a late older change cannot bring a row back.
-CREATE TABLE copy_deleted (
+CREATE TABLE IF NOT EXISTS copy_deleted (
   copy VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   aggregate_id VARBINARY(255) NOT NULL,
   bucket SMALLINT NOT NULL,
@@ -35,7 +37,7 @@ CREATE TABLE copy_deleted (
 ) ENGINE = InnoDB;
 
 -- The one outbox that a copy follows; versions of two outboxes cannot be compared.
-CREATE TABLE copy_source (
+CREATE TABLE IF NOT EXISTS copy_source (
   copy VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
   source VARCHAR(100) NOT NULL
 ) ENGINE = InnoDB;

@@ -59,28 +59,42 @@ CREATE TABLE IF NOT EXISTS copy_late (
   PRIMARY KEY (copy, bucket, generation, id)
 ) ENGINE = InnoDB;
 
--- One statement, so that it is done or not done.
-ALTER TABLE inbox_held
-  ADD COLUMN sequence BIGINT NOT NULL AUTO_INCREMENT COMMENT 'the order of arrival' FIRST,
+-- One statement, so that it is done or not done; prepared, as MySQL adds no column IF NOT EXISTS.
+SET @outbox_statement = IF(
+  (SELECT COUNT(*) FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = 'inbox_held' AND column_name = 'sequence') = 0,
+  'ALTER TABLE inbox_held
+  ADD COLUMN sequence BIGINT NOT NULL AUTO_INCREMENT COMMENT ''the order of arrival'' FIRST,
   ADD UNIQUE KEY inbox_held_sequence (sequence),
-  ADD COLUMN aggregate_type VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT ''
-    COMMENT 'the first word of the kind; empty when the message did not decode',
-  ADD COLUMN holds VARCHAR(10) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'nothing'
-    COMMENT 'what waits behind it: nothing, key (later messages of its key) or all (the consumer)',
-  ADD COLUMN next_at DATETIME(6) NULL COMMENT 'when a retry is due, UTC',
+  ADD COLUMN aggregate_type VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT ''''
+    COMMENT ''the first word of the kind; empty when the message did not decode'',
+  ADD COLUMN holds VARCHAR(10) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT ''nothing''
+    COMMENT ''what waits behind it: nothing, key (later messages of its key) or all (the consumer)'',
+  ADD COLUMN next_at DATETIME(6) NULL COMMENT ''when a retry is due, UTC'',
   ADD COLUMN first_failed_at DATETIME(6) NULL,
   ADD COLUMN last_failed_at DATETIME(6) NULL,
-  ADD COLUMN causes TEXT CHARACTER SET utf8mb4 NULL COMMENT 'what the error came from, one in a line, the root last',
-  ADD COLUMN source VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'NULL when the message did not decode',
+  ADD COLUMN causes TEXT CHARACTER SET utf8mb4 NULL COMMENT ''what the error came from, one in a line, the root last'',
+  ADD COLUMN source VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT ''NULL when the message did not decode'',
   ADD COLUMN generation BIGINT NULL,
-  ADD COLUMN id BIGINT NULL COMMENT 'with the generation its version',
+  ADD COLUMN id BIGINT NULL COMMENT ''with the generation its version'',
   MODIFY COLUMN state VARCHAR(20) NOT NULL COMMENT
-    'retry: tried again at next_at; waiting: behind an earlier message of its key; dead: until somebody decides; an operator sets replay, force (as replay, also behind the horizon) or discard, and the subscriber does it',
+    ''retry: tried again at next_at; waiting: behind an earlier message of its key; dead: until somebody decides; an operator sets replay, force (as replay, also behind the horizon) or discard, and the subscriber does it'',
   ADD KEY inbox_held_due (consumer, state, next_at),
   ADD KEY inbox_held_key (consumer, aggregate_id, aggregate_type, sequence),
-  ADD KEY inbox_held_holds (consumer, holds);
+  ADD KEY inbox_held_holds (consumer, holds)',
+  'DO 0');
+PREPARE outbox_statement FROM @outbox_statement;
+EXECUTE outbox_statement;
+DEALLOCATE PREPARE outbox_statement;
 UPDATE inbox_held SET aggregate_type = SUBSTRING_INDEX(kind, '.', 1)
   WHERE aggregate_id <> '';
 
 -- For pruning by age.
-ALTER TABLE copy_deleted ADD KEY copy_deleted_age (copy, deleted_at);
+SET @outbox_statement = IF(
+  (SELECT COUNT(*) FROM information_schema.statistics
+    WHERE table_schema = DATABASE() AND table_name = 'copy_deleted' AND index_name = 'copy_deleted_age') = 0,
+  'ALTER TABLE copy_deleted ADD KEY copy_deleted_age (copy, deleted_at)',
+  'DO 0');
+PREPARE outbox_statement FROM @outbox_statement;
+EXECUTE outbox_statement;
+DEALLOCATE PREPARE outbox_statement;

@@ -1,5 +1,5 @@
 -- Messages not yet confirmed by the broker. A pending message is a row; a confirmed one is deleted.
-CREATE TABLE outbox (
+CREATE TABLE IF NOT EXISTS outbox (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY
     COMMENT 'rises in commit order per key; late commits may show lower ids than ones already gone',
   message_id BINARY(16) NOT NULL COMMENT 'UUIDv7 made by the writer; what subscribers deduplicate by',
@@ -13,9 +13,11 @@ CREATE TABLE outbox (
   KEY outbox_bucket (bucket, id),
   CONSTRAINT outbox_bucket_range CHECK (bucket BETWEEN 0 AND 63)
 ) ENGINE = InnoDB;
+-- Fails for another table of this name.
+SELECT message_id, bucket, aggregate_type, aggregate_id, event_type, headers, payload FROM outbox LIMIT 0;
 
 -- Which relay may publish which bucket, on the database's clock.
-CREATE TABLE outbox_lease (
+CREATE TABLE IF NOT EXISTS outbox_lease (
   bucket SMALLINT NOT NULL PRIMARY KEY,
   owner VARBINARY(100) NULL COMMENT 'one relay process; NULL is free',
   epoch BIGINT NOT NULL DEFAULT 0 COMMENT 'rises at each change of owner; fences the settling DELETE',
@@ -24,14 +26,14 @@ CREATE TABLE outbox_lease (
 ) ENGINE = InnoDB;
 
 -- Relays that are alive, so that each can take its fair share.
-CREATE TABLE outbox_relay (
+CREATE TABLE IF NOT EXISTS outbox_relay (
   owner VARBINARY(100) NOT NULL PRIMARY KEY,
   lease_ms BIGINT NOT NULL,
   expires_at DATETIME(6) NOT NULL
 ) ENGINE = InnoDB;
 
 -- Keys whose first message was refused: waiting for the next attempt, or parked.
-CREATE TABLE outbox_key (
+CREATE TABLE IF NOT EXISTS outbox_key (
   aggregate_type VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   aggregate_id VARBINARY(255) NOT NULL,
   head_id BIGINT NOT NULL COMMENT 'the row that was refused',
@@ -43,13 +45,13 @@ CREATE TABLE outbox_key (
 ) ENGINE = InnoDB;
 
 -- One row: what writers and relays must agree on.
-CREATE TABLE outbox_meta (
+CREATE TABLE IF NOT EXISTS outbox_meta (
   id SMALLINT NOT NULL PRIMARY KEY,
   generation BIGINT NOT NULL COMMENT 'rises when ids may have started again (a restore)',
   buckets SMALLINT NOT NULL,
   bucket_hash VARCHAR(20) NOT NULL
 ) ENGINE = InnoDB;
 
-INSERT INTO outbox_meta (id, generation, buckets, bucket_hash) VALUES (1, 1, 64, 'fnv1a64');
-INSERT INTO outbox_lease (bucket)
+INSERT IGNORE INTO outbox_meta (id, generation, buckets, bucket_hash) VALUES (1, 1, 64, 'fnv1a64');
+INSERT IGNORE INTO outbox_lease (bucket)
   WITH RECURSIVE b (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM b WHERE n < 63) SELECT n FROM b;

@@ -1,6 +1,6 @@
 -- How far each replication has got. The position is written in the transaction of the rows, so both are there or
 -- neither.
-CREATE TABLE outbox_replication (
+CREATE TABLE IF NOT EXISTS outbox_replication (
   name VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
   epoch BIGINT NOT NULL COMMENT 'rises with each process that takes over; fences every write of the one before',
   owner VARCHAR(200) CHARACTER SET utf8mb4 NOT NULL COMMENT 'the process that holds the epoch',
@@ -19,7 +19,7 @@ CREATE TABLE outbox_replication (
 ) ENGINE = InnoDB;
 
 -- The copies of each replication.
-CREATE TABLE outbox_copy (
+CREATE TABLE IF NOT EXISTS outbox_copy (
   replication VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   copy VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   source_table VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL COMMENT 'database.table',
@@ -40,7 +40,7 @@ CREATE TABLE outbox_copy (
 ) ENGINE = InnoDB;
 
 -- Rows that could not be applied, with their later images in order. A row leaves by itself once it can be applied.
-CREATE TABLE outbox_aside (
+CREATE TABLE IF NOT EXISTS outbox_aside (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   replication VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   copy VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -54,11 +54,14 @@ CREATE TABLE outbox_aside (
   KEY outbox_aside_key (replication, copy, key_hash)
 ) ENGINE = InnoDB;
 
--- How fresh each copy is, for whoever reads it.
-CREATE VIEW outbox_freshness AS
+-- How fresh each copy is, for whoever reads it. Prepared, as MySQL 8 makes no view IF NOT EXISTS.
+SET @outbox_statement = IF(
+  (SELECT COUNT(*) FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND table_name = 'outbox_freshness') = 0,
+  'CREATE VIEW outbox_freshness AS
 SELECT c.copy, c.target_table, c.replication,
-  c.state = 'ready' AS ready,
-  c.state = 'ready' AND r.position IS NOT NULL AND NOT EXISTS (
+  c.state = ''ready'' AS ready,
+  c.state = ''ready'' AND r.position IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM outbox_aside a WHERE a.replication = c.replication
   ) AS consistent,
   r.as_of,
@@ -69,4 +72,8 @@ SELECT c.copy, c.target_table, c.replication,
   c.differences,
   (SELECT COUNT(*) FROM outbox_aside a WHERE a.replication = c.replication AND a.copy = c.copy) AS set_aside,
   c.state, c.reason, r.paused_by
-FROM outbox_copy c LEFT JOIN outbox_replication r ON r.name = c.replication;
+FROM outbox_copy c LEFT JOIN outbox_replication r ON r.name = c.replication',
+  'DO 0');
+PREPARE outbox_statement FROM @outbox_statement;
+EXECUTE outbox_statement;
+DEALLOCATE PREPARE outbox_statement;

@@ -13,8 +13,7 @@ use diesel_async::AsyncPgConnection;
 #[cfg(feature = "sqlite")]
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, SimpleAsyncConnection};
-use diesel_migrations::MigrationHarness;
-use outbox_core::migrate::Migrations;
+use outbox_core::migrate::{self, Migrations};
 use outbox_core::{Error, ErrorKind, Result};
 
 use crate::config::{OutboxConfig, Secret, SubscriberConfig, TlsFiles};
@@ -331,19 +330,12 @@ async fn prepare<C: SimpleAsyncConnection>(connection: &mut C, session: &[&str])
 
 /// Runs what `outbox_core` holds for the tables of a role. Needs a runtime of several threads.
 pub(super) fn migrate(connection: Connection, role: &Migrations) -> Result<Vec<String>> {
-    let applied = match connection {
+    match connection {
         #[cfg(feature = "mysql")]
-        Connection::Mysql(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((role.mysql)())
-            .map(|versions| versions.iter().map(ToString::to_string).collect()),
+        Connection::Mysql(c) => migrate::run(&mut AsyncMigrationHarness::new(c), role),
         #[cfg(feature = "postgres")]
-        Connection::Postgres(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((role.postgres)())
-            .map(|versions| versions.iter().map(ToString::to_string).collect()),
+        Connection::Postgres(c) => migrate::run(&mut AsyncMigrationHarness::new(c), role),
         #[cfg(feature = "sqlite")]
-        Connection::Sqlite(c) => AsyncMigrationHarness::new(c)
-            .run_pending_migrations((role.sqlite)())
-            .map(|versions| versions.iter().map(ToString::to_string).collect()),
-    };
-    applied.map_err(|error| Error::new(ErrorKind::Database, error.to_string()))
+        Connection::Sqlite(c) => migrate::run(&mut AsyncMigrationHarness::new(c), role),
+    }
 }

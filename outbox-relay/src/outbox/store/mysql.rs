@@ -22,6 +22,8 @@ use super::{Kind, Probe};
 pub(super) const SESSION: &[&str] = &[
     "set session transaction isolation level read committed",
     "set session time_zone = '+00:00', session innodb_lock_wait_timeout = 10",
+    // Errors are known by their texts: Diesel keeps no numbers.
+    "set session lc_messages = 'en_US'",
 ];
 
 /// A relay that vanishes in the middle, behind a cut cable or stopped, must not hold its share of the leases

@@ -431,8 +431,14 @@ pub(super) async fn ask(c: &mut AsyncPgConnection, text: &str) -> QueryResult<Ve
     Statement::once(text).load(c).await
 }
 
+/// Diesel keeps no SQLSTATE, and the server may speak any language, which only an administrator may change: so the
+/// server itself names a missing right in words of ours.
 pub(super) async fn probe(c: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
-    c.batch_execute(text).await
+    let block = format!(
+        "do $probe$ begin execute $text${text}$text$; exception when insufficient_privilege then \
+         raise insufficient_privilege using message = 'permission denied: ' || sqlerrm; end $probe$"
+    );
+    c.batch_execute(&block).await
 }
 
 const WORDS: Words = Words {

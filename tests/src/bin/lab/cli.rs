@@ -29,7 +29,7 @@ pub(crate) enum Verb {
     },
     /// Start the servers, print their URLs as shell exports, stop them at Ctrl-C
     Serve,
-    /// Install, start the servers, run every test
+    /// Install, start the servers, run all tests but the longest faults, which `faults --full` runs
     Test {
         /// Passed on to `cargo nextest run`, or `cargo test` where nextest is missing: filters, flags
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -37,7 +37,7 @@ pub(crate) enum Verb {
     },
     /// The fault tests: crashes, outages, cut lines, locks, clocks; prints what was injected and counted
     Faults {
-        /// Many rounds of each, large backlogs: takes about half an hour
+        /// Many rounds of each, large backlogs: takes hours
         #[arg(long)]
         full: bool,
         /// Passed on as for `test`
