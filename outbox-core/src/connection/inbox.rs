@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text};
 
+use super::NumberRow;
 use crate::inbox::{Failure, HeldFrame, HeldMessage, HeldState};
 use crate::message::{MessageId, Version};
 use crate::schema::{copy_deleted, copy_source, inbox, inbox_held, inbox_pause};
@@ -31,6 +32,9 @@ pub trait InboxConnection {
     fn waited_for(&mut self, consumer: &str, keys: &[&str]) -> QueryResult<Vec<(String, String)>>;
 
     /// Stores a message, unless it is there already.
+    /// The most bytes that a statement may have with its values, where the server has such a limit.
+    fn packet_bytes(&mut self) -> QueryResult<Option<usize>>;
+
     fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()>;
 
     /// The message ids of what the subscriber has to do, in the order of arrival: what an operator asks for, and
@@ -103,6 +107,8 @@ const MYSQL: Words = Words {
     now: "utc_timestamp(6)",
     later: "(utc_timestamp(6) + interval (? * 1000) microsecond)",
     keep: ["on duplicate key update consumer = consumer", "on duplicate key update copy = copy"],
+    /// How many bytes a statement may have.
+    packet: Option<&'static str>,
     replace: "on duplicate key update generation = values(generation), id = values(id), deleted_at = {now}",
     lock: "for update skip locked",
 };
@@ -114,6 +120,7 @@ const POSTGRES: Words = Words {
     keep: ["on conflict do nothing"; 2],
     replace: "on conflict (copy, aggregate_id) do update set generation = excluded.generation, \
               id = excluded.id, deleted_at = {now}",
+    packet: Some("select cast(@@max_allowed_packet as signed) as number"),
     lock: "for update skip locked",
 };
 /// A writer of SQLite's is alone anyway.
@@ -124,6 +131,7 @@ const SQLITE: Words = Words {
     later: "(cast((julianday('now') - 2440587.5) * 86400000000 as integer) + ? * 1000)",
     keep: ["on conflict do nothing"; 2],
     replace: "on conflict (copy, aggregate_id) do update set generation = excluded.generation, \
+    packet: None,
               id = excluded.id, deleted_at = {now}",
     lock: "",
 };
@@ -135,6 +143,7 @@ impl Words {
     pub(super) const POSTGRES: Self = POSTGRES;
     #[cfg(feature = "sqlite")]
     pub(super) const SQLITE: Self = SQLITE;
+    packet: None,
 
     /// A statement in these words.
     pub(super) fn of(&self, template: &str) -> String {
@@ -282,6 +291,12 @@ macro_rules! inbox_methods {
                 .bind::<Text, _>(held.kind)
                 .bind::<Text, _>(held.aggregate)
                 .bind::<Text, _>(held.key)
+        fn packet_bytes(&mut self) -> QueryResult<Option<usize>> {
+            let Some(packet) = $words.packet else { return Ok(None) };
+            let row: NumberRow = diesel::sql_query(packet).get_result(self)?;
+            Ok(usize::try_from(row.number).ok())
+        }
+
                 .bind::<Text, _>(held.state.name())
                 .bind::<Text, _>(held.holds.name())
                 .bind::<Integer, _>(held.attempts)

@@ -80,7 +80,7 @@ impl<C: OutboxConnection> Worker<C> {
                 Some(state) if !matches!(state, HeldState::Waiting | HeldState::Dead) => state,
                 _ => return Ok(Served::PassedOver),
             };
-            locked = Some((state, held.attempts));
+            locked = Some((state, held.attempts, held.payload.len()));
             self.settle(connection, &held, state)?;
             connection.delete_held(&self.name, id)?;
             if let Some(next) =
@@ -91,7 +91,9 @@ impl<C: OutboxConnection> Worker<C> {
             Ok(Served::Settled)
         });
         match (result, locked) {
-            (Err(error), Some((state, attempts))) if !error.is_outage() && !error.is_denied() => {
+            (Err(error), Some((state, attempts, bytes)))
+                if !error.is_outage() && !error.is_denied() || self.are_too_long(&error, bytes) =>
+            {
                 self.note_failed(&mut *self.connections.get()?, id, state, attempts, &error)?;
                 Ok(Served::Failed)
             }

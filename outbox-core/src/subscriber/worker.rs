@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::hash::Hasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,8 +16,7 @@ use super::stats::SubscriberStats;
 use crate::connection::OutboxConnection;
 use crate::connections::Connections;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inbox::{Failure, HeldMessage, HeldState, Holds, text};
-use crate::message::{Frame, Recorded, Version};
+use crate::message::{Recorded, Version};
 use crate::retry::RetryPolicy;
 use crate::trace;
 
@@ -62,7 +60,7 @@ pub(super) struct Worker<C> {
     /// Whether an operator has paused it, as of the last look.
     paused: AtomicBool,
     /// Whether a message was told to wait since the last sweep, and when that was.
-    sweep: AtomicBool,
+    pub(super) sweep: AtomicBool,
     swept: Mutex<Option<Instant>>,
     /// When there is something to do among what is held, as far as this process knows.
     next_due: Mutex<Option<Instant>>,
@@ -257,80 +255,6 @@ impl<C: OutboxConnection> Worker<C> {
             _ => Ok(()),
         }
     }
-
-    /// Stores a message. Whatever goes wrong here is the database's fault: nothing is acknowledged before it
-    /// stands there.
-    pub(super) fn hold(&self, connection: &mut C, hold: &Hold<'_>) -> Result<()> {
-        let Hold { frame, recorded, state, holds, attempts, failure, next_in } = hold;
-        let headers = frame.headers.to_json();
-        let [id, kind, routing_key] =
-            [&identity(frame), &frame.kind, &frame.routing_key].map(|part| text(part));
-        let held = HeldMessage {
-            consumer: &self.name,
-            message_id: &id,
-            // Buckets are below 64.
-            bucket: recorded.map_or(-1, |recorded| recorded.message.bucket() as i16),
-            kind: &kind,
-            aggregate: recorded.map_or("", |recorded| recorded.message.aggregate()),
-            key: recorded.map_or("", |recorded| recorded.message.key()),
-            state: *state,
-            holds: *holds,
-            attempts: i32::try_from(*attempts).unwrap_or(i32::MAX),
-            next_in_ms: next_in.map(millis),
-            failure: failure.as_ref(),
-            version: recorded
-                .map(|recorded| (recorded.source.as_str(), recorded.version.generation, recorded.version.id)),
-            routing_key: &routing_key,
-            headers: headers.as_bytes(),
-            payload: &frame.body,
-        };
-        connection.hold_message(&held).map_err(|e| {
-            Error::with_source(ErrorKind::Outage, "setting a message aside in inbox_held", Error::from(e))
-        })
-    }
-
-    /// What is told of a message once it is held.
-    pub(super) fn note_held(&self, hold: &Hold<'_>) {
-        let error = hold.failure.as_ref().map_or("", |failure| failure.error.as_str());
-        let (kind, message) = (&hold.frame.kind, &hold.frame.message_id);
-        match hold.state {
-            HeldState::Dead => {
-                self.stats.count_set_aside();
-                tracing::error!(
-                    subscriber = self.name,
-                    kind,
-                    message,
-                    error,
-                    "message set aside in inbox_held"
-                );
-            }
-            HeldState::Retry => {
-                tracing::warn!(
-                    subscriber = self.name,
-                    kind,
-                    message,
-                    error,
-                    "message failed, is tried again"
-                );
-                self.due_in(hold.next_in.unwrap_or_default());
-            }
-            // Whoever was before it may be done meanwhile.
-            _ => self.sweep.store(true, Ordering::Relaxed),
-        }
-    }
-}
-
-/// A message that is going to be held.
-pub(super) struct Hold<'a> {
-    pub(super) frame: &'a Frame,
-    /// `None` when it did not decode.
-    pub(super) recorded: Option<&'a Recorded>,
-    pub(super) state: HeldState,
-    pub(super) holds: Holds,
-    pub(super) attempts: u32,
-    pub(super) failure: Option<Failure>,
-    /// Of a retry.
-    pub(super) next_in: Option<Duration>,
 }
 
 /// With what it was about.
@@ -349,17 +273,6 @@ pub(super) fn stale_unknown(copy: &str, recorded: &Recorded) -> Error {
         recorded.version.id,
         recorded.source
     ))
-}
-
-/// The message id as it arrived; of a message without one, a hash, so that a redelivery is recognised.
-pub(super) fn identity(frame: &Frame) -> String {
-    if (1..=255).contains(&frame.message_id.len()) {
-        return text(&frame.message_id);
-    }
-    let mut hash = fnv::FnvHasher::default();
-    hash.write(frame.routing_key.as_bytes());
-    hash.write(&frame.body);
-    format!("fnv1a64:{:016x}", hash.finish())
 }
 
 pub(super) fn millis(wait: Duration) -> i64 {
