@@ -136,6 +136,17 @@ pub struct HeldMessage<'a> {
     pub payload: &'a [u8],
 }
 
+/// How the tries at a row of `inbox_held` stand.
+#[derive(Debug, diesel::QueryableByName)]
+#[doc(hidden)]
+pub struct HeldTry {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    pub state: String,
+    /// In a row, without a noted end.
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    pub begun: i32,
+}
+
 /// A row of `inbox_held` that is to be served.
 #[derive(Debug, diesel::QueryableByName)]
 #[doc(hidden)]
@@ -187,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn names_and_keys_fit_their_columns() {
+        assert_eq!(name("a\0b"), "a\u{fffd}b");
+        for long in ["\0".repeat(200), "ä".repeat(200), "x".repeat(300)] {
+            assert!((253..=255).contains(&name(&long).len()), "{}", name(&long).len());
+        }
+        assert_eq!(key("a\0b"), "a\u{1a}b");
+        assert_eq!(key("größe"), "größe");
+    }
+
+    #[test]
     fn a_failure_keeps_its_causes_and_no_nul() {
         #[derive(Debug)]
         struct Outer(std::fmt::Error);
@@ -197,16 +218,6 @@ mod tests {
         }
         impl std::error::Error for Outer {
             fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-    #[test]
-    fn names_and_keys_fit_their_columns() {
-        assert_eq!(name("a\0b"), "a\u{fffd}b");
-        for long in ["\0".repeat(200), "ä".repeat(200), "x".repeat(300)] {
-            assert!((253..=255).contains(&name(&long).len()), "{}", name(&long).len());
-        }
-        assert_eq!(key("a\0b"), "a\u{1a}b");
-        assert_eq!(key("größe"), "größe");
-    }
-
                 Some(&self.0)
             }
         }

@@ -4,11 +4,12 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::effect::{Effect, Run};
 use super::aside::{Form, Hold, identity};
+use super::effect::{Effect, Run};
 use super::incoming::Incoming;
 use super::item::Item;
 use super::worker::{Worker, of_message, stale_unknown};
@@ -58,7 +59,6 @@ enum Attempt<'d> {
     },
 }
 
-impl<C: OutboxConnection> Worker<C> {
 /// Why a transaction was rolled back.
 struct Blame<'d> {
     /// One of these.
@@ -69,6 +69,7 @@ struct Blame<'d> {
     refused: Option<Hold<'d>>,
 }
 
+impl<C: OutboxConnection> Worker<C> {
     /// Applies from the front and takes off what is done; at shutdown or a halt the rest is left.
     ///
     /// An error means that the database cannot be used now; what is left is to be tried again.
@@ -191,7 +192,8 @@ struct Blame<'d> {
         if most.as_deref() == Some(Holds::All.name()) {
             return Ok(Attempt::Halted);
         }
-        let known = self.known(connection, part, most.is_some(), careful || most.is_some())?;
+        let ask_inbox = careful || most.is_some() || part.iter().any(|item| item.suspicion().is_some());
+        let known = self.known(connection, part, most.is_some(), ask_inbox)?;
         let steps = self.plan(connection, part, known)?;
 
         let mut ids: Vec<_> = part
@@ -302,6 +304,9 @@ struct Blame<'d> {
         if holds == Holds::Key && known.waited_for.contains(&key_of(recorded)) {
             return Ok(Step::Hold(HeldState::Waiting, holds, None));
         }
+        if let Some(suspicion) = item.suspicion() {
+            return Ok(Step::Hold(HeldState::Retry, holds, Some(suspicion)));
+        }
         let row = match item.row().transpose() {
             Ok(row) => row,
             Err(failure) => return Ok(Step::Hold(HeldState::Dead, holds, Some(failure.clone()))),
@@ -348,7 +353,7 @@ struct Blame<'d> {
                         holds,
                         attempts: u32::from(failure.is_some()),
                         failure,
-                        next_in: None,
+                        next_in: (state == HeldState::Retry).then_some(Duration::ZERO),
                         form: Form::Whole,
                     };
                     if let Err(error) = self.hold(connection, &mut hold) {
@@ -395,12 +400,6 @@ struct Blame<'d> {
     }
 }
 
-/// Rows of copies that are still to be written, with the place of each in the batch.
-type Copied<'w, 'd, C> = BTreeMap<&'static str, Vec<(usize, &'w Effect<C>, &'d Recorded, &'d dyn Any)>>;
-
-#[derive(Default)]
-struct Known {
-    applied: HashSet<MessageId>,
 impl Blame<'_> {
     fn of(suspects: Range<usize>) -> Self {
         Self { suspects, is_known: false, refused: None }
@@ -421,6 +420,12 @@ fn undecoded<'d>(item: &'d Item, failure: &Failure) -> Hold<'d> {
     }
 }
 
+/// Rows of copies that are still to be written, with the place of each in the batch.
+type Copied<'w, 'd, C> = BTreeMap<&'static str, Vec<(usize, &'w Effect<C>, &'d Recorded, &'d dyn Any)>>;
+
+#[derive(Default)]
+struct Known {
+    applied: HashSet<MessageId>,
     held: HashSet<String>,
     /// Keys whose later messages have to wait.
     waited_for: HashSet<(String, String)>,

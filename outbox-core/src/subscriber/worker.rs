@@ -1,7 +1,7 @@
 //! What the tasks of a subscriber share: its consumers, its database, and how it sets messages aside. Blocking.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -57,6 +57,8 @@ pub(super) struct Worker<C> {
     reached: Mutex<HashMap<(u16, String), Newest>>,
     /// The source that each copy was found to follow.
     sources: Mutex<HashMap<&'static str, String>>,
+    /// Held messages that this process has begun to handle, and of which no end is noted.
+    pub(super) begun: Mutex<HashSet<String>>,
     /// Whether an operator has paused it, as of the last look.
     paused: AtomicBool,
     /// Whether a message was told to wait since the last sweep, and when that was.
@@ -99,6 +101,7 @@ impl<C: OutboxConnection> Worker<C> {
             stats,
             reached: Mutex::default(),
             sources: Mutex::default(),
+            begun: Mutex::default(),
             paused: AtomicBool::new(false),
             sweep: AtomicBool::new(true),
             swept: Mutex::default(),
@@ -109,7 +112,9 @@ impl<C: OutboxConnection> Worker<C> {
 
     /// Whether the inbox tables are there; looks whether the subscriber is paused.
     pub(super) fn check(&self) -> Result<()> {
-        let paused = self.connections.get()?.is_consumer_paused(&self.name).map_err(|e| {
+        let connection = &mut *self.connections.get()?;
+        let checked = connection.check_held().and_then(|()| connection.is_consumer_paused(&self.name));
+        let paused = checked.map_err(|e| {
             Error::from(e).context(format!(
                 "subscriber {}: the inbox tables cannot be read; create or upgrade them with \
                  outbox_core::migrate::run(&mut connection, &outbox_core::migrate::INBOX)",
