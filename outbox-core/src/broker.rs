@@ -121,6 +121,9 @@ pub struct Delivery {
     pub tag: u64,
     /// It was delivered before, to this consumer or another.
     pub redelivered: bool,
+    /// How many times it came back to its queue unacknowledged, as far as the broker counts that and gives such a message
+    /// up in the end; 0 where it does not say.
+    pub returns: u32,
     /// The frame.
     pub frame: Frame,
 }

@@ -1,5 +1,7 @@
 //! The consumer's record of what it has applied, and of what it has set aside.
 
+use std::borrow::Cow;
+
 use crate::error::Error;
 use crate::message::{Frame, Headers};
 
@@ -92,6 +94,22 @@ pub(crate) fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}").chars().take(Failure::CHARS_MAX).collect()
 }
 
+/// A name as every database takes it: no longer than its column either.
+pub(crate) fn name(name: &str) -> String {
+    let name = text(name);
+    let ends = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= NAME_COLUMN_BYTES).last().unwrap_or_default();
+    name.get(..end).unwrap_or_default().to_owned()
+}
+
+/// The columns of MySQL's that hold names and keys.
+pub(crate) const NAME_COLUMN_BYTES: usize = 255;
+
+/// A key as every database takes it, and as long as it is. Where two keys become one, they wait for each other.
+pub(crate) fn key(key: &str) -> Cow<'_, str> {
+    if key.contains('\0') { Cow::Owned(key.replace('\0', "\u{1a}")) } else { Cow::Borrowed(key) }
+}
+
 /// A row of `inbox_held` to be written: a message as it arrived, with the reason why it was set aside.
 #[derive(Debug)]
 #[doc(hidden)]
@@ -116,6 +134,17 @@ pub struct HeldMessage<'a> {
     pub routing_key: &'a str,
     pub headers: &'a [u8],
     pub payload: &'a [u8],
+}
+
+/// How the tries at a row of `inbox_held` stand.
+#[derive(Debug, diesel::QueryableByName)]
+#[doc(hidden)]
+pub struct HeldTry {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    pub state: String,
+    /// In a row, without a noted end.
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    pub begun: i32,
 }
 
 /// A row of `inbox_held` that is to be served.
@@ -166,6 +195,16 @@ mod tests {
             assert_eq!(HeldState::parse(state.name()), Some(state));
         }
         assert_eq!(HeldState::parse("asleep"), None);
+    }
+
+    #[test]
+    fn names_and_keys_fit_their_columns() {
+        assert_eq!(name("a\0b"), "a\u{fffd}b");
+        for long in ["\0".repeat(200), "ä".repeat(200), "x".repeat(300)] {
+            assert!((253..=255).contains(&name(&long).len()), "{}", name(&long).len());
+        }
+        assert_eq!(key("a\0b"), "a\u{1a}b");
+        assert_eq!(key("größe"), "größe");
     }
 
     #[test]

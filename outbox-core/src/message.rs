@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 mod headers;
 mod wire;
 
+pub(crate) use headers::CUT;
 pub use headers::Headers;
 use headers::{CONTENT_TYPE, ENTITY_VERSION, SCHEMA, SCHEMA_VERSION};
 pub use wire::{Frame, OutboxRow, Recorded};

@@ -173,7 +173,7 @@ pub const INBOX: Migrations = Migrations {
     mysql: || embedded!("migrations/mysql/inbox"),
     postgres: || embedded!("migrations/postgres/inbox"),
     sqlite: || embedded!("migrations/sqlite/inbox"),
-    scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies", "0000-inbox-0003_resync"),
+    scripts: scripts!("inbox": "0000-inbox-0001_inbox", "0000-inbox-0002_policies", "0000-inbox-0003_resync", "0000-inbox-0004_begun"),
 };
 
 /// `outbox_replication`, `outbox_copy`, `outbox_aside` and the view `outbox_freshness`, for a database that holds

@@ -24,6 +24,7 @@ use crate::retry::RetryPolicy;
 use crate::transaction::OutboxTx;
 
 mod ahead;
+mod aside;
 mod batch;
 #[cfg(feature = "testing")]
 mod drain;

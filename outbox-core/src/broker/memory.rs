@@ -239,7 +239,7 @@ impl MemoryConsumer {
         for (frame, redelivered) in queue.ready.drain(..count) {
             queue.tags += 1;
             queue.unacked.push_back((queue.tags, frame.clone()));
-            deliveries.push(Delivery { tag: queue.tags, redelivered, frame });
+            deliveries.push(Delivery { tag: queue.tags, redelivered, returns: 0, frame });
         }
         deliveries
     }

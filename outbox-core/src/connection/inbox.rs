@@ -3,7 +3,8 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text};
 
-use crate::inbox::{Failure, HeldFrame, HeldMessage, HeldState};
+use super::NumberRow;
+use crate::inbox::{Failure, HeldFrame, HeldMessage, HeldState, HeldTry};
 use crate::message::{MessageId, Version};
 use crate::schema::{copy_deleted, copy_source, inbox, inbox_held, inbox_pause};
 
@@ -30,6 +31,9 @@ pub trait InboxConnection {
     /// Of these keys, those (aggregate, key) whose later messages have to wait.
     fn waited_for(&mut self, consumer: &str, keys: &[&str]) -> QueryResult<Vec<(String, String)>>;
 
+    /// The most bytes that a statement may have with its values, where the server has such a limit.
+    fn packet_bytes(&mut self) -> QueryResult<Option<usize>>;
+
     /// Stores a message, unless it is there already.
     fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()>;
 
@@ -49,6 +53,12 @@ pub trait InboxConnection {
         within_ms: i64,
     ) -> QueryResult<Option<HeldFrame>>;
 
+    /// Takes the row as [`lock_held`](Self::lock_held) does, to begin a try.
+    fn lock_try(&mut self, consumer: &str, message_id: &str, within_ms: i64) -> QueryResult<Option<HeldTry>>;
+
+    /// Notes that a try begins.
+    fn begin_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize>;
+
     fn delete_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize>;
 
     /// The message id of the first that stands in this key.
@@ -66,6 +76,9 @@ pub trait InboxConnection {
         next_in_ms: Option<i64>,
         failure: &Failure,
     ) -> QueryResult<usize>;
+
+    /// Fails where `inbox_held` is of an earlier version.
+    fn check_held(&mut self) -> QueryResult<()>;
 
     /// Whether an operator has paused the consumer.
     fn is_consumer_paused(&mut self, consumer: &str) -> QueryResult<bool>;
@@ -93,6 +106,8 @@ pub(super) struct Words {
     keep: [&'static str; 2],
     /// At the end of an INSERT of deleted versions, for rows that are there already.
     replace: &'static str,
+    /// How many bytes a statement may have.
+    packet: Option<&'static str>,
     /// At the end of a SELECT: its rows are taken, and those that others have left out.
     lock: &'static str,
 }
@@ -104,6 +119,7 @@ const MYSQL: Words = Words {
     later: "(utc_timestamp(6) + interval (? * 1000) microsecond)",
     keep: ["on duplicate key update consumer = consumer", "on duplicate key update copy = copy"],
     replace: "on duplicate key update generation = values(generation), id = values(id), deleted_at = {now}",
+    packet: Some("select cast(@@max_allowed_packet as signed) as number"),
     lock: "for update skip locked",
 };
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
@@ -114,6 +130,7 @@ const POSTGRES: Words = Words {
     keep: ["on conflict do nothing"; 2],
     replace: "on conflict (copy, aggregate_id) do update set generation = excluded.generation, \
               id = excluded.id, deleted_at = {now}",
+    packet: None,
     lock: "for update skip locked",
 };
 /// A writer of SQLite's is alone anyway.
@@ -125,6 +142,7 @@ const SQLITE: Words = Words {
     keep: ["on conflict do nothing"; 2],
     replace: "on conflict (copy, aggregate_id) do update set generation = excluded.generation, \
               id = excluded.id, deleted_at = {now}",
+    packet: None,
     lock: "",
 };
 
@@ -173,11 +191,14 @@ const FREED_HELD: &str = "select h.message_id as name from inbox_held h join \
 const LOCK_HELD: &str = "select message_id, kind, aggregate_type, aggregate_id, state, attempts, \
      routing_key, headers, payload from inbox_held where consumer = ? and message_id = ? \
      and (state <> 'retry' or next_at <= {later}) {lock}";
+const LOCK_TRY: &str = "select state, begun from inbox_held where consumer = ? and message_id = ? \
+     and (state <> 'retry' or next_at <= {later}) {lock}";
+const BEGIN_HELD: &str = "update inbox_held set begun = begun + 1 where consumer = ? and message_id = ?";
 const FIRST_OF_KEY: &str = "select message_id as name from inbox_held where consumer = ? and \
      aggregate_type = ? and aggregate_id = ? and holds = 'key' order by sequence limit 1";
 const FREE_HELD: &str = "update inbox_held set state = 'retry', next_at = {now} \
      where consumer = ? and message_id = ? and state = 'waiting'";
-const FAIL_HELD: &str = "update inbox_held set attempts = attempts + 1, state = ?, next_at = {later}, \
+const FAIL_HELD: &str = "update inbox_held set attempts = attempts + 1, begun = 0, state = ?, next_at = {later}, \
      error = ?, causes = ?, first_failed_at = coalesce(first_failed_at, {now}), last_failed_at = {now} \
      where consumer = ? and message_id = ? and state = ?";
 
@@ -269,6 +290,12 @@ macro_rules! inbox_methods {
             Ok(found)
         }
 
+        fn packet_bytes(&mut self) -> QueryResult<Option<usize>> {
+            let Some(packet) = $words.packet else { return Ok(None) };
+            let row: NumberRow = diesel::sql_query(packet).get_result(self)?;
+            Ok(usize::try_from(row.number).ok())
+        }
+
         fn hold_message(&mut self, held: &HeldMessage<'_>) -> QueryResult<()> {
             let failed = held.failure.map(|_| 0);
             let (source, generation, id) = match held.version {
@@ -328,6 +355,27 @@ macro_rules! inbox_methods {
             Ok(rows.into_iter().next())
         }
 
+        fn lock_try(
+            &mut self,
+            consumer: &str,
+            message_id: &str,
+            within_ms: i64,
+        ) -> QueryResult<Option<HeldTry>> {
+            let query = diesel::sql_query($words.of(LOCK_TRY))
+                .bind::<Text, _>(consumer)
+                .bind::<Text, _>(message_id)
+                .bind::<BigInt, _>(within_ms);
+            let rows: Vec<HeldTry> = query.load(self)?;
+            Ok(rows.into_iter().next())
+        }
+
+        fn begin_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize> {
+            let update = diesel::sql_query($words.of(BEGIN_HELD))
+                .bind::<Text, _>(consumer)
+                .bind::<Text, _>(message_id);
+            update.execute(self)
+        }
+
         fn delete_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize> {
             let row = inbox_held::table
                 .filter(inbox_held::consumer.eq(consumer).and(inbox_held::message_id.eq(message_id)));
@@ -372,6 +420,11 @@ macro_rules! inbox_methods {
                 .bind::<Text, _>(message_id)
                 .bind::<Text, _>(from.name());
             update.execute(self)
+        }
+
+        fn check_held(&mut self) -> QueryResult<()> {
+            let newest = diesel::sql_query("select begun as number from inbox_held limit 0");
+            newest.load::<NumberRow>(self).map(drop)
         }
 
         fn is_consumer_paused(&mut self, consumer: &str) -> QueryResult<bool> {

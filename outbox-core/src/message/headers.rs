@@ -17,6 +17,8 @@ pub(super) const SCHEMA_VERSION: &str = "outbox-schema-version";
 pub(super) const ENTITY_VERSION: &str = "outbox-entity-version";
 /// Only when it is not the default; it travels as the broker's own property as well.
 pub(super) const CONTENT_TYPE: &str = "outbox-content-type";
+/// Only in `inbox_held`: of what was kept of a message that could not be stored whole, how long its payload was.
+pub(crate) const CUT: &str = "outbox-cut";
 /// Of ours, what belongs to the message and not to its place in a history.
 pub(super) const KEPT: [&str; 3] = [SCHEMA, SCHEMA_VERSION, ENTITY_VERSION];
 

@@ -2,13 +2,15 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::headers::{BUCKET, CONTENT_TYPE, FORMAT, GENERATION, Headers, ID, KEPT, KEY, SOURCE, TIME};
-use super::{JSON, Message, MessageId, Version, WIRE_FORMAT};
+use super::headers::{BUCKET, CONTENT_TYPE, CUT, FORMAT, GENERATION, Headers, ID, KEPT, KEY, SOURCE, TIME};
+use super::{JSON, Message, MessageId, NAME_BYTES_MAX, Version, WIRE_FORMAT};
 use crate::error::{Error, Result};
 
 /// How the CloudEvents specification 1.0.2 wants its attributes called in AMQP (binding, 3.1.3.1): the
 /// separator `_` is preferred to `:`.
 const CLOUD_EVENTS: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
+/// The last microsecond that every database's times can hold: the end of the year 9999.
+const TIME_MAX: i64 = 253_402_300_799_999_999;
 
 /// The columns of an outbox row, as a relay reads them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +120,8 @@ impl Recorded {
     /// The message in a frame.
     ///
     /// # Errors
-    /// `Invalid`, naming the header or property that is missing or wrong.
+    /// `Invalid`, naming the header or property that is missing or wrong: a source that is not 1 to 100 visible ASCII
+    /// characters, a time that is not within 1970 to 9999.
     pub fn from_frame(frame: &Frame) -> Result<Self> {
         let header = |name: &str| {
             frame.headers.get(name).ok_or_else(|| Error::invalid(format!("header {name} is missing")))
@@ -126,6 +129,11 @@ impl Recorded {
         let number = |name: &str| -> Result<i64> {
             header(name)?.parse().map_err(|_| Error::invalid(format!("header {name} is not a number")))
         };
+        if let Some(bytes) = frame.headers.get(CUT) {
+            return Err(Error::invalid(format!(
+                "only the beginning of its {bytes} bytes was kept: discard it, and have its source send it again"
+            )));
+        }
         if header(FORMAT)? != WIRE_FORMAT {
             return Err(Error::invalid(format!(
                 "header {FORMAT} is {:?}, this version reads {WIRE_FORMAT:?}; upgrade the subscriber",
@@ -144,11 +152,20 @@ impl Recorded {
         if let Some(content_type) = content_type.or(frame.headers.get(CONTENT_TYPE)) {
             message.set_content_type(content_type);
         }
-        let recorded_at = DateTime::from_timestamp_micros(number(TIME)?)
+        let source = header(SOURCE)?;
+        if !(1..=NAME_BYTES_MAX).contains(&source.len()) || !source.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::invalid(format!(
+                "header {SOURCE} has {} bytes: 1 to {NAME_BYTES_MAX} visible ASCII characters name an outbox",
+                source.len()
+            )));
+        }
+        let recorded_at = Some(number(TIME)?)
+            .filter(|micros| (0..=TIME_MAX).contains(micros))
+            .and_then(DateTime::from_timestamp_micros)
             .ok_or_else(|| Error::invalid(format!("header {TIME} is out of range")))?;
         Ok(Self {
             message,
-            source: header(SOURCE)?.to_owned(),
+            source: source.to_owned(),
             version: Version { generation: number(GENERATION)?, id: number(ID)? },
             recorded_at,
         })
@@ -262,6 +279,26 @@ mod tests {
         assert_eq!(attribute("traceparent"), "00-1-2-01");
         assert_eq!(frame.content_type, "application/json");
         assert_eq!(Recorded::from_frame(&frame).unwrap(), there);
+    }
+
+    #[test]
+    fn a_frame_that_no_inbox_can_note_does_not_decode() {
+        let frame = recorded(Message::new("a", "1", "b", vec![]).unwrap()).to_frame();
+        let error = |name: &str, value: &str| {
+            let mut frame = frame.clone();
+            frame.headers.set(name, value);
+            Recorded::from_frame(&frame).unwrap_err().to_string()
+        };
+        for source in ["", "größe", "a b", "s\0", &"s".repeat(101)] {
+            assert!(error(SOURCE, source).contains(SOURCE), "{source}");
+        }
+        for time in ["-1", "253402300800000000", "noon"] {
+            assert!(error(TIME, time).contains(TIME), "{time}");
+        }
+        assert!(error(CUT, "20000000").contains("20000000 bytes"));
+        let mut longest = frame.clone();
+        longest.headers.set(SOURCE, "s".repeat(100));
+        assert!(Recorded::from_frame(&longest).is_ok());
     }
 
     proptest! {

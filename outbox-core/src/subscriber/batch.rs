@@ -4,17 +4,19 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::aside::{Form, Hold, identity};
 use super::effect::{Effect, Run};
 use super::incoming::Incoming;
 use super::item::Item;
-use super::worker::{Hold, Worker, identity, of_message, stale_unknown};
+use super::worker::{Worker, of_message, stale_unknown};
 use crate::connection::OutboxConnection;
 use crate::copy::Applied;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inbox::{Failure, HeldState, Holds};
+use crate::inbox::{self, Failure, HeldState, Holds};
 use crate::message::{MessageId, Recorded};
 
 /// How often a transaction that lost against another one begins again at once.
@@ -50,11 +52,21 @@ enum Attempt<'d> {
         held: Vec<Hold<'d>>,
     },
     Halted,
-    /// Rolled back. One of these is to blame.
+    /// Rolled back.
     Failed {
         error: Error,
-        suspects: Range<usize>,
+        blame: Blame<'d>,
     },
+}
+
+/// Why a transaction was rolled back.
+struct Blame<'d> {
+    /// One of these.
+    suspects: Range<usize>,
+    /// None of them: another process has applied some.
+    is_known: bool,
+    /// One that was to be held, and could not be stored.
+    refused: Option<Hold<'d>>,
 }
 
 impl<C: OutboxConnection> Worker<C> {
@@ -88,7 +100,14 @@ impl<C: OutboxConnection> Worker<C> {
                 return Ok(Progress::Stopped);
             }
             // One for each: a handler that was cancelled has spoiled its own.
-            let attempt = self.attempt(&mut *self.connections.get()?, part)?;
+            let attempt = self.attempt(&mut *self.connections.get()?, part);
+            let bytes = || part.iter().map(|item| item.delivery.frame.size()).sum();
+            let attempt = match attempt {
+                Err(error) if self.are_too_long(&error, bytes()) => {
+                    Attempt::Failed { error, blame: Blame::of(0..length) }
+                }
+                attempt => attempt?,
+            };
             match attempt {
                 Attempt::Done { count, applied, duplicates, held } => {
                     (0..applied).for_each(|_| self.stats.count_applied());
@@ -101,26 +120,29 @@ impl<C: OutboxConnection> Worker<C> {
                     parts.extend(Some(length - count).filter(|rest| *rest > 0));
                 }
                 Attempt::Halted => return Ok(Progress::Halted),
-                Attempt::Failed { error, .. } if length == 1 => {
+                Attempt::Failed { error, blame } if length == 1 => {
                     if let [item] = part {
-                        self.hold_failed(&mut *self.connections.get()?, item, &error)?;
+                        self.hold_alone(blame.refused.unwrap_or_else(|| self.failed(item, &error)))?;
                     }
                     *done += 1;
                 }
-                Attempt::Failed { suspects, .. } => split(&mut parts, length, &suspects),
+                Attempt::Failed { blame, .. } => split(&mut parts, length, &blame.suspects),
             }
         }
         Ok(Progress::Done)
     }
 
-    /// Sets aside the message that fails alone: for its next attempt, or for good.
-    fn hold_failed(&self, connection: &mut C, item: &Item, error: &Error) -> Result<()> {
-        let Ok(recorded) = &item.recorded else { return Ok(()) };
+    /// How the message that fails alone is set aside: for its next attempt, or for good.
+    fn failed<'d>(&self, item: &'d Item, error: &Error) -> Hold<'d> {
+        let recorded = match &item.recorded {
+            Ok(recorded) => recorded,
+            Err(failure) => return undecoded(item, failure),
+        };
         let holds =
             self.effect(recorded).ok().flatten().map_or(Holds::Nothing, |effect| effect.policy.holds());
         // What can never work is not tried again.
         let next_in = if error.kind() == ErrorKind::Invalid { None } else { self.retries.wait_after(1) };
-        let hold = Hold {
+        Hold {
             frame: &item.delivery.frame,
             recorded: Some(recorded),
             state: if next_in.is_some() { HeldState::Retry } else { HeldState::Dead },
@@ -128,10 +150,8 @@ impl<C: OutboxConnection> Worker<C> {
             attempts: 1,
             failure: Some(Failure::of(error)),
             next_in,
-        };
-        self.hold(connection, &hold)?;
-        self.note_held(&hold);
-        Ok(())
+            form: Form::Whole,
+        }
     }
 
     /// All in one transaction, or nothing; begun again when it lost against another one.
@@ -140,41 +160,40 @@ impl<C: OutboxConnection> Worker<C> {
         let mut careful = false;
         let mut contentions = 0;
         loop {
-            let mut suspects = 0..part.len();
-            let mut is_known = false;
-            let result = connection.write_transaction(|connection| {
-                self.transact(connection, part, careful, &mut suspects, &mut is_known)
-            });
+            let mut blame = Blame::of(0..part.len());
+            let result = connection
+                .write_transaction(|connection| self.transact(connection, part, careful, &mut blame));
             match result {
                 Ok(attempt) => return Ok(attempt),
                 // Somebody has applied one of them: now look which, before anything else.
-                Err(_) if is_known && contentions < CONTENTIONS_MAX => careful = true,
+                Err(_) if blame.is_known && contentions < CONTENTIONS_MAX => careful = true,
                 Err(error) if error.is_contention() && contentions < CONTENTIONS_MAX => {
                     tracing::debug!(subscriber = self.name, %error, "the transaction is begun again");
                     std::thread::sleep(waits.next_wait());
                 }
-                Err(error) if error.is_outage() || error.is_denied() || is_known => return Err(error),
-                Err(error) => return Ok(Attempt::Failed { error, suspects }),
+                Err(error) if error.is_outage() || error.is_denied() || blame.is_known => {
+                    return Err(error);
+                }
+                Err(error) => return Ok(Attempt::Failed { error, blame }),
             }
             contentions += 1;
         }
     }
 
-    /// Inside the transaction. An error rolls it back: then one of `suspects` is to blame, or, with `is_known`,
-    /// nobody.
+    /// Inside the transaction. An error rolls it back; `blame` says for whom.
     fn transact<'d>(
         &self,
         connection: &mut C,
         part: &'d [Item],
         careful: bool,
-        suspects: &mut Range<usize>,
-        is_known: &mut bool,
+        blame: &mut Blame<'d>,
     ) -> Result<Attempt<'d>> {
         let most = connection.held_most(&self.name)?;
         if most.as_deref() == Some(Holds::All.name()) {
             return Ok(Attempt::Halted);
         }
-        let known = self.known(connection, part, most.is_some(), careful || most.is_some())?;
+        let ask_inbox = careful || most.is_some() || part.iter().any(|item| item.suspicion().is_some());
+        let known = self.known(connection, part, most.is_some(), ask_inbox)?;
         let steps = self.plan(connection, part, known)?;
 
         let mut ids: Vec<_> = part
@@ -187,12 +206,12 @@ impl<C: OutboxConnection> Worker<C> {
         // In one order for all, against deadlocks.
         ids.sort_unstable_by_key(|id| *id.as_bytes());
         if connection.record_all_applied(&self.name, &ids)? < ids.len() {
-            *is_known = true;
+            blame.is_known = true;
             return Err(Error::new(ErrorKind::Outage, "another process applies the same messages"));
         }
         let duplicates = steps.iter().filter(|step| matches!(step, Step::Duplicate)).count() as u64;
         let count = steps.len();
-        let held = self.effect_all(connection, part, steps, suspects)?;
+        let held = self.effect_all(connection, part, steps, blame)?;
         Ok(Attempt::Done { count, applied: ids.len() as u64, duplicates, held })
     }
 
@@ -215,7 +234,8 @@ impl<C: OutboxConnection> Worker<C> {
             let ids: Vec<_> = part.iter().map(|item| identity(&item.delivery.frame)).collect();
             let ids: Vec<_> = ids.iter().map(String::as_str).collect();
             known.held = connection.held_among(&self.name, &ids)?.into_iter().collect();
-            let keys: Vec<_> = recorded().map(|recorded| recorded.message.key()).collect();
+            let keys: Vec<_> = recorded().map(|recorded| inbox::key(recorded.message.key())).collect();
+            let keys: Vec<_> = keys.iter().map(|key| &**key).collect();
             known.waited_for = connection.waited_for(&self.name, &keys)?.into_iter().collect();
         }
         Ok(known)
@@ -284,6 +304,9 @@ impl<C: OutboxConnection> Worker<C> {
         if holds == Holds::Key && known.waited_for.contains(&key_of(recorded)) {
             return Ok(Step::Hold(HeldState::Waiting, holds, None));
         }
+        if let Some(suspicion) = item.suspicion() {
+            return Ok(Step::Hold(HeldState::Retry, holds, Some(suspicion)));
+        }
         let row = match item.row().transpose() {
             Ok(row) => row,
             Err(failure) => return Ok(Step::Hold(HeldState::Dead, holds, Some(failure.clone()))),
@@ -298,7 +321,7 @@ impl<C: OutboxConnection> Worker<C> {
         connection: &mut C,
         part: &'d [Item],
         steps: Vec<Step<'_, 'd, C>>,
-        suspects: &mut Range<usize>,
+        blame: &mut Blame<'d>,
     ) -> Result<Vec<Hold<'d>>> {
         let mut held = Vec::new();
         let mut copied: Copied<'_, '_, C> = BTreeMap::new();
@@ -309,8 +332,8 @@ impl<C: OutboxConnection> Worker<C> {
                         copied.entry(copy.name()).or_default().push((place, effect, recorded, row));
                     }
                     (Run::Handler(run), _) => {
-                        Self::copy_all(connection, &mut copied, suspects)?;
-                        *suspects = place..place + 1;
+                        Self::copy_all(connection, &mut copied, &mut blame.suspects)?;
+                        blame.suspects = place..place + 1;
                         let incoming = Incoming {
                             recorded,
                             consumer: &self.name,
@@ -323,23 +346,27 @@ impl<C: OutboxConnection> Worker<C> {
                     (Run::Copy(_), None) => {}
                 },
                 (Step::Hold(state, holds, failure), recorded) => {
-                    let hold = Hold {
+                    let mut hold = Hold {
                         frame: &item.delivery.frame,
                         recorded: recorded.as_ref().ok(),
                         state,
                         holds,
                         attempts: u32::from(failure.is_some()),
                         failure,
-                        next_in: None,
+                        next_in: (state == HeldState::Retry).then_some(Duration::ZERO),
+                        form: Form::Whole,
                     };
-                    self.hold(connection, &hold)?;
+                    if let Err(error) = self.hold(connection, &mut hold) {
+                        (blame.suspects, blame.refused) = (place..place + 1, Some(hold));
+                        return Err(error);
+                    }
                     held.push(hold);
                 }
                 (Step::Duplicate | Step::Pass | Step::Apply(..), _) => {}
             }
         }
-        Self::copy_all(connection, &mut copied, suspects)?;
-        *suspects = 0..part.len();
+        Self::copy_all(connection, &mut copied, &mut blame.suspects)?;
+        blame.suspects = 0..part.len();
         Ok(held)
     }
 
@@ -373,6 +400,26 @@ impl<C: OutboxConnection> Worker<C> {
     }
 }
 
+impl Blame<'_> {
+    fn of(suspects: Range<usize>) -> Self {
+        Self { suspects, is_known: false, refused: None }
+    }
+}
+
+/// How a message that did not decode is set aside.
+fn undecoded<'d>(item: &'d Item, failure: &Failure) -> Hold<'d> {
+    Hold {
+        frame: &item.delivery.frame,
+        recorded: None,
+        state: HeldState::Dead,
+        holds: Holds::Nothing,
+        attempts: 1,
+        failure: Some(failure.clone()),
+        next_in: None,
+        form: Form::Whole,
+    }
+}
+
 /// Rows of copies that are still to be written, with the place of each in the batch.
 type Copied<'w, 'd, C> = BTreeMap<&'static str, Vec<(usize, &'w Effect<C>, &'d Recorded, &'d dyn Any)>>;
 
@@ -385,7 +432,7 @@ struct Known {
 }
 
 fn key_of(recorded: &Recorded) -> (String, String) {
-    (recorded.message.aggregate().to_owned(), recorded.message.key().to_owned())
+    (recorded.message.aggregate().to_owned(), inbox::key(recorded.message.key()).into_owned())
 }
 
 /// Splits a part so that who is to blame comes alone: at once where that is one, by halves where it is not.

@@ -4,6 +4,7 @@
 //! has are passed over, and of a key only the first is ever due: the transaction that takes it away makes the next
 //! one due. A message that was told to wait just before that transaction committed is found by the sweep.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -15,12 +16,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::{Failure, HeldFrame, HeldState};
 use crate::message::{MessageId, Recorded};
 
+/// A message that has ended its process so often in a row is set aside.
+const ENDS_MAX: i32 = 3;
 /// So many rows are listed at a time.
 const LIST_MAX: i64 = 100;
 
 /// What became of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
+    /// Its try begins.
+    Begun,
     /// It is gone.
     Settled,
     /// It stays, for later or for good.
@@ -70,6 +75,52 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     fn serve_row(&self, id: &str, within: Duration) -> Result<Served> {
+        let served = match self.begin(id, within)? {
+            Served::Begun => self.serve_begun(id, within),
+            served => Ok(served),
+        };
+        // After an outage its end is not noted yet.
+        if served.is_ok() {
+            self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+        served
+    }
+
+    /// Writes the start of a try before it, once for all tries of this process that an outage ends: what it ends itself,
+    /// the next one finds.
+    fn begin(&self, id: &str, within: Duration) -> Result<Served> {
+        let mut is_last = None;
+        let is_first = self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        let served = self.connections.get()?.write_transaction(|connection| {
+            let Some(held) = connection.lock_try(&self.name, id, millis(within))? else {
+                return Ok(Served::PassedOver);
+            };
+            match HeldState::parse(&held.state) {
+                Some(state @ (HeldState::Retry | HeldState::Replay | HeldState::Force)) if is_first => {
+                    if held.begun >= ENDS_MAX {
+                        let text = format!("the process ended {} times while it was handled", held.begun);
+                        let error = Error::new(ErrorKind::Application, text);
+                        connection.fail_held(&self.name, id, state, None, &Failure::of(&error))?;
+                        is_last = Some(error);
+                        return Ok(Served::Failed);
+                    }
+                    connection.begin_held(&self.name, id)?;
+                    Ok(Served::Begun)
+                }
+                _ => Ok(Served::Begun),
+            }
+        });
+        if served.is_err() && is_first {
+            self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+        if let (Ok(_), Some(error)) = (&served, is_last) {
+            self.stats.count_set_aside();
+            tracing::error!(subscriber = self.name, message = id, %error, "message set aside in inbox_held");
+        }
+        served
+    }
+
+    fn serve_begun(&self, id: &str, within: Duration) -> Result<Served> {
         let mut locked = None;
         // Given back at once: a handler that was cancelled has spoiled it.
         let result = self.connections.get()?.write_transaction(|connection| {
@@ -80,7 +131,7 @@ impl<C: OutboxConnection> Worker<C> {
                 Some(state) if !matches!(state, HeldState::Waiting | HeldState::Dead) => state,
                 _ => return Ok(Served::PassedOver),
             };
-            locked = Some((state, held.attempts));
+            locked = Some((state, held.attempts, held.payload.len()));
             self.settle(connection, &held, state)?;
             connection.delete_held(&self.name, id)?;
             if let Some(next) =
@@ -91,7 +142,9 @@ impl<C: OutboxConnection> Worker<C> {
             Ok(Served::Settled)
         });
         match (result, locked) {
-            (Err(error), Some((state, attempts))) if !error.is_outage() && !error.is_denied() => {
+            (Err(error), Some((state, attempts, bytes)))
+                if !error.is_outage() && !error.is_denied() || self.are_too_long(&error, bytes) =>
+            {
                 self.note_failed(&mut *self.connections.get()?, id, state, attempts, &error)?;
                 Ok(Served::Failed)
             }

@@ -6,8 +6,13 @@ use super::effect::{Found, Run};
 use super::worker::{Worker, of_message};
 use crate::broker::Delivery;
 use crate::connection::OutboxConnection;
+use crate::error::{Error, ErrorKind};
 use crate::inbox::Failure;
 use crate::message::Recorded;
+
+/// A message that came back so often is taken out of its queue, into `inbox_held`, and handled alone from there: a process
+/// that ends gives back all that it has, and RabbitMQ gives up what came back fifty times, whoever is to blame.
+const RETURNS_MAX: u32 = 5;
 
 /// A delivery, read.
 pub(super) struct Item {
@@ -18,6 +23,13 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Why it may be what ends this subscriber's processes, if it may.
+    pub(super) fn suspicion(&self) -> Option<Failure> {
+        let returns = self.delivery.returns;
+        let text = || format!("it came back {returns} times without an answer, and is handled alone");
+        (returns >= RETURNS_MAX).then(|| Failure::of(&Error::new(ErrorKind::Application, text())))
+    }
+
     /// The row in a copy's message; why there is none, if it cannot be read.
     pub(super) fn row(&self) -> Option<Result<&dyn Any, &Failure>> {
         self.row.as_ref().map(|row| row.as_ref().map(|row| &**row as &dyn Any))
@@ -32,7 +44,9 @@ impl<C: OutboxConnection> Worker<C> {
 
     fn read_one(&self, delivery: Delivery) -> Item {
         let recorded = Recorded::from_frame(&delivery.frame).map_err(|e| Failure::of(&e));
-        let row = recorded.as_ref().ok().and_then(|recorded| {
+        // Reading a row may be what ends the process.
+        let is_safe = delivery.returns < RETURNS_MAX;
+        let row = recorded.as_ref().ok().filter(|_| is_safe).and_then(|recorded| {
             let Found::Effect(effect) = self.effects.find(&recorded.message.kind()) else { return None };
             let Run::Copy(copy) = &effect.run else { return None };
             Some(copy.read(recorded).map_err(|e| Failure::of(&of_message(e, recorded))))

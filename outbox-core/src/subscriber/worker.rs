@@ -1,8 +1,7 @@
 //! What the tasks of a subscriber share: its consumers, its database, and how it sets messages aside. Blocking.
 
 use std::any::Any;
-use std::collections::HashMap;
-use std::hash::Hasher;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,8 +16,7 @@ use super::stats::SubscriberStats;
 use crate::connection::OutboxConnection;
 use crate::connections::Connections;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inbox::{Failure, HeldMessage, HeldState, Holds, text};
-use crate::message::{Frame, Recorded, Version};
+use crate::message::{Recorded, Version};
 use crate::retry::RetryPolicy;
 use crate::trace;
 
@@ -59,10 +57,12 @@ pub(super) struct Worker<C> {
     reached: Mutex<HashMap<(u16, String), Newest>>,
     /// The source that each copy was found to follow.
     sources: Mutex<HashMap<&'static str, String>>,
+    /// Held messages that this process has begun to handle, and of which no end is noted.
+    pub(super) begun: Mutex<HashSet<String>>,
     /// Whether an operator has paused it, as of the last look.
     paused: AtomicBool,
     /// Whether a message was told to wait since the last sweep, and when that was.
-    sweep: AtomicBool,
+    pub(super) sweep: AtomicBool,
     swept: Mutex<Option<Instant>>,
     /// When there is something to do among what is held, as far as this process knows.
     next_due: Mutex<Option<Instant>>,
@@ -101,6 +101,7 @@ impl<C: OutboxConnection> Worker<C> {
             stats,
             reached: Mutex::default(),
             sources: Mutex::default(),
+            begun: Mutex::default(),
             paused: AtomicBool::new(false),
             sweep: AtomicBool::new(true),
             swept: Mutex::default(),
@@ -111,7 +112,9 @@ impl<C: OutboxConnection> Worker<C> {
 
     /// Whether the inbox tables are there; looks whether the subscriber is paused.
     pub(super) fn check(&self) -> Result<()> {
-        let paused = self.connections.get()?.is_consumer_paused(&self.name).map_err(|e| {
+        let connection = &mut *self.connections.get()?;
+        let checked = connection.check_held().and_then(|()| connection.is_consumer_paused(&self.name));
+        let paused = checked.map_err(|e| {
             Error::from(e).context(format!(
                 "subscriber {}: the inbox tables cannot be read; create or upgrade them with \
                  outbox_core::migrate::run(&mut connection, &outbox_core::migrate::INBOX)",
@@ -257,80 +260,6 @@ impl<C: OutboxConnection> Worker<C> {
             _ => Ok(()),
         }
     }
-
-    /// Stores a message. Whatever goes wrong here is the database's fault: nothing is acknowledged before it
-    /// stands there.
-    pub(super) fn hold(&self, connection: &mut C, hold: &Hold<'_>) -> Result<()> {
-        let Hold { frame, recorded, state, holds, attempts, failure, next_in } = hold;
-        let headers = frame.headers.to_json();
-        let [id, kind, routing_key] =
-            [&identity(frame), &frame.kind, &frame.routing_key].map(|part| text(part));
-        let held = HeldMessage {
-            consumer: &self.name,
-            message_id: &id,
-            // Buckets are below 64.
-            bucket: recorded.map_or(-1, |recorded| recorded.message.bucket() as i16),
-            kind: &kind,
-            aggregate: recorded.map_or("", |recorded| recorded.message.aggregate()),
-            key: recorded.map_or("", |recorded| recorded.message.key()),
-            state: *state,
-            holds: *holds,
-            attempts: i32::try_from(*attempts).unwrap_or(i32::MAX),
-            next_in_ms: next_in.map(millis),
-            failure: failure.as_ref(),
-            version: recorded
-                .map(|recorded| (recorded.source.as_str(), recorded.version.generation, recorded.version.id)),
-            routing_key: &routing_key,
-            headers: headers.as_bytes(),
-            payload: &frame.body,
-        };
-        connection.hold_message(&held).map_err(|e| {
-            Error::with_source(ErrorKind::Outage, "setting a message aside in inbox_held", Error::from(e))
-        })
-    }
-
-    /// What is told of a message once it is held.
-    pub(super) fn note_held(&self, hold: &Hold<'_>) {
-        let error = hold.failure.as_ref().map_or("", |failure| failure.error.as_str());
-        let (kind, message) = (&hold.frame.kind, &hold.frame.message_id);
-        match hold.state {
-            HeldState::Dead => {
-                self.stats.count_set_aside();
-                tracing::error!(
-                    subscriber = self.name,
-                    kind,
-                    message,
-                    error,
-                    "message set aside in inbox_held"
-                );
-            }
-            HeldState::Retry => {
-                tracing::warn!(
-                    subscriber = self.name,
-                    kind,
-                    message,
-                    error,
-                    "message failed, is tried again"
-                );
-                self.due_in(hold.next_in.unwrap_or_default());
-            }
-            // Whoever was before it may be done meanwhile.
-            _ => self.sweep.store(true, Ordering::Relaxed),
-        }
-    }
-}
-
-/// A message that is going to be held.
-pub(super) struct Hold<'a> {
-    pub(super) frame: &'a Frame,
-    /// `None` when it did not decode.
-    pub(super) recorded: Option<&'a Recorded>,
-    pub(super) state: HeldState,
-    pub(super) holds: Holds,
-    pub(super) attempts: u32,
-    pub(super) failure: Option<Failure>,
-    /// Of a retry.
-    pub(super) next_in: Option<Duration>,
 }
 
 /// With what it was about.
@@ -349,17 +278,6 @@ pub(super) fn stale_unknown(copy: &str, recorded: &Recorded) -> Error {
         recorded.version.id,
         recorded.source
     ))
-}
-
-/// The message id as it arrived; of a message without one, a hash, so that a redelivery is recognised.
-pub(super) fn identity(frame: &Frame) -> String {
-    if (1..=255).contains(&frame.message_id.len()) {
-        return text(&frame.message_id);
-    }
-    let mut hash = fnv::FnvHasher::default();
-    hash.write(frame.routing_key.as_bytes());
-    hash.write(&frame.body);
-    format!("fnv1a64:{:016x}", hash.finish())
 }
 
 pub(super) fn millis(wait: Duration) -> i64 {

@@ -12,6 +12,7 @@ use crate::retry::{self, Side};
 const NEEDED_FOR: &[(&str, &str)] = &[
     ("0000inbox0002", "subscribers of this version do not start, and `dead`, `status` and metrics fail"),
     ("0000inbox0003", "subscribers of this version do not start, and no resync removes what is gone"),
+    ("0000inbox0004", "subscribers of this version do not start"),
 ];
 
 pub(super) async fn check(subscriber: &SubscriberConfig) -> Vec<Finding> {

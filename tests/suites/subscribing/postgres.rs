@@ -14,6 +14,8 @@ mod database;
 #[path = "stage.rs"]
 mod stage;
 
+#[path = "crashing.rs"]
+mod crashing;
 #[path = "economy.rs"]
 mod economy;
 #[path = "hanging.rs"]

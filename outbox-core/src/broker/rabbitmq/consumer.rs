@@ -31,7 +31,9 @@ const SILENCE: Duration = Duration::from_millis(10);
 const WINDOW_MESSAGES: u16 = 4000;
 /// How often a message was delivered, in quorum queues: until RabbitMQ 3, and from RabbitMQ 4 on, where the first counts
 /// failures only.
-const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+const COUNTS: [&str; 2] = [RETURNS, "x-acquired-count"];
+/// What the delivery limit is compared with, in all versions.
+const RETURNS: &str = "x-delivery-count";
 
 /// Consumes a queue of RabbitMQ; see [`RabbitMq`](super::RabbitMq).
 ///
@@ -336,6 +338,7 @@ fn from_lapin(delivery: LapinDelivery) -> Delivery {
     Delivery {
         tag: delivery.delivery_tag,
         redelivered: delivery.redelivered,
+        returns: headers.get(RETURNS).and_then(|count| count.parse().ok()).unwrap_or_default(),
         frame: Frame {
             routing_key: delivery.routing_key.to_string(),
             message_id: text(properties.message_id()),
@@ -383,9 +386,10 @@ mod tests {
         table.insert("t".into(), AMQPValue::FieldTable(FieldTable::default()));
         table.insert("bytes".into(), AMQPValue::LongString(vec![0xff, b'a'].into()));
         table.insert("void".into(), AMQPValue::Void);
+        table.insert(RETURNS.into(), AMQPValue::LongLongInt(7));
         delivery.properties = lapin::BasicProperties::default().with_headers(table);
-        let Delivery { tag, redelivered, frame } = from_lapin(delivery);
-        assert_eq!((tag, redelivered), (7, true));
+        let Delivery { tag, redelivered, returns, frame } = from_lapin(delivery);
+        assert_eq!((tag, redelivered, returns), (7, true, 7));
         assert_eq!((frame.message_id.as_str(), frame.kind.as_str()), ("", ""));
         assert_eq!(frame.headers.get("n"), Some("-3"));
         assert_eq!(frame.headers.get("bytes"), Some("\u{fffd}a"));

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// The longest exchange name in bytes: leaves room for `.unrouted` and `.dead` in an AMQP short string.
 const EXCHANGE_BYTES_MAX: usize = 200;
 /// After how many returns to its queue a message goes to the dead-letter exchange. Each crash of a
-/// consumer counts for all that it held, so this is a safety net, far above the attempts that a
-/// subscriber counts itself.
+/// consumer counts for all that it held, so this is a safety net, far above the returns after which a
+/// subscriber takes a message out of its queue.
 const DELIVERY_LIMIT: i32 = 50;
 /// AMQP's reply code for a missing permission.
 const ACCESS_REFUSED: u16 = 403;

@@ -1,0 +1,1 @@
+ALTER TABLE inbox_held DROP COLUMN begun;
