@@ -119,7 +119,7 @@ const MYSQL: Words = Words {
     later: "(utc_timestamp(6) + interval (? * 1000) microsecond)",
     keep: ["on duplicate key update consumer = consumer", "on duplicate key update copy = copy"],
     replace: "on duplicate key update generation = values(generation), id = values(id), deleted_at = {now}",
-    packet: Some("select cast(@@max_allowed_packet as signed) as number"),
+    packet: Some(super::packet::LIMIT),
     lock: "for update skip locked",
 };
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
