@@ -1,12 +1,17 @@
-//! Messages carry the trace context of the span around the write.
+//! Messages carry the trace context of the span around the write, and handlers go on with it.
 
 #![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::{Arc, Mutex};
 
 use diesel::prelude::*;
 use opentelemetry::KeyValue;
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use outbox_core::broker::memory::MemoryBroker;
+use outbox_core::testing::{memory_pool, run_until_idle};
 use outbox_core::{Message, OutboxConnection as _, migrate};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -75,4 +80,51 @@ fn opentelemetrys_own_context_travels_without_tracing() {
     let headers = headers(&mut connection);
     assert!(headers[0]["traceparent"].as_str().is_some_and(|parent| parent.starts_with("00-")));
     assert_eq!(headers[0]["tenant"], "7");
+}
+
+/// Keeps what has ended.
+#[derive(Debug, Clone, Default)]
+struct Ended(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Ended {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.lock().unwrap().extend(batch);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_handlers_span_is_a_child_of_the_span_that_recorded() {
+    let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    let handling = outbox_core::Subscriber::new("order", broker.clone(), pool.clone())
+        .on_raw("thing.made", |_, incoming| {
+            tracing::info_span!("inside", key = incoming.message().key()).in_scope(|| Ok(()))
+        });
+    let ended = Ended::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(ended.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let mut connection = pool.get().unwrap();
+        let write = || {
+            connection.outbox_transaction(|tx| {
+                tx.record_message(message("7"));
+                Ok(())
+            })
+        };
+        tracing::info_span!("write").in_scope(write).unwrap();
+        run_until_idle(&mut *connection, &broker, &[&handling]).unwrap();
+    });
+
+    let spans = ended.0.lock().unwrap();
+    let find = |name: &str| {
+        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        let [one] = found[..] else { panic!("{name}: {spans:?}") };
+        one
+    };
+    let (write, handle, inside) = (find("write"), find("handle thing.made"), find("inside"));
+    assert_eq!(handle.parent_span_id, write.span_context.span_id());
+    assert_eq!(inside.parent_span_id, handle.span_context.span_id());
+    let traces = [handle, inside].map(|span| span.span_context.trace_id());
+    assert_eq!(traces, [write.span_context.trace_id(); 2]);
+    assert!(handle.parent_span_is_remote);
 }
