@@ -1,6 +1,6 @@
 //! What a resync has to do whatever happens beside it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -160,6 +160,28 @@ async fn another_process_goes_on_where_one_was_killed() {
     assert_eq!((report.is_done(), report.rows), (true, 60), "each row once: {report:?}");
     stage.is_equal().await;
     for task in others.into_iter().chain([relay]) {
+        task.stop().await;
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_is_not_faster_than_was_asked_for() {
+    const ROWS: u32 = 60;
+    const PAGE: u16 = 5;
+    const RATE: u32 = 40;
+    let stage = Stage::new().await;
+    insert_silently(&mut connect(&stage.source), ROWS.into());
+    let relay = stage.relay();
+    let serving = stage.serve(resync_of(&stage.source).page(PAGE));
+    stage.offered().await;
+    let began = Instant::now();
+    let id = stage.ask(&[], RATE).await;
+    until("all rows are sent", || async { stage.report(id).await.rows == i64::from(ROWS) }).await;
+    // What follows the last page is not waited for here.
+    let least = Duration::from_secs(1) * (ROWS - u32::from(PAGE)) / RATE;
+    assert!(began.elapsed() >= least, "{:?} is less than {least:?}", began.elapsed());
+    for task in [serving, relay] {
         task.stop().await;
     }
     stage.stop().await;
