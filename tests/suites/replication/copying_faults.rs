@@ -237,8 +237,10 @@ async fn a_target_that_has_lost_its_last_commits_gets_them_again() {
     pair.copy(&["t"]);
     let running = pair.run();
     running.until_live().await;
-    let (mut id, mut lost) = (10, 0);
+    let (mut id, mut lost, mut rounds) = (10, 0, 0);
     while lost == 0 {
+        rounds += 1;
+        assert!(rounds <= 10, "nothing was ever lost");
         // Its log is written about once a second; what is committed in between is lost. It is its own setting again
         // after each start.
         pair.target.run(&["set global innodb_flush_log_at_trx_commit = 0"]).await;
