@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use diesel::Connection as _;
 use diesel::connection::InstrumentationEvent;
 use diesel::prelude::*;
-use outbox_core::{OutboxConnection as _, OutboxTx, Result};
+use outbox_core::{Message, OutboxConnection as _, OutboxTx, Result};
 
 use super::database::{connect, fresh, message, outbox};
 use super::{Connection, SERVER};
@@ -64,7 +64,7 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
     };
     type Body = fn(Tx<'_, '_>, &Item) -> Result<()>;
     // What is done, on PostgreSQL, on SQLite, on MySQL and MariaDB, which have no RETURNING.
-    let table: [(&str, Body, [&str; 3]); 13] = [
+    let table: [(&str, Body, [&str; 3]); 15] = [
         ("nothing", |_, _| Ok(()), ["", "", ""]),
         ("a read", |tx, one| tx.lock::<Item>(&one.id).map(drop), ["select", "select", "select"]),
         (
@@ -119,6 +119,28 @@ fn each_write_takes_as_many_statements_as_its_server_needs() {
             "delete_where",
             |tx, _| tx.delete_where::<Item, _>(item::amount.ge(0)).map(drop),
             ["delete outbox", "delete outbox", "select delete outbox"],
+        ),
+        // All keys are locked together; on SQLite one transaction writes at a time.
+        (
+            "events of strict keys",
+            |tx, _| {
+                for key in ["a", "b"] {
+                    tx.keep_strict("thing", key);
+                    tx.record_message(message(key, "seen"));
+                }
+                Ok(())
+            },
+            ["select outbox", "outbox", "select outbox"],
+        ),
+        // MySQL and MariaDB are asked whether they take it.
+        (
+            "a message of 2 MiB",
+            |tx, _| {
+                let payload = format!("{:?}", "x".repeat(2 * 1024 * 1024)).into_bytes();
+                tx.record_message(Message::new("thing", "a", "seen", payload)?);
+                Ok(())
+            },
+            ["outbox", "outbox", "select outbox"],
         ),
     ];
     for (what, body, expected) in table {
