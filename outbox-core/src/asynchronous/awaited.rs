@@ -8,7 +8,7 @@ use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use tokio::runtime::Handle;
 
 use super::connection::AsyncOutboxConnection;
-use crate::connection::{Ends, OutboxConnection, backlog, testing_methods};
+use crate::connection::{Ends, OutboxConnection, testing_methods};
 use crate::connections::{Connections, Lent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -82,8 +82,8 @@ macro_rules! outbox_connection {
     };
 }
 #[cfg(feature = "async-mysql")]
-outbox_connection!(diesel_async::AsyncMysqlConnection, backlog::MYSQL);
+outbox_connection!(diesel_async::AsyncMysqlConnection, crate::connection::backlog::MYSQL);
 #[cfg(feature = "async-postgres")]
-outbox_connection!(diesel_async::AsyncPgConnection, backlog::POSTGRES);
+outbox_connection!(diesel_async::AsyncPgConnection, crate::connection::backlog::POSTGRES);
 #[cfg(feature = "async-sqlite")]
-outbox_connection!(super::AsyncSqliteConnection, backlog::SQLITE);
+outbox_connection!(super::AsyncSqliteConnection, crate::connection::backlog::SQLITE);

@@ -8,8 +8,8 @@ use outbox_core::{Result, migrate};
 use super::rights::grantee;
 use super::{About, Finding, Level};
 use crate::binlog::{Link, Server};
-use crate::config::ReplicationConfig;
-use crate::outbox::store::Kind;
+use crate::config::{ReplicationConfig, Secret};
+use crate::outbox::store::{Kind, remote_host};
 use crate::replication::sql::quoted;
 use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs, unlogged_actions};
 
@@ -36,6 +36,8 @@ type Variables = BTreeMap<String, String>;
 pub(super) async fn check(config: &ReplicationConfig) -> Vec<Finding> {
     let mut source = About::new(format!("replication {}, source", config.name));
     let mut target = About::new(format!("replication {}, target", config.name));
+    check_exposed(&config.source, config.source_tls, "source", &mut source);
+    check_exposed(&config.target, config.target_tls, "target", &mut target);
     let mut server = match Server::connect(&config.source()).await {
         Ok(server) => Some(server),
         Err(error) => {
@@ -66,6 +68,15 @@ pub(super) async fn check(config: &ReplicationConfig) -> Vec<Finding> {
     }
     source.findings.extend(target.findings);
     source.findings
+}
+
+/// Rows travel there, and without TLS a password under a key that nobody vouches for.
+fn check_exposed(url: &Secret, has_tls: bool, side: &str, about: &mut About) {
+    if let Some(host) = remote_host(url.expose()).filter(|_| !has_tls) {
+        let fix =
+            format!("set `{side}_tls = true`, and give `{side}_ca` if the server's CA is a private one");
+        about.warn(format!("connection to {host} is not encrypted"), fix);
+    }
 }
 
 async fn variables(connection: &mut Link, about: &mut About) -> Variables {
@@ -327,5 +338,24 @@ async fn check_copy_table(table: &str, target: &mut Link, about: &mut About) {
     if let Some(triggers) = triggers.flatten() {
         let text = format!("its table has triggers ({triggers}), which run for every row that is applied");
         about.warn(text, "drop them if they repeat what the source's triggers have done already");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_machine_unencrypted_is_told() {
+        let told = |url: &str, has_tls| {
+            let mut about = About::new("replication order, source");
+            check_exposed(&Secret::new(url), has_tls, "source", &mut about);
+            about.findings.first().map(ToString::to_string)
+        };
+        let text = told("mysql://repl:secret@db.example:3306", false).unwrap();
+        assert!(text.contains("connection to db.example is not encrypted"), "{text}");
+        assert!(text.contains("`source_tls = true`") && !text.contains("secret"), "{text}");
+        assert_eq!(told("mysql://repl@db.example", true), None);
+        assert_eq!(told("mysql://repl@127.0.0.1:3307", false), None);
     }
 }

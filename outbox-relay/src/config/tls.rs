@@ -37,8 +37,7 @@ impl BrokerConfig {
     /// The host, if the connection to it leaves this machine and is not encrypted.
     #[cfg(feature = "rabbitmq")]
     pub(crate) fn exposed_host(&self) -> Option<String> {
-        let url = url::Url::parse(self.url.expose().trim()).ok().filter(|_| !self.has_tls())?;
-        url.host_str().filter(|host| !crate::outbox::store::is_local(host)).map(str::to_owned)
+        (!self.has_tls()).then(|| crate::outbox::store::remote_host(self.url.expose()))?
     }
 }
 

@@ -162,8 +162,7 @@ impl Database {
         if self.tls.is_some() {
             return None;
         }
-        let url = (self.kind != Kind::Sqlite).then(|| url::Url::parse(self.url.expose()).ok())??;
-        url.host_str().filter(|host| !is_local(host)).map(str::to_owned)
+        (self.kind != Kind::Sqlite).then(|| remote_host(self.url.expose()))?
     }
 
     /// The same database, with an SQLite file created if there is none.
@@ -290,8 +289,14 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, text)
 }
 
+/// The host of a URL, if connections to it leave this machine.
+pub(crate) fn remote_host(url: &str) -> Option<String> {
+    let url = url::Url::parse(url.trim()).ok()?;
+    url.host_str().filter(|host| !is_local(host)).map(str::to_owned)
+}
+
 /// Whether a host is this machine, or a folder of Unix sockets.
-pub(crate) fn is_local(host: &str) -> bool {
+fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.is_empty()
         || host == "localhost"

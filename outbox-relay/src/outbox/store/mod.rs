@@ -52,8 +52,8 @@ mod statement;
 pub(crate) mod tls;
 
 use self::connect::Connection;
-#[cfg(feature = "rabbitmq")]
-pub(crate) use self::connect::is_local;
+#[cfg(any(feature = "rabbitmq", feature = "binlog"))]
+pub(crate) use self::connect::remote_host;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, Resyncing};
