@@ -19,6 +19,9 @@ use super::{Connection, SERVER};
 use crate::harness::{Server, TestDatabase};
 use crate::items::Stepped;
 
+#[path = "random_writes_async.rs"]
+mod asynchronous;
+
 diesel::table! {
     good (shop, sku) {
         shop -> BigInt,

@@ -92,13 +92,13 @@ async fn messages_run_through_async_subscribers_until_none_is_left() {
 }
 
 #[tokio::test]
-async fn what_no_queue_takes_stays_in_the_outbox() {
+async fn what_the_broker_refuses_stays_in_the_outbox() {
     let database = fresh();
     let pool = pool(&database);
     let mut lent = pool.get().await.unwrap();
     let connection: &mut AsyncConnection = &mut lent;
     insert(connection, "lamp").await;
-    let error = publish_async(connection, &MemoryBroker::new()).await.unwrap_err();
+    let error = publish_async(connection, &MemoryBroker::refusing_unrouted()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Broker);
     assert_recorded!(recorded_async(connection).await, Item, created);
 }

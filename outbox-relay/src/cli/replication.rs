@@ -247,6 +247,7 @@ mod tests {
             reason: None,
             rows_copied,
             rows_estimated: 100,
+            eta_seconds: None,
             set_aside: 0,
         };
         let report = Report {

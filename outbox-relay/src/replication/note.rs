@@ -1,7 +1,7 @@
 //! The statements that write the tables of state.
 
 use super::sql;
-use super::state::{Checkpoint, CopyState};
+use super::state::{Checkpoint, CopyPhase, CopyState};
 use super::statement::of_copy;
 
 /// The UPDATE that finds its row only as long as the replication is ours, of this epoch and after so many checkpoints.
@@ -57,6 +57,9 @@ pub(super) fn copy(replication: &str, copy: &CopyState) -> String {
         set.push(sql);
     }
     set.extend(numbers.iter().map(|(column, number)| format!("{column} = {number}")));
+    if copy.phase == CopyPhase::Copying && copy.rows_copied == 0 {
+        set.push("started_at = utc_timestamp(6)".into());
+    }
     let set = set.join(", ");
     let mut sql = String::from("insert into outbox_copy set replication = ");
     sql::text(&mut sql, replication);

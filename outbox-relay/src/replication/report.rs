@@ -50,6 +50,8 @@ pub struct CopyReport {
     pub rows_copied: u64,
     /// Rows to copy in all, as the source estimates.
     pub rows_estimated: u64,
+    /// How long the rest takes at the pace since it began, in seconds; `None` while that cannot be told.
+    pub eta_seconds: Option<u64>,
     /// Rows set aside.
     pub set_aside: u64,
 }
@@ -86,9 +88,13 @@ impl Report {
             self.lag_seconds = lag_ms.map(|ms| ms as f64 / 1000.0);
         }
         let set_aside = state.set_aside().await?;
+        let copying_s = copying_seconds(&mut state, &config.name).await?;
         for copy in state.copies().await? {
             let CopyState { copy, source_table, phase, reason, rows_copied, rows_estimated, .. } = copy;
             let set_aside = set_aside.iter().find(|(of, _)| *of == copy).map_or(0, |(_, rows)| *rows);
+            let took = copying_s.iter().find(|(of, _)| *of == copy).map(|(_, seconds)| *seconds);
+            let left = rows_estimated.saturating_sub(rows_copied);
+            let eta_seconds = took.and_then(|took| took.saturating_mul(left).checked_div(rows_copied));
             let state = phase.as_str();
             self.copies.push(CopyReport {
                 copy,
@@ -97,6 +103,7 @@ impl Report {
                 reason,
                 rows_copied,
                 rows_estimated,
+                eta_seconds,
                 set_aside,
             });
         }
@@ -126,6 +133,13 @@ async fn owner(state: &mut State, name: &str) -> Result<Option<Owner>> {
                timestampdiff(microsecond, applied_at, utc_timestamp(6)) div 1000 - 15000) as signed) \
                from outbox_replication where name = ?";
     state.connection().exec_first(sql, (name,)).await.map_err(failed)
+}
+
+/// How long each copy that is not complete has been copied.
+async fn copying_seconds(state: &mut State, name: &str) -> Result<Vec<(String, u64)>> {
+    let sql = "select copy, cast(greatest(0, timestampdiff(second, started_at, utc_timestamp(6))) as unsigned) \
+               from outbox_copy where replication = ? and state = 'copying'";
+    state.connection().exec(sql, (name,)).await.map_err(failed)
 }
 
 /// Whether a process that runs the replication has written lately.
@@ -229,6 +243,9 @@ impl fmt::Display for Report {
             write!(f, "\n  {}: {} of {}", copy.state, copy.copy, copy.source_table)?;
             if copy.state == CopyPhase::Copying.as_str() {
                 write!(f, ", {} of about {} rows", copy.rows_copied, copy.rows_estimated)?;
+                if let Some(seconds) = copy.eta_seconds {
+                    write!(f, ", {seconds} s left")?;
+                }
             }
             if copy.set_aside > 0 {
                 write!(f, ", {} rows set aside (table outbox_aside)", copy.set_aside)?;

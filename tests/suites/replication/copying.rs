@@ -488,3 +488,25 @@ async fn a_target_that_is_away_delays_no_other() {
     pair.assert_equal("t", "id").await;
     pair.drop().await;
 }
+
+/// What `status` says of a copy that is half done, also when nothing runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_tells_how_long_a_copy_takes() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&["create table t (id int primary key)", "insert into t values (1)"]).await;
+    pair.copy(&["t"]);
+    assert_eq!(pair.until_idle().await, None);
+    assert_eq!(report::Report::of(&pair.config).await.copies[0].eta_seconds, None);
+    pair.target
+        .run(&["update outbox_copy set state = 'copying', rows_copied = 50, rows_estimated = 150, \
+                started_at = utc_timestamp(6) - interval 10 second"])
+        .await;
+    let report = report::Report::of(&pair.config).await;
+    let left = report.copies[0].eta_seconds.expect("it is told");
+    assert!((20..60).contains(&left), "{left}");
+    assert!(report.to_string().contains(&format!("50 of about 150 rows, {left} s left")), "{report}");
+    // A copy that begins anew has not been at it since the first time.
+    report::remake(&pair.config, Some("t")).await.unwrap();
+    assert_eq!(report::Report::of(&pair.config).await.copies[0].eta_seconds, None);
+    pair.drop().await;
+}
