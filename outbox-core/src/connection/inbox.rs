@@ -53,11 +53,18 @@ pub trait InboxConnection {
         within_ms: i64,
     ) -> QueryResult<Option<HeldFrame>>;
 
-    /// Takes the row as [`lock_held`](Self::lock_held) does, to begin a try.
-    fn lock_try(&mut self, consumer: &str, message_id: &str, within_ms: i64) -> QueryResult<Option<HeldTry>>;
+    /// Takes the row as [`lock_held`](Self::lock_held) does, to begin a try, unless one was begun after so many
+    /// milliseconds from now.
+    fn lock_try(
+        &mut self,
+        consumer: &str,
+        message_id: &str,
+        within_ms: i64,
+        begun_ms: i64,
+    ) -> QueryResult<Option<HeldTry>>;
 
-    /// Notes that a try begins.
-    fn begin_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize>;
+    /// Notes that a try begins, which counts as so many.
+    fn begin_held(&mut self, consumer: &str, message_id: &str, count: i32) -> QueryResult<usize>;
 
     fn delete_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize>;
 
@@ -192,14 +199,15 @@ const LOCK_HELD: &str = "select message_id, kind, aggregate_type, aggregate_id, 
      routing_key, headers, payload from inbox_held where consumer = ? and message_id = ? \
      and (state <> 'retry' or next_at <= {later}) {lock}";
 const LOCK_TRY: &str = "select state, begun from inbox_held where consumer = ? and message_id = ? \
-     and (state <> 'retry' or next_at <= {later}) {lock}";
-const BEGIN_HELD: &str = "update inbox_held set begun = begun + 1 where consumer = ? and message_id = ?";
+     and (state <> 'retry' or next_at <= {later}) and (begun_at is null or begun_at <= {later}) {lock}";
+const BEGIN_HELD: &str = "update inbox_held set begun = begun + ?, begun_at = {now} \
+     where consumer = ? and message_id = ?";
 const FIRST_OF_KEY: &str = "select message_id as name from inbox_held where consumer = ? and \
      aggregate_type = ? and aggregate_id = ? and holds = 'key' order by sequence limit 1";
 const FREE_HELD: &str = "update inbox_held set state = 'retry', next_at = {now} \
      where consumer = ? and message_id = ? and state = 'waiting'";
-const FAIL_HELD: &str = "update inbox_held set attempts = attempts + 1, begun = 0, state = ?, next_at = {later}, \
-     error = ?, causes = ?, first_failed_at = coalesce(first_failed_at, {now}), last_failed_at = {now} \
+const FAIL_HELD: &str = "update inbox_held set attempts = attempts + 1, begun = 0, begun_at = null, state = ?, \
+     next_at = {later}, error = ?, causes = ?, first_failed_at = coalesce(first_failed_at, {now}), last_failed_at = {now} \
      where consumer = ? and message_id = ? and state = ?";
 
 /// So many values of a list every database takes.
@@ -360,17 +368,20 @@ macro_rules! inbox_methods {
             consumer: &str,
             message_id: &str,
             within_ms: i64,
+            begun_ms: i64,
         ) -> QueryResult<Option<HeldTry>> {
             let query = diesel::sql_query($words.of(LOCK_TRY))
                 .bind::<Text, _>(consumer)
                 .bind::<Text, _>(message_id)
-                .bind::<BigInt, _>(within_ms);
+                .bind::<BigInt, _>(within_ms)
+                .bind::<BigInt, _>(begun_ms);
             let rows: Vec<HeldTry> = query.load(self)?;
             Ok(rows.into_iter().next())
         }
 
-        fn begin_held(&mut self, consumer: &str, message_id: &str) -> QueryResult<usize> {
+        fn begin_held(&mut self, consumer: &str, message_id: &str, count: i32) -> QueryResult<usize> {
             let update = diesel::sql_query($words.of(BEGIN_HELD))
+                .bind::<Integer, _>(count)
                 .bind::<Text, _>(consumer)
                 .bind::<Text, _>(message_id);
             update.execute(self)
@@ -423,7 +434,7 @@ macro_rules! inbox_methods {
         }
 
         fn check_held(&mut self) -> QueryResult<()> {
-            let newest = diesel::sql_query("select begun as number from inbox_held limit 0");
+            let newest = diesel::sql_query("select begun as number from inbox_held where begun_at is null limit 0");
             newest.load::<NumberRow>(self).map(drop)
         }
 

@@ -18,6 +18,9 @@ use crate::message::{MessageId, Recorded};
 
 /// A message that has ended its process so often in a row is set aside.
 const ENDS_MAX: i32 = 3;
+/// Between the start that is written and the lock that is taken for the try, nobody else begins one; after a try that
+/// lost against another transaction, nobody else for so long.
+const BEGUN: Duration = Duration::from_secs(2);
 /// So many rows are listed at a time.
 const LIST_MAX: i64 = 100;
 
@@ -86,25 +89,26 @@ impl<C: OutboxConnection> Worker<C> {
         served
     }
 
-    /// Writes the start of a try before it, once for all tries of this process that an outage ends: what it ends itself,
-    /// the next one finds.
+    /// Writes the start of a try before it, counted once for all tries of this process that an outage ends: what ends
+    /// the process itself, the next one finds. Where others serve the same rows, one of them begins and counts.
     fn begin(&self, id: &str, within: Duration) -> Result<Served> {
         let mut is_last = None;
         let is_first = self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
         let served = self.connections.get()?.write_transaction(|connection| {
-            let Some(held) = connection.lock_try(&self.name, id, millis(within))? else {
+            let begun = if is_first { -millis(BEGUN) } else { millis(BEGUN) };
+            let Some(held) = connection.lock_try(&self.name, id, millis(within), begun)? else {
                 return Ok(Served::PassedOver);
             };
             match HeldState::parse(&held.state) {
-                Some(state @ (HeldState::Retry | HeldState::Replay | HeldState::Force)) if is_first => {
-                    if held.begun >= ENDS_MAX {
+                Some(state @ (HeldState::Retry | HeldState::Replay | HeldState::Force)) => {
+                    if is_first && held.begun >= ENDS_MAX {
                         let text = format!("the process ended {} times while it was handled", held.begun);
                         let error = Error::new(ErrorKind::Application, text);
                         connection.fail_held(&self.name, id, state, None, &Failure::of(&error))?;
                         is_last = Some(error);
                         return Ok(Served::Failed);
                     }
-                    connection.begin_held(&self.name, id)?;
+                    connection.begin_held(&self.name, id, i32::from(is_first))?;
                     Ok(Served::Begun)
                 }
                 _ => Ok(Served::Begun),

@@ -4,8 +4,9 @@
 SET @outbox_statement = IF(
   (SELECT COUNT(*) FROM information_schema.columns
     WHERE table_schema = DATABASE() AND table_name = 'inbox_held' AND column_name = 'begun') = 0,
-  'ALTER TABLE inbox_held ADD COLUMN begun INT NOT NULL DEFAULT 0
-  COMMENT ''tries in a row that were begun and whose end is not noted''',
+  'ALTER TABLE inbox_held
+  ADD COLUMN begun INT NOT NULL DEFAULT 0 COMMENT ''tries in a row that were begun and whose end is not noted'',
+  ADD COLUMN begun_at DATETIME(6) NULL COMMENT ''when the last of them was begun, UTC''',
   'DO 0');
 PREPARE outbox_statement FROM @outbox_statement;
 EXECUTE outbox_statement;

@@ -1,1 +1,1 @@
-ALTER TABLE inbox_held DROP COLUMN begun;
+ALTER TABLE inbox_held DROP COLUMN begun, DROP COLUMN begun_at;
