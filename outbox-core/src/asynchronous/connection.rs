@@ -79,7 +79,8 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     /// ```
     ///
     /// # Errors
-    /// What `body` returns (an application's own error as [`Error::application`]), and the database's.
+    /// What `body` returns (an application's own error as
+    /// [`Error::application`](crate::Error::application)), and the database's.
     fn outbox_transaction<'a, T, F>(&mut self, body: F) -> impl Future<Output = Result<T>> + Send
     where
         for<'t, 'c> F: AsyncFnOnce(&'t mut AsyncOutboxTx<'c, Self>) -> Result<T>
