@@ -191,13 +191,18 @@ impl Buffer {
 pub(crate) const APPEND_ROWS_MAX: usize = 500;
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
 
+/// How many bytes a message takes in an INSERT, besides its names.
+pub(crate) fn bytes_at_most(message: &Message) -> usize {
+    message.payload().len() + message.key().len() + message.headers().bytes_at_most()
+}
+
 /// Splits messages into runs that fit one INSERT; a larger message stands alone.
 pub(crate) fn append_runs(messages: &[Message]) -> impl Iterator<Item = &[Message]> {
     let mut rest = messages;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = rest.iter().take(APPEND_ROWS_MAX).take_while(|message| {
-            bytes += message.payload().len() + message.key().len() + message.headers().bytes_at_most();
+            bytes += bytes_at_most(message);
             bytes <= APPEND_BYTES_MAX
         });
         let count = fits.count().max(1).min(rest.len());

@@ -351,7 +351,7 @@ macro_rules! append_methods {
 }
 pub(crate) use append_methods;
 
-/// As [`backlog_methods`], for the test kit; with the expression for `created_at` in microseconds.
+/// As [`backlog_methods`], for the test kit.
 macro_rules! testing_methods {
     ($sql:expr) => {
         #[cfg(feature = "testing")]

@@ -109,7 +109,12 @@ impl RecordedMessage {
 /// When the outbox cannot be read or holds a row that could never be published.
 #[track_caller]
 pub fn recorded<C: OutboxConnection>(connection: &mut C) -> Vec<RecordedMessage> {
-    match pending(connection) {
+    shown(pending(connection))
+}
+
+#[track_caller]
+pub(crate) fn shown(pending: Result<Vec<Recorded>>) -> Vec<RecordedMessage> {
+    match pending {
         Ok(pending) => pending.into_iter().map(RecordedMessage::from).collect(),
         Err(error) => panic!("the outbox cannot be read: {error}"),
     }

@@ -412,6 +412,20 @@ impl Model {
         self.table.values().cloned().collect()
     }
 
+    /// Does what a write has done, and compares.
+    ///
+    /// # Errors
+    /// The write's, if it had to fail with it and ends what is around it.
+    fn compare(&mut self, op: &Op, stamp: i64, done: Result<Vec<Done>>) -> Result<()> {
+        match (done, self.apply(op, stamp)) {
+            (Ok(done), Ok(expected)) => self.note(op, &done, expected),
+            (Err(error), Err(Refusal::Missing)) if error.kind() == ErrorKind::NotFound => {}
+            (Err(error), Err(Refusal::Conflict)) if is_conflict(&error) => return Err(error),
+            (done, expected) => panic!("{op:?}: {done:?} where {expected:?} was due"),
+        }
+        Ok(())
+    }
+
     /// Compares what a write did with what it had to do; only conditions may do it in another order.
     fn note(&mut self, op: &Op, done: &[Done], mut expected: Vec<Done>) {
         if matches!(op, Op::UpdateWhere(_) | Op::DeleteWhere(_)) {
@@ -434,12 +448,7 @@ fn run(tx: &mut OutboxTx<'_, Connection>, steps: &[Step], model: &mut Model) -> 
         match step {
             Step::Op(op) => {
                 let stamp = next_stamp();
-                match (perform(tx, op, stamp), model.apply(op, stamp)) {
-                    (Ok(done), Ok(expected)) => model.note(op, &done, expected),
-                    (Err(error), Err(Refusal::Missing)) if error.kind() == ErrorKind::NotFound => {}
-                    (Err(error), Err(Refusal::Conflict)) if is_conflict(&error) => return Err(error),
-                    (done, expected) => panic!("{op:?}: {done:?} where {expected:?} was due"),
-                }
+                model.compare(op, stamp, perform(tx, op, stamp))?;
             }
             Step::Savepoint { steps, commits } => {
                 let mut inner = model.clone();

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::super::{AsyncConnection, SERVER};
 use super::{
-    Done, Good, Id, Model, NewGood, Op, Refusal, Step, Transaction, assert_copies_follow, connections, ghost,
-    good, goods, is_conflict, is_refused, next_stamp, program, runner, said, store,
+    Done, Good, Id, Model, NewGood, Op, Step, Transaction, assert_copies_follow, connections, ghost, good,
+    goods, is_refused, next_stamp, program, runner, said, store,
 };
 use crate::harness::Server;
 use crate::items::Stepped;
@@ -81,12 +81,7 @@ fn run<'a>(
             match step {
                 Step::Op(op) => {
                     let stamp = next_stamp();
-                    match (perform(tx, op, stamp).await, model.apply(op, stamp)) {
-                        (Ok(done), Ok(expected)) => model.note(op, &done, expected),
-                        (Err(error), Err(Refusal::Missing)) if error.kind() == ErrorKind::NotFound => {}
-                        (Err(error), Err(Refusal::Conflict)) if is_conflict(&error) => return Err(error),
-                        (done, expected) => panic!("{op:?}: {done:?} where {expected:?} was due"),
-                    }
+                    model.compare(op, stamp, perform(tx, op, stamp).await)?;
                 }
                 Step::Savepoint { steps, commits } => {
                     let mut inner = model.clone();

@@ -6,7 +6,7 @@ use super::connection::{AsyncOutboxConnection, finish};
 use crate::broker::memory::MemoryBroker;
 use crate::error::Result;
 use crate::testing::run::{ROUNDS_MAX, all_taken, no_end, publish_all};
-use crate::testing::{Applies, RecordedMessage, read};
+use crate::testing::{Applies, RecordedMessage, read, shown};
 
 /// As [`recorded`](crate::testing::recorded); give what it returns to
 /// [`assert_recorded!`](crate::assert_recorded) and the other assertions in the place of the connection.
@@ -26,10 +26,7 @@ use crate::testing::{Applies, RecordedMessage, read};
 /// # Panics
 /// As [`recorded`](crate::testing::recorded).
 pub async fn recorded_async<C: AsyncOutboxConnection>(connection: &mut C) -> Vec<RecordedMessage> {
-    match connection.pending_messages().await.map_err(Into::into).and_then(read) {
-        Ok(pending) => pending.into_iter().map(RecordedMessage::from).collect(),
-        Err(error) => panic!("the outbox cannot be read: {error}"),
-    }
+    shown(connection.pending_messages().await.map_err(Into::into).and_then(read))
 }
 
 /// As [`publish`](crate::testing::publish).

@@ -14,10 +14,8 @@ pub struct Turn {
     take: &'static str,
     /// Gives it back.
     give: &'static str,
-    /// What gives it back after a failure, if that is another statement.
-    undo: &'static str,
-    /// Whether it is a transaction, in which the migrations can begin none of their own.
-    is_transaction: bool,
+    /// What gives it back after a failure, if it is a transaction, in which the migrations can begin none of their own.
+    roll_back: Option<&'static str>,
 }
 
 /// A lock of the session, named after the database: the server knows one space of names. What is not taken in an hour
@@ -27,8 +25,7 @@ pub(super) const MYSQL: Turn = Turn {
     take: "SELECT IF(GET_LOCK(CONCAT('outbox_migrate_', LEFT(SHA2(IFNULL(DATABASE(), ''), 256), 40)), 3600) = 1, 1, \
            (SELECT 1 UNION SELECT 2))",
     give: "DO RELEASE_LOCK(CONCAT('outbox_migrate_', LEFT(SHA2(IFNULL(DATABASE(), ''), 256), 40)))",
-    undo: "DO RELEASE_LOCK(CONCAT('outbox_migrate_', LEFT(SHA2(IFNULL(DATABASE(), ''), 256), 40)))",
-    is_transaction: false,
+    roll_back: None,
 };
 
 /// An advisory lock of the session, of class `outm`.
@@ -36,14 +33,12 @@ pub(super) const MYSQL: Turn = Turn {
 pub(super) const POSTGRES: Turn = Turn {
     take: "SELECT pg_advisory_lock(1869968493, 0)",
     give: "SELECT pg_advisory_unlock(1869968493, 0)",
-    undo: "SELECT pg_advisory_unlock(1869968493, 0)",
-    is_transaction: false,
+    roll_back: None,
 };
 
 /// The write lock, waited for as long as `busy_timeout` says: all that is pending is one transaction.
 #[cfg(feature = "sqlite")]
-pub(super) const SQLITE: Turn =
-    Turn { take: "BEGIN IMMEDIATE", give: "COMMIT", undo: "ROLLBACK", is_transaction: true };
+pub(super) const SQLITE: Turn = Turn { take: "BEGIN IMMEDIATE", give: "COMMIT", roll_back: Some("ROLLBACK") };
 
 impl Turn {
     /// Runs what is pending of these, once nobody else does; gives the versions.
@@ -52,24 +47,26 @@ impl Turn {
         connection: &mut C,
         migrations: Vec<Box<dyn Migration<DB>>>,
     ) -> migration::Result<Vec<String>> {
+        let is_transaction = self.roll_back.is_some();
         // Who has nothing to do there should not wait for writers.
-        if self.is_transaction && pending(connection, &migrations).is_ok_and(|pending| pending.is_empty()) {
+        if is_transaction && pending(connection, &migrations).is_ok_and(|pending| pending.is_empty()) {
             return Ok(Vec::new());
         }
         match execute(connection, self.take) {
             // The caller's own transaction, which has the lock, or gets it by its first write.
-            Err(error) if self.is_transaction && error.to_string().contains("within a transaction") => {
+            Err(error) if is_transaction && error.to_string().contains("within a transaction") => {
                 return apply(connection, migrations);
             }
             taken => taken?,
         }
-        let migrations = if self.is_transaction {
+        let migrations = if is_transaction {
             migrations.into_iter().map(|migration| Box::new(Within(migration)) as _).collect()
         } else {
             migrations
         };
         let applied = apply(connection, migrations);
-        let given = execute(connection, if applied.is_ok() { self.give } else { self.undo });
+        let undo = self.roll_back.filter(|_| applied.is_err());
+        let given = execute(connection, undo.unwrap_or(self.give));
         let applied = applied?;
         given.map(|()| applied)
     }

@@ -69,19 +69,14 @@ impl<C: OutboxConnection> Worker<C> {
     /// An outage, also where something is missing that an operator has to put there; any other means that the
     /// database refuses this message.
     pub(super) fn hold(&self, connection: &mut C, hold: &mut Hold<'_>) -> Result<()> {
-        let headers = hold.frame.headers.to_json();
-        let bytes = headers.len() + hold.frame.body.len() + BYTES_BESIDES;
-        let stored = match self.packet_below(connection, bytes)? {
-            Some(packet) if hold.form == Form::Whole => {
-                hold.cut(
-                    Form::Cut,
-                    &format!("the database takes {packet} bytes at once (max_allowed_packet)"),
-                );
-                self.store(connection, hold)
+        if hold.form == Form::Whole {
+            let bytes = hold.frame.headers.to_json().len() + hold.frame.body.len() + BYTES_BESIDES;
+            if let Some(packet) = self.packet_below(connection, bytes)? {
+                let why = format!("the database takes {packet} bytes at once (max_allowed_packet)");
+                hold.cut(Form::Cut, &why);
             }
-            _ => self.store(connection, hold),
-        };
-        stored.map_err(|error| {
+        }
+        self.store(connection, hold).map_err(|error| {
             let doing = "setting a message aside in inbox_held";
             if error.is_denied() {
                 Error::with_source(ErrorKind::Outage, doing, error)

@@ -4,7 +4,8 @@
 //! has are passed over, and of a key only the first is ever due: the transaction that takes it away makes the next
 //! one due. A message that was told to wait just before that transaction committed is found by the sweep.
 
-use std::sync::PoisonError;
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -84,16 +85,20 @@ impl<C: OutboxConnection> Worker<C> {
         };
         // After an outage its end is not noted yet.
         if served.is_ok() {
-            self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            self.begun().remove(id);
         }
         served
+    }
+
+    fn begun(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the start of a try before it, counted once for all tries of this process that an outage ends: what ends
     /// the process itself, the next one finds. Where others serve the same rows, one of them begins and counts.
     fn begin(&self, id: &str, within: Duration) -> Result<Served> {
         let mut is_last = None;
-        let is_first = self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        let is_first = self.begun().insert(id.to_owned());
         let served = self.connections.get()?.write_transaction(|connection| {
             let begun = if is_first { -millis(BEGUN) } else { millis(BEGUN) };
             let Some(held) = connection.lock_try(&self.name, id, millis(within), begun)? else {
@@ -115,7 +120,7 @@ impl<C: OutboxConnection> Worker<C> {
             }
         });
         if served.is_err() && is_first {
-            self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            self.begun().remove(id);
         }
         if let (Ok(_), Some(error)) = (&served, is_last) {
             self.stats.count_set_aside();

@@ -5,10 +5,10 @@ use crate::config::Config;
 
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let mut about = About::new("broker");
-    if let Some(host) = config.broker.exposed_host() {
-        let fix = "write amqps:// and RabbitMQ's TLS port, by default 5671, and give `ca` if its CA is a private one";
-        about.warn(format!("connection to {host} is not encrypted"), fix);
-    }
+    about.warn_exposed(
+        config.broker.exposed_host(),
+        "write amqps:// and RabbitMQ's TLS port, by default 5671, and give `ca` if its CA is a private one",
+    );
     let checked = match config.broker.rabbitmq() {
         Ok(broker) => broker.check().await,
         Err(error) => Err(error),

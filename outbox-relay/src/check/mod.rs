@@ -91,9 +91,21 @@ impl About {
         self.add(Level::Warning, text, Some(fix.into()));
     }
 
+    /// Warns of a connection that leaves this machine unencrypted.
+    fn warn_exposed(&mut self, host: Option<String>, fix: impl Into<String>) {
+        if let Some(host) = host {
+            self.warn(format!("connection to {host} is not encrypted"), fix);
+        }
+    }
+
     fn add(&mut self, level: Level, text: impl Into<String>, fix: Option<String>) {
         self.findings.push(Finding { level, about: self.about.clone(), text: text.into(), fix });
     }
+}
+
+/// What encrypts the connection to a database whose keys in the configuration begin like this.
+fn fix_exposed(prefix: &str) -> String {
+    format!("set `{prefix}tls = true`, and give `{prefix}ca` if the server's CA is a private one")
 }
 
 /// Looks at everything in a configuration.
@@ -129,10 +141,7 @@ async fn check_outbox(outbox: &OutboxConfig) -> Vec<Finding> {
         about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
         return about.findings;
     }
-    if let Some(host) = store.database().exposed_host() {
-        let fix = "set `tls = true`, and give `ca` if the server's CA is a private one";
-        about.warn(format!("connection to {host} is not encrypted"), fix);
-    }
+    about.warn_exposed(store.database().exposed_host(), fix_exposed(""));
     match store.settings().await {
         Ok(found) => settings::check(store.database().kind(), &found, &mut about),
         Err(error) => about.bad(error.to_string(), "none known"),

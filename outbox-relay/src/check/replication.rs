@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::{Result, migrate};
 
 use super::rights::grantee;
-use super::{About, Finding, Level};
+use super::{About, Finding, Level, fix_exposed};
 use crate::binlog::{Link, Server};
 use crate::config::{ReplicationConfig, Secret};
 use crate::outbox::store::{Kind, remote_host};
@@ -72,11 +72,8 @@ pub(super) async fn check(config: &ReplicationConfig) -> Vec<Finding> {
 
 /// Rows travel there, and without TLS a password under a key that nobody vouches for.
 fn check_exposed(url: &Secret, has_tls: bool, side: &str, about: &mut About) {
-    if let Some(host) = remote_host(url.expose()).filter(|_| !has_tls) {
-        let fix =
-            format!("set `{side}_tls = true`, and give `{side}_ca` if the server's CA is a private one");
-        about.warn(format!("connection to {host} is not encrypted"), fix);
-    }
+    let host = remote_host(url.expose()).filter(|_| !has_tls);
+    about.warn_exposed(host, fix_exposed(&format!("{side}_")));
 }
 
 async fn variables(connection: &mut Link, about: &mut About) -> Variables {

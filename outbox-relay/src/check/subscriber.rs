@@ -3,7 +3,7 @@
 
 use outbox_core::migrate::INBOX;
 
-use super::{About, Finding, ask, rights, tables};
+use super::{About, Finding, ask, fix_exposed, rights, tables};
 use crate::config::SubscriberConfig;
 use crate::outbox::store::{Database, Question, Store};
 use crate::retry::{self, Side};
@@ -28,10 +28,7 @@ pub(super) async fn check(subscriber: &SubscriberConfig) -> Vec<Finding> {
         about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy());
         return about.findings;
     }
-    if let Some(host) = store.database().exposed_host() {
-        let fix = "set `tls = true`, and give `ca` if the server's CA is a private one";
-        about.warn(format!("connection to {host} is not encrypted"), fix);
-    }
+    about.warn_exposed(store.database().exposed_host(), fix_exposed(""));
     if rights::check_subscriber(&mut store, &mut about).await {
         let applied = ask(&mut store, Question::InboxMigrations, &mut about).await;
         let applied: Vec<_> = applied.into_iter().map(|(version, _)| version).collect();

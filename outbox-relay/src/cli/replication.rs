@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::End;
 use crate::config::{Config, ReplicationConfig};
 use crate::replication::report::{self, Report};
+use crate::replication::status::eta_seconds;
 use crate::replication::{CopyPhase, Left, Replication, State};
 
 /// How often progress is shown.
@@ -225,10 +226,8 @@ pub(super) fn bar(rows: u64, about: u64, took: Duration) -> String {
     let about = about.max(1);
     let filled = (rows.saturating_mul(BAR) / about).min(BAR);
     let bar = format!("{}{}", "#".repeat(filled as usize), " ".repeat((BAR - filled) as usize));
-    let left = match rows {
-        0 => String::new(),
-        rows => format!(", {} s left", took.as_secs().saturating_mul(about.saturating_sub(rows)) / rows),
-    };
+    let left = eta_seconds(took.as_secs(), rows, about.saturating_sub(rows));
+    let left = left.map_or_else(String::new, |seconds| format!(", {seconds} s left"));
     let percent = rows.saturating_mul(100) / about;
     format!("[{bar}] {percent:>3} %  {rows} of about {about} rows{left}")
 }

@@ -9,7 +9,7 @@ use super::chunks;
 use super::plan::{CopyPlan, CopySpec};
 use super::setup;
 use super::state::{CopyPhase, CopyState};
-use super::status::CopyStatus;
+use super::status::{CopyStatus, eta_seconds};
 use super::window::Copying;
 use crate::config::ReplicationConfig;
 
@@ -54,14 +54,16 @@ impl Copy {
         let CopyState { rows_copied, rows_estimated, .. } = self.state;
         let copied = rows_copied - self.began_at;
         let left = rows_estimated.saturating_sub(rows_copied);
-        let is_paced = self.copying.is_some() && copied > 0;
         CopyStatus {
             copy: self.state.copy.clone(),
             state: self.state.phase.as_str(),
             reason: self.state.reason.clone().filter(|_| self.state.phase == CopyPhase::Held),
             rows_copied,
             rows_estimated,
-            eta_seconds: is_paced.then(|| self.began.elapsed().as_secs().saturating_mul(left) / copied),
+            eta_seconds: self
+                .copying
+                .as_ref()
+                .and_then(|_| eta_seconds(self.began.elapsed().as_secs(), copied, left)),
             set_aside: self.set_aside,
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::run::SILENCE_S;
 use super::state::{CopyPhase, CopyState, State};
+use super::status::eta_seconds;
 use crate::binlog;
 use crate::config::{Config, OutboxConfig, ReplicationConfig};
 use crate::outbox::store::{Database, Store};
@@ -94,7 +95,7 @@ impl Report {
             let set_aside = set_aside.iter().find(|(of, _)| *of == copy).map_or(0, |(_, rows)| *rows);
             let took = copying_s.iter().find(|(of, _)| *of == copy).map(|(_, seconds)| *seconds);
             let left = rows_estimated.saturating_sub(rows_copied);
-            let eta_seconds = took.and_then(|took| took.saturating_mul(left).checked_div(rows_copied));
+            let eta_seconds = took.and_then(|took| eta_seconds(took, rows_copied, left));
             let state = phase.as_str();
             self.copies.push(CopyReport {
                 copy,

@@ -90,6 +90,11 @@ pub struct CopyStatus {
     pub set_aside: u64,
 }
 
+/// How long the rest takes at the pace so far, in seconds; `None` while nothing is done.
+pub(crate) fn eta_seconds(took_s: u64, done: u64, left: u64) -> Option<u64> {
+    took_s.saturating_mul(left).checked_div(done)
+}
+
 /// A picture of a replication.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {

@@ -422,8 +422,7 @@ async fn a_copy_has_the_columns_and_rows_it_asks_for() {
 async fn xa_transactions_wait_for_their_commit() {
     // Of its own: whoever begins to read while a transaction is prepared has to refuse its commit.
     let server = PrivateServer::spawn(KIND).unwrap();
-    let source = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    let mut pair = Pair::from_server(&server, VARIABLE).await;
     pair.source.run(&["create table t (id int primary key)", "insert into t values (0)"]).await;
     pair.copy(&["t"]);
     assert_eq!(pair.until_idle().await, None);

@@ -15,7 +15,6 @@ use crate::certificates::Authority;
 use crate::pair::{Pair, TIMEOUT, until};
 use crate::program::Program;
 use crate::proxy::{Harm, Proxy};
-use crate::source::TestSource;
 
 const ONE: [&str; 2] = ["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"];
 
@@ -144,8 +143,7 @@ async fn a_position_that_is_gone_is_not_now() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purged_log_stops_it_loudly() {
     let server = PrivateServer::spawn(KIND).unwrap();
-    let source = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    let mut pair = Pair::from_server(&server, VARIABLE).await;
     pair.source.run(&ONE).await;
     pair.copy(&["t"]);
     assert_eq!(pair.until_idle().await, None);
@@ -176,8 +174,7 @@ async fn a_purged_log_stops_it_loudly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_reset_stops_it_loudly() {
     let server = PrivateServer::spawn(KIND).unwrap();
-    let source = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    let mut pair = Pair::from_server(&server, VARIABLE).await;
     pair.source.run(&ONE).await;
     pair.copy(&["t"]);
     pair.until_idle().await;
@@ -203,8 +200,7 @@ async fn a_source_that_was_reset_stops_it_loudly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_killed_is_waited_for() {
     let server = PrivateServer::spawn(KIND).unwrap();
-    let target = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(TestSource::fresh(VARIABLE).await, target).await;
+    let mut pair = Pair::onto_server(&server, VARIABLE).await;
     pair.source.run(&ONE).await;
     pair.copy(&["t"]);
     let running = pair.run();
@@ -231,8 +227,7 @@ async fn a_target_that_is_killed_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_has_lost_its_last_commits_gets_them_again() {
     let server = PrivateServer::spawn(KIND).unwrap();
-    let target = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(TestSource::fresh(VARIABLE).await, target).await;
+    let mut pair = Pair::onto_server(&server, VARIABLE).await;
     pair.source.run(&ONE).await;
     pair.copy(&["t"]);
     let running = pair.run();
@@ -276,8 +271,7 @@ async fn a_target_that_has_lost_its_last_commits_gets_them_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_killed_is_gone_on_from() {
     let server = PrivateServer::spawn(KIND).unwrap();
-    let source = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    let mut pair = Pair::from_server(&server, VARIABLE).await;
     pair.source.run(&ONE).await;
     pair.copy(&["t"]);
     let running = pair.run();

@@ -149,8 +149,7 @@ async fn rows_that_are_exchanged_with_a_partition_hold_the_copy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_may_be_named_in_another_case() {
     let server = PrivateServer::spawn_lower_case(KIND).unwrap();
-    let source = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    let mut pair = Pair::from_server(&server, VARIABLE).await;
     pair.source
         .run(&["create table Product (id int primary key, v int)", "insert into product values (1, 1)"])
         .await;

@@ -7,6 +7,7 @@ use outbox_relay::CancellationToken;
 use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
 use outbox_relay::replication::status::{Snapshot, State, Status};
 use outbox_relay::replication::{Left, Replication, report};
+use outbox_tests::lab_client::PrivateServer;
 use tokio::task::JoinHandle;
 
 use crate::source::TestSource;
@@ -31,6 +32,18 @@ impl Pair {
     /// Both on the server whose URL is in this variable; nothing is copied yet.
     pub(crate) async fn fresh(variable: &str) -> Self {
         Self::of(TestSource::fresh(variable).await, TestSource::fresh(variable).await).await
+    }
+
+    /// The source on a server of the test's own, the target on the one whose URL is in this variable.
+    pub(crate) async fn from_server(server: &PrivateServer, variable: &str) -> Self {
+        let source = TestSource::fresh_at(server.url().to_owned()).await;
+        Self::of(source, TestSource::fresh(variable).await).await
+    }
+
+    /// The other way round.
+    pub(crate) async fn onto_server(server: &PrivateServer, variable: &str) -> Self {
+        let target = TestSource::fresh_at(server.url().to_owned()).await;
+        Self::of(TestSource::fresh(variable).await, target).await
     }
 
     pub(crate) async fn of(mut source: TestSource, target: TestSource) -> Self {

@@ -10,7 +10,6 @@ use outbox_tests::lab_client::PrivateServer;
 
 use super::{IS_MARIADB, KIND, VARIABLE};
 use crate::pair::Pair;
-use crate::source::TestSource;
 
 const STALL: Duration = Duration::from_millis(700);
 const ROWS: usize = 300_000;
@@ -32,8 +31,7 @@ async fn stall(connection: &mut Conn, statements: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_in_the_log_before_it_is_visible_is_in_the_copy() {
     let server = PrivateServer::spawn(KIND).unwrap();
-    let source = TestSource::fresh_at(server.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    let mut pair = Pair::from_server(&server, VARIABLE).await;
     let rows: Vec<_> = (0..ROWS).map(|id| format!("({}, repeat('x', 90))", id * 10)).collect();
     pair.source.run(&["create table t (id int primary key, v varchar(100))"]).await;
     for rows in rows.chunks(50_000) {
