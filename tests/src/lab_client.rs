@@ -16,13 +16,13 @@ pub const MARIADB_URL: &str = "OUTBOX_TEST_MARIADB_URL";
 pub const MYSQL_URL: &str = "OUTBOX_TEST_MYSQL_URL";
 /// PostgreSQL, `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`.
 pub const POSTGRES_URL: &str = "OUTBOX_TEST_POSTGRES_URL";
-/// RabbitMQ, `amqp://guest:guest@127.0.0.1:PORT/%2f`.
+/// RabbitMQ, `amqp://guest:guest@127.0.0.1:PORT/%2f`; of two versions, one after the other.
 pub const AMQP_URL: &str = "OUTBOX_TEST_AMQP_URL";
 /// RabbitMQ's management API, `http://guest:guest@127.0.0.1:PORT`.
 pub const RABBITMQ_MANAGEMENT_URL: &str = "OUTBOX_TEST_RABBITMQ_MANAGEMENT_URL";
 /// The launcher's control socket, a path.
 pub const CONTROL: &str = "OUTBOX_TEST_CONTROL";
-/// The servers that this run does without, separated by commas; only `mysql` ever stands here.
+/// The servers that this run does without, separated by commas: `mysql`, `rabbitmq4`.
 pub const LEFT_OUT: &str = "OUTBOX_TEST_LEFT_OUT";
 /// Set for `cargo lab faults --full`: many rounds of each fault.
 pub const FAULTS_FULL: &str = "OUTBOX_FAULTS_FULL";

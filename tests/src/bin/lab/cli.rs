@@ -21,16 +21,24 @@ pub(crate) struct Lab {
 /// What the lab does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Install the servers and client libraries that are missing (Debian packages; MySQL from Debian unstable)
+    /// Install the servers and client libraries that are missing (Debian packages; MySQL and RabbitMQ 4 from Debian unstable)
     Install {
         /// Only print the commands that would run
         #[arg(long)]
         print: bool,
     },
     /// Start the servers, print their URLs as shell exports, stop them at Ctrl-C
-    Serve,
-    /// Install, start the servers, run all tests but the longest faults, which `faults --full` runs
+    Serve {
+        /// With RabbitMQ 4 in the place of this machine's RabbitMQ
+        #[arg(long)]
+        rabbitmq_4: bool,
+    },
+    /// Install, start the servers, run all tests but the longest faults, which `faults --full` runs; those of the broker
+    /// once more with RabbitMQ 4
     Test {
+        /// All of them with RabbitMQ 4 in the place of this machine's RabbitMQ
+        #[arg(long)]
+        rabbitmq_4: bool,
         /// Passed on to `cargo nextest run`, or `cargo test` where nextest is missing: filters, flags
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,

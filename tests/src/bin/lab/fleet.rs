@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Instant;
 
 use outbox_tests::lab_client;
 
+use crate::debian::LeftOut;
 use crate::failure::{Failure, Result};
 use crate::folder::{Folder, Record};
-use crate::mysql_sid::Mysql;
 use crate::server::tls::Mode;
 use crate::server::{Extra, Kind, Server, probe};
 use crate::signals::Stop;
@@ -27,8 +27,10 @@ pub(crate) struct Fleet {
     servers: Mutex<Servers>,
     /// Named by the environment, with their versions.
     named: Vec<(Kind, String)>,
-    left_out: Option<String>,
+    left_out: Vec<LeftOut>,
     spawned: AtomicU32,
+    /// Tests that ask for RabbitMQ get RabbitMQ 4.
+    has_rabbitmq_4: AtomicBool,
     stop: Stop,
     /// Read by each command from a test, written by the end: none may start a server behind it.
     ending: RwLock<bool>,
@@ -36,12 +38,11 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts every server that the environment does not name, all at the same time.
-    pub(crate) fn start(mysql: Mysql, stop: &Stop) -> Result<Self> {
+    pub(crate) fn start(left_out: Vec<LeftOut>, stop: &Stop) -> Result<Self> {
         let begin = Instant::now();
-        let left_out = if let Mysql::LeftOut(reason) = mysql { Some(reason) } else { None };
-        let (named, own): (Vec<Kind>, Vec<Kind>) = Kind::ALL
+        let (named, own): (Vec<Kind>, Vec<Kind>) = Kind::FIRST
             .into_iter()
-            .filter(|kind| *kind != Kind::Mysql || left_out.is_none())
+            .filter(|kind| left_out.iter().all(|left_out| left_out.kind != *kind))
             .partition(|kind| kind.named().is_some());
         let named: Vec<(Kind, String)> =
             named.into_iter().map(|kind| Ok((kind, version_of_named(kind)?))).collect::<Result<_>>()?;
@@ -54,9 +55,26 @@ impl Fleet {
             named,
             left_out,
             spawned: AtomicU32::new(1),
+            has_rabbitmq_4: AtomicBool::new(false),
             stop: stop.clone(),
             ending: RwLock::new(false),
         })
+    }
+
+    /// Puts RabbitMQ 4 in the place of RabbitMQ, for all tests from now on; false if the run has none, or uses a broker
+    /// that the environment names.
+    pub(crate) fn switch_to_rabbitmq_4(&self) -> Result<bool> {
+        let kind = Kind::Rabbitmq4;
+        if kind.named().is_some() || self.left_out.iter().any(|left_out| left_out.kind == kind) {
+            return Ok(false);
+        }
+        if let Some(before) = self.all().remove(Kind::Rabbitmq.name()) {
+            locked(&before).discard();
+        }
+        let (name, server) = create(kind, &self.folder, &self.stop)?;
+        self.all().insert(name, server);
+        self.has_rabbitmq_4.store(true, Ordering::Relaxed);
+        Ok(true)
     }
 
     /// What the tests are told by environment variables.
@@ -79,8 +97,8 @@ impl Fleet {
             }
         }
         variables.push((lab_client::CONTROL, self.control_socket().display().to_string()));
-        let left_out = if self.left_out.is_some() { Kind::Mysql.name() } else { "" };
-        variables.push((lab_client::LEFT_OUT, left_out.to_owned()));
+        let left_out: Vec<&str> = self.left_out.iter().map(|left_out| left_out.kind.name()).collect();
+        variables.push((lab_client::LEFT_OUT, left_out.join(",")));
         variables
     }
 
@@ -113,8 +131,12 @@ impl Fleet {
                 format!("{kind} {version} named by the environment").replace("  ", " ")
             }),
         );
-        let left_out =
-            self.left_out.as_ref().map_or_else(|| "0".to_owned(), |why| format!("1 (MySQL: {why})"));
+        let left_out: Vec<String> =
+            self.left_out.iter().map(|LeftOut { kind, reason }| format!("{kind}: {reason}")).collect();
+        let left_out = match left_out.len() {
+            0 => "0".to_owned(),
+            number => format!("{number} ({})", left_out.join("; ")),
+        };
         format!("servers used: {} ({}); left out: {left_out}", used.len(), used.join(", "))
     }
 
@@ -135,7 +157,7 @@ impl Fleet {
             ["spawn", kind] => return self.spawn(kind, Extra::Nothing),
             ["spawn-beside", name] => {
                 let peer = locked(&*self.find_private(name)?).as_peer()?;
-                return self.spawn(Kind::Rabbitmq.name(), Extra::Beside(peer));
+                return self.spawn(peer.kind.name(), Extra::Beside(peer));
             }
             ["spawn-lower-case", kind] => return self.spawn(kind, Extra::LowerCase),
             ["spawn-small", kind] => return self.spawn(kind, Extra::SmallDisk),
@@ -182,9 +204,9 @@ impl Fleet {
     }
 
     fn spawn(&self, kind: &str, extra: Extra<'_>) -> Result<String> {
-        let kind: Kind = kind.parse().map_err(Failure::new)?;
-        if let (Kind::Mysql, Some(reason)) = (kind, &self.left_out) {
-            return Err(Failure::new(format!("MySQL is left out of this run: {reason}")));
+        let kind = self.kind(kind).map_err(Failure::new)?;
+        if let Some(LeftOut { reason, .. }) = self.left_out.iter().find(|left_out| left_out.kind == kind) {
+            return Err(Failure::new(format!("{kind} is left out of this run: {reason}")));
         }
         let number = self.spawned.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{}-{number}", kind.name());
@@ -194,6 +216,14 @@ impl Fleet {
         let answer = answer.into_iter().flatten().collect::<Vec<_>>().join(" ");
         self.all().insert(name, Arc::new(Mutex::new(server)));
         Ok(answer)
+    }
+
+    /// The kind of a server that tests ask for by this name.
+    fn kind(&self, name: &str) -> std::result::Result<Kind, String> {
+        match name.parse()? {
+            Kind::Rabbitmq if self.has_rabbitmq_4.load(Ordering::Relaxed) => Ok(Kind::Rabbitmq4),
+            kind => Ok(kind),
+        }
     }
 
     fn remove(&self, name: &str) -> Result<String> {
@@ -239,21 +269,23 @@ fn locked(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
 
 /// A failure is told once all have started or failed; those that did start end with it.
 fn start_all(kinds: &[Kind], folder: &Folder, stop: &Stop) -> Result<Servers> {
-    let start = |kind: Kind| {
-        let begin = Instant::now();
-        let server =
-            Server::create((kind, Extra::Nothing), kind.name(), folder.path(), folder.record(), stop)?;
-        eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
-        Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
-    };
     thread::scope(|scope| {
-        let threads: Vec<_> = kinds.iter().map(|kind| scope.spawn(|| start(*kind))).collect();
+        let start = |kind| scope.spawn(move || create(kind, folder, stop));
+        let threads: Vec<_> = kinds.iter().copied().map(start).collect();
         let results: Vec<Result<_>> = threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|_| Err(Failure::new("a thread of the lab panicked"))))
             .collect();
         results.into_iter().collect()
     })
+}
+
+/// One that all tests share, and its name.
+fn create(kind: Kind, folder: &Folder, stop: &Stop) -> Result<(String, Arc<Mutex<Server>>)> {
+    let begin = Instant::now();
+    let server = Server::create((kind, Extra::Nothing), kind.name(), folder.path(), folder.record(), stop)?;
+    eprintln!("lab: {kind} {} after {:.1} s", server.version(), begin.elapsed().as_secs_f64());
+    Ok((kind.name().to_owned(), Arc::new(Mutex::new(server))))
 }
 
 /// A server that the environment names must be there.

@@ -1,9 +1,9 @@
-//! Installs what is missing: Debian's packages, and MySQL from Debian unstable.
+//! Installs what is missing: Debian's packages, and servers from Debian unstable.
 
 use std::process::{Command, ExitCode, Stdio};
 
+use crate::debian::{LeftOut, SYSTEMS, System};
 use crate::failure::{Doing as _, Failure, Result};
-use crate::mysql_sid::{self, Mysql};
 use crate::programs;
 use crate::server::Kind;
 
@@ -41,8 +41,11 @@ const NEEDS: [Need; 8] = [
     Need { package: "faketime", server: None, found: || programs::faketime().is_some() },
     Need {
         package: "debootstrap",
-        server: Some(Kind::Mysql),
-        found: || mysql_sid::is_there() || programs::find("debootstrap").is_some(),
+        server: None,
+        found: || {
+            let is_to_come = |system: &&System| system.command_to_print().is_some();
+            programs::find("debootstrap").is_some() || !SYSTEMS.iter().any(is_to_come)
+        },
     },
 ];
 
@@ -67,25 +70,29 @@ pub(crate) fn run(print: bool) -> Result<ExitCode> {
         if !packages.is_empty() {
             println!("{}", apt_command(&packages));
         }
-        if let Some(command) = mysql_sid::command_to_print() {
+        for command in SYSTEMS.iter().filter_map(|system| system.command_to_print()) {
             println!("{command}");
         }
         return Ok(ExitCode::SUCCESS);
     }
-    match everything()? {
-        Mysql::There | Mysql::Named => eprintln!("lab: everything is installed"),
-        Mysql::LeftOut(_) => eprintln!("lab: everything but MySQL is installed"),
+    let left_out = everything()?;
+    let kinds: Vec<String> = left_out.iter().map(|left_out| left_out.kind.to_string()).collect();
+    if kinds.is_empty() {
+        eprintln!("lab: everything is installed");
+    } else {
+        eprintln!("lab: everything but {} is installed", kinds.join(" and "));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Installs what is missing; quick, and without the network, if nothing is. MySQL alone may be left out.
-pub(crate) fn everything() -> Result<Mysql> {
+/// Installs what is missing; quick, and without the network, if nothing is. Only those from unstable may be
+/// left out.
+pub(crate) fn everything() -> Result<Vec<LeftOut>> {
     let packages = missing();
     if !packages.is_empty() {
         apt(&packages)?;
     }
-    Ok(mysql_sid::ensure())
+    Ok(SYSTEMS.iter().filter_map(|system| system.ensure()).collect())
 }
 
 fn missing() -> Vec<&'static str> {

@@ -6,11 +6,11 @@
 
 mod cli;
 mod control;
+mod debian;
 mod failure;
 mod fleet;
 mod folder;
 mod install;
-mod mysql_sid;
 mod ports;
 mod process;
 mod programs;
@@ -42,8 +42,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     match verb {
         Verb::Install { print } => install::run(print),
-        Verb::Serve => suite::serve(&stop),
-        Verb::Test { args } => suite::test(&stop, &args),
+        Verb::Serve { rabbitmq_4 } => suite::serve(&stop, rabbitmq_4),
+        Verb::Test { rabbitmq_4, args } => suite::test(&stop, rabbitmq_4, &args),
         Verb::Faults { full, args } => suite::faults(&stop, full, &args),
         Verb::Bench { quick, only, scale, json } => suite::bench(&stop, quick, only.as_deref(), scale, json),
         Verb::Watch { .. } => Ok(ExitCode::SUCCESS),

@@ -28,6 +28,8 @@ const ONLY_IN_FULL: &str = "test(a_full_disk) | test(a_queue_whose_leader) | tes
 /// The faults of subscribers stand in a suite that other runs take as well, in their short form.
 const SUBSCRIBERS: &str =
     "binary(=subscribing) & (test(/::(killing|outages)::/) | test(all_that_is_malformed_is_set_aside))";
+/// What is run with RabbitMQ 4 besides: what knows the broker's own behaviour.
+const WITH_BOTH_BROKERS: &str = "test(/^(rabbitmq_broker|brokers|end_to_end|tls_broker)::/) | test(programs::check) | binary(=subscribing) & test(/(over_rabbitmq|crashing)::/) | test(/^mariadb::(brokers|killing)::/) - test(a_queue_whose_leader)";
 /// The columns of what fault tests report.
 const FAULT_COLUMNS: [&str; 9] = [
     "fault",
@@ -46,8 +48,11 @@ const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
 const TERMINATE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The verb `serve`.
-pub(crate) fn serve(stop: &Stop) -> Result<ExitCode> {
+pub(crate) fn serve(stop: &Stop, rabbitmq_4: bool) -> Result<ExitCode> {
     with_servers(stop, |fleet| {
+        if rabbitmq_4 {
+            must_switch_to_rabbitmq_4(fleet)?;
+        }
         let mut exports = String::new();
         for (name, value) in fleet.variables() {
             exports.push_str(&format!("export {name}='{value}'\n"));
@@ -68,9 +73,13 @@ pub(crate) fn serve(stop: &Stop) -> Result<ExitCode> {
     })
 }
 
-/// The verb `test`. Arguments choose among all tests; without, the fault tests come last, by themselves.
-pub(crate) fn test(stop: &Stop, args: &[String]) -> Result<ExitCode> {
+/// The verb `test`. Arguments choose among all tests; without, the fault tests come by themselves, and then those of the
+/// broker with another RabbitMQ.
+pub(crate) fn test(stop: &Stop, rabbitmq_4: bool, args: &[String]) -> Result<ExitCode> {
     with_servers(stop, |fleet| {
+        if rabbitmq_4 {
+            must_switch_to_rabbitmq_4(fleet)?;
+        }
         let mut status = build_programs(fleet, stop)?;
         let is_split = has_nextest() && args.is_empty();
         if status.success() {
@@ -81,6 +90,9 @@ pub(crate) fn test(stop: &Stop, args: &[String]) -> Result<ExitCode> {
         if is_split && status.success() {
             status = run_faults(fleet, stop, false, args)?;
         }
+        if is_split && status.success() && !rabbitmq_4 && fleet.switch_to_rabbitmq_4()? {
+            status = run(fleet, stop, suites(fleet, &["-E", WITH_BOTH_BROKERS], args))?;
+        }
         // nextest leaves the examples in the documentation out; a filter is not meant for them.
         if is_split && status.success() {
             let mut examples = cargo();
@@ -89,6 +101,17 @@ pub(crate) fn test(stop: &Stop, args: &[String]) -> Result<ExitCode> {
         }
         Ok(exit_code(status))
     })
+}
+
+/// What was asked for is not left out.
+fn must_switch_to_rabbitmq_4(fleet: &Fleet) -> Result<()> {
+    if fleet.switch_to_rabbitmq_4()? {
+        return Ok(());
+    }
+    Err(Failure::new("there is no RabbitMQ 4 of the lab's own").remedy(format!(
+        "see above why it was not installed; or, if a broker is named: unset {}",
+        lab_client::AMQP_URL
+    )))
 }
 
 /// The verb `faults`.
@@ -209,8 +232,8 @@ pub(crate) fn bench(
 /// Installs, starts the servers, does it, ends the servers. A server that crashed meanwhile fails the run even
 /// if what ran did not notice.
 fn with_servers(stop: &Stop, then: impl FnOnce(&Fleet) -> Result<ExitCode>) -> Result<ExitCode> {
-    let mysql = install::everything()?;
-    let fleet = Arc::new(Fleet::start(mysql, stop)?);
+    let left_out = install::everything()?;
+    let fleet = Arc::new(Fleet::start(left_out, stop)?);
     let result = control::listen(&fleet).and_then(|()| then(&fleet));
     let crashed = fleet.crashed();
     let summary = fleet.summary();

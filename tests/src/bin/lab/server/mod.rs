@@ -52,11 +52,15 @@ pub(crate) enum Kind {
     Mysql,
     Postgres,
     Rabbitmq,
+    /// In the place of [`Kind::Rabbitmq`], for the tests that run with both.
+    Rabbitmq4,
 }
 
 impl Kind {
+    /// Those that a run begins with.
+    pub(crate) const FIRST: [Self; 4] = [Self::Mariadb, Self::Mysql, Self::Postgres, Self::Rabbitmq];
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Mariadb, Self::Mysql, Self::Postgres, Self::Rabbitmq];
+    const ALL: [Self; 5] = [Self::Mariadb, Self::Mysql, Self::Postgres, Self::Rabbitmq, Self::Rabbitmq4];
 
     /// Its name on the control socket and in the lab's folder.
     pub(crate) fn name(self) -> &'static str {
@@ -65,6 +69,7 @@ impl Kind {
             Self::Mysql => "mysql",
             Self::Postgres => "postgres",
             Self::Rabbitmq => "rabbitmq",
+            Self::Rabbitmq4 => "rabbitmq4",
         }
     }
 
@@ -74,13 +79,17 @@ impl Kind {
             Self::Mariadb => lab_client::MARIADB_URL,
             Self::Mysql => lab_client::MYSQL_URL,
             Self::Postgres => lab_client::POSTGRES_URL,
-            Self::Rabbitmq => lab_client::AMQP_URL,
+            Self::Rabbitmq | Self::Rabbitmq4 => lab_client::AMQP_URL,
         }
     }
 
     /// The URL by which the environment names a server that runs already.
     pub(crate) fn named(self) -> Option<String> {
         env::var(self.variable()).ok().filter(|url| !url.is_empty())
+    }
+
+    fn is_rabbitmq(self) -> bool {
+        matches!(self, Self::Rabbitmq | Self::Rabbitmq4)
     }
 }
 
@@ -91,6 +100,7 @@ impl fmt::Display for Kind {
             Self::Mysql => "MySQL",
             Self::Postgres => "PostgreSQL",
             Self::Rabbitmq => "RabbitMQ",
+            Self::Rabbitmq4 => "RabbitMQ 4",
         })
     }
 }
@@ -131,6 +141,7 @@ pub(crate) struct Place {
 /// What one RabbitMQ has to know of another to become a node of its cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
+    pub(crate) kind: Kind,
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
     /// The port of the name server that they share.
@@ -168,7 +179,7 @@ impl Place {
             Kind::Mariadb => mariadb::prepare(self),
             Kind::Mysql => mysql::prepare(self),
             Kind::Postgres => postgres::prepare(self),
-            Kind::Rabbitmq => rabbitmq::prepare(self),
+            Kind::Rabbitmq | Kind::Rabbitmq4 => rabbitmq::prepare(self),
         }
     }
 
@@ -177,7 +188,7 @@ impl Place {
             Kind::Mariadb => mariadb::command(self),
             Kind::Mysql => mysql::command(self),
             Kind::Postgres => postgres::command(self),
-            Kind::Rabbitmq => rabbitmq::command(self),
+            Kind::Rabbitmq | Kind::Rabbitmq4 => rabbitmq::command(self),
         }
     }
 
@@ -186,18 +197,18 @@ impl Place {
         match self.kind {
             Kind::Mariadb | Kind::Mysql => format!("mysql://root:{PASSWORD}@127.0.0.1:{}", self.port),
             Kind::Postgres => postgres::url(self),
-            Kind::Rabbitmq => rabbitmq::url(self),
+            Kind::Rabbitmq | Kind::Rabbitmq4 => rabbitmq::url(self),
         }
     }
 
     /// RabbitMQ's management API.
     pub(crate) fn management_url(&self) -> Option<String> {
-        (self.kind == Kind::Rabbitmq).then(|| rabbitmq::management_url(self))
+        self.kind.is_rabbitmq().then(|| rabbitmq::management_url(self))
     }
 
     /// RabbitMQ's, on the port that it has for TLS.
     pub(crate) fn tls_url(&self) -> Option<String> {
-        let tls = self.tls.as_ref().filter(|_| self.kind == Kind::Rabbitmq)?;
+        let tls = self.tls.as_ref().filter(|_| self.kind.is_rabbitmq())?;
         Some(format!("amqps://guest:guest@localhost:{}/%2f", tls.port))
     }
 
@@ -266,10 +277,10 @@ impl Server {
     /// What another node of its cluster needs, if it is a RabbitMQ.
     pub(crate) fn as_peer(&self) -> Result<Peer> {
         let Place { kind, name, folder, more_ports: [_, _, names], .. } = &self.place;
-        match kind {
-            Kind::Rabbitmq => Ok(Peer { name: name.clone(), folder: folder.clone(), names: *names }),
-            kind => Err(Failure::new(format!("{name} is {kind}, not RabbitMQ"))),
+        if !kind.is_rabbitmq() {
+            return Err(Failure::new(format!("{name} is {kind}, not RabbitMQ")));
         }
+        Ok(Peer { kind: *kind, name: name.clone(), folder: folder.clone(), names: *names })
     }
 
     /// Where it lives and how it is reached.
@@ -338,7 +349,7 @@ impl Server {
     /// Runs `rabbitmqctl` on it.
     pub(crate) fn rabbitmqctl(&self, arguments: &[&str]) -> Result<()> {
         match self.place.kind {
-            Kind::Rabbitmq => rabbitmq::control(&self.place, arguments),
+            Kind::Rabbitmq | Kind::Rabbitmq4 => rabbitmq::control(&self.place, arguments),
             kind => Err(Failure::new(format!("{} is {kind}, not RabbitMQ", self.place.name))),
         }
     }

@@ -1,17 +1,13 @@
-//! MySQL, out of the system that `mysql_sid` has unpacked.
-//!
-//! The server needs newer libraries than this machine has. It is started through the unpacked system's own
-//! loader with that system's libraries, which needs neither a chroot nor root.
+//! MySQL, out of a system that `debian` has unpacked.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::mariadb::{as_root, names};
 use super::tls::Tls;
 use super::{PASSWORD, Place};
-use crate::failure::{Doing as _, Failure, Result};
-use crate::mysql_sid;
+use crate::debian::MYSQL;
+use crate::failure::{Doing as _, Result};
 use crate::process;
 
 /// Makes the system tables, and the statements that every start runs before it takes connections.
@@ -64,12 +60,8 @@ fn accounts() -> String {
 
 /// The server's program with what it needs to find its own files.
 fn mysqld() -> Result<Command> {
-    let system = mysql_sid::folder();
-    let (loader, libraries) = loader(&system).ok_or_else(|| {
-        Failure::new(format!("the MySQL in {} is not whole", system.display()))
-            .remedy(format!("run: rm -r {} && cargo lab install", system.display()))
-    })?;
-    let usr = system.join("usr");
+    let (loader, libraries) = MYSQL.loader()?;
+    let usr = MYSQL.folder().join("usr");
     let mut command = Command::new(loader);
     command
         .arg("--library-path")
@@ -80,16 +72,4 @@ fn mysqld() -> Result<Command> {
         .arg(format!("--plugin-dir={}", usr.join("lib/mysql/plugin").display()))
         .args(as_root());
     Ok(command)
-}
-
-/// The dynamic loader and the folder of libraries; their names tell the processor.
-fn loader(system: &Path) -> Option<(PathBuf, PathBuf)> {
-    let entries = |folder: &str| fs::read_dir(system.join(folder)).into_iter().flatten().flatten();
-    let named =
-        |path: &Path, part: &str| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part));
-    let libraries =
-        entries("usr/lib").map(|e| e.path()).find(|path| named(path, "-linux-gnu") && path.is_dir())?;
-    let loader =
-        entries("lib64").chain(entries("lib")).map(|e| e.path()).find(|path| named(path, "ld-linux"))?;
-    Some((loader, libraries))
 }

@@ -23,7 +23,7 @@ pub(crate) fn ready(kind: Kind, address: SocketAddr) -> Option<String> {
     let hello = match kind {
         Kind::Mariadb | Kind::Mysql => b"",
         Kind::Postgres => POSTGRES_HELLO,
-        Kind::Rabbitmq => AMQP_HELLO,
+        Kind::Rabbitmq | Kind::Rabbitmq4 => AMQP_HELLO,
     };
     let answer = exchange(address, hello)?;
     match kind {
@@ -34,7 +34,9 @@ pub(crate) fn ready(kind: Kind, address: SocketAddr) -> Option<String> {
             (answer.first() == Some(&b'R') || refuses).then(String::new)
         }
         // A frame of type 1, channel 0: Connection.Start, with the broker's properties.
-        Kind::Rabbitmq => answer.starts_with(&[1, 0, 0]).then(|| amqp_version(&answer).unwrap_or_default()),
+        Kind::Rabbitmq | Kind::Rabbitmq4 => {
+            answer.starts_with(&[1, 0, 0]).then(|| amqp_version(&answer).unwrap_or_default())
+        }
     }
 }
 

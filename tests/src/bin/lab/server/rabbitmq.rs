@@ -1,11 +1,15 @@
-//! RabbitMQ with its management API, Debian's.
+//! RabbitMQ with its management API: this machine's, or version 4 out of a system that `debian` has unpacked.
 
 use std::env;
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Place;
 use super::tls::{Mode, Tls};
+use super::{Kind, Place};
+use crate::debian::RABBITMQ_4;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::process;
 use crate::programs;
@@ -41,6 +45,9 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
         }
         None => String::new(),
     };
+    if place.kind == Kind::Rabbitmq4 {
+        write_erlang(&erlang(place))?;
+    }
     write("enabled_plugins", &format!("[rabbitmq_management{external}].\n"))?;
     // No settings of the machine's own RabbitMQ.
     write("env.conf", "")?;
@@ -83,8 +90,7 @@ fn with_tls(tls: &Tls) -> String {
 
 /// Starts it.
 pub(crate) fn command(place: &Place) -> Result<Command> {
-    let script = programs::rabbitmq_server()
-        .ok_or_else(|| Failure::new("RabbitMQ is not installed").remedy("run: cargo lab install"))?;
+    let script = script(place, "rabbitmq-server")?;
     let folder = &place.folder;
     let [_, distribution, _] = place.more_ports;
     let mut command = Command::new("sh");
@@ -110,12 +116,63 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
 
 /// Runs `rabbitmqctl` on it.
 pub(crate) fn control(place: &Place, arguments: &[&str]) -> Result<()> {
-    let script = programs::rabbitmq_server()
-        .map(|server| server.with_file_name("rabbitmqctl"))
-        .ok_or_else(|| Failure::new("RabbitMQ is not installed").remedy("run: cargo lab install"))?;
-    let mut command = Command::new(script);
+    let mut command = Command::new(script(place, "rabbitmqctl")?);
     in_its_own_world(&mut command, place).args(arguments);
     process::run(command, &place.log)
+}
+
+/// One of RabbitMQ's start scripts.
+fn script(place: &Place, name: &str) -> Result<PathBuf> {
+    let server = match place.kind {
+        Kind::Rabbitmq4 => Some(RABBITMQ_4.program()),
+        _ => programs::rabbitmq_server(),
+    };
+    server
+        .map(|server| server.with_file_name(name))
+        .ok_or_else(|| Failure::new("RabbitMQ is not installed").remedy("run: cargo lab install"))
+}
+
+/// Where RabbitMQ 4 finds Erlang.
+fn erlang(place: &Place) -> PathBuf {
+    place.folder.join("erlang")
+}
+
+/// Scripts in the place of Erlang's programs, each of which starts its own through the unpacked system's loader. Erlang
+/// finds its programs by `BINDIR`, and its modules by `ROOTDIR`; escripts look for `erl` beside themselves if they are
+/// not told.
+fn write_erlang(folder: &Path) -> Result<()> {
+    let root = RABBITMQ_4.folder().join("usr/lib/erlang");
+    let (loader, libraries) = RABBITMQ_4.loader()?;
+    fs::create_dir(folder).doing(|| format!("creating {}", folder.display()))?;
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n"))
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+            .doing(|| format!("writing {}", path.display()))
+    };
+    let entries =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let runtime = entries(&root).find(|path| path.join("bin/beam.smp").is_file());
+    let programs = runtime.into_iter().flat_map(|runtime| entries(&runtime.join("bin")));
+    for program in programs.filter(|path| is_elf(path)) {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let start = [&loader, &libraries, &program].map(|path| path.display().to_string());
+        let [loader, libraries, program] = &start;
+        write(&name, &format!("exec '{loader}' --library-path '{libraries}' '{program}' \"$@\""))?;
+    }
+    write(
+        "erl",
+        &format!(
+            "export EMU=beam PROGNAME=erl ROOTDIR='{}' BINDIR='{}'\nexec \"$BINDIR/erlexec\" \"$@\"",
+            root.display(),
+            folder.display()
+        ),
+    )
+}
+
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"\x7fELF"
 }
 
 /// The environment names the node and where its files are, so that nothing is shared with another one.
@@ -124,6 +181,12 @@ fn in_its_own_world<'a>(command: &'a mut Command, place: &Place) -> &'a mut Comm
         if name.to_string_lossy().starts_with("RABBITMQ_") {
             command.env_remove(name);
         }
+    }
+    if place.kind == Kind::Rabbitmq4 {
+        let erlang = erlang(place);
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths([erlang.clone()].into_iter().chain(env::split_paths(&path)));
+        command.env("PATH", path.unwrap_or_default()).env("ESCRIPT_EMULATOR", erlang.join("erl"));
     }
     let [_, _, names] = place.more_ports;
     command
