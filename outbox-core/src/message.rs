@@ -155,6 +155,17 @@ impl Message {
         event: impl Into<String>,
         payload: Vec<u8>,
     ) -> Result<Self> {
+        Self::with_id(MessageId::now(), aggregate, key, event, payload)
+    }
+
+    /// As [`new`](Self::new), of one that has been recorded.
+    fn with_id(
+        id: MessageId,
+        aggregate: impl Into<String>,
+        key: impl Into<String>,
+        event: impl Into<String>,
+        payload: Vec<u8>,
+    ) -> Result<Self> {
         let (aggregate, key, event) = (aggregate.into(), key.into(), event.into());
         check_name("aggregate", &aggregate)?;
         check_name("event", &event)?;
@@ -184,7 +195,7 @@ impl Message {
                 error,
             ));
         }
-        Ok(Self { id: MessageId::now(), aggregate, key, event, headers: Headers::default(), payload })
+        Ok(Self { id, aggregate, key, event, headers: Headers::default(), payload })
     }
 
     /// The same message with a header more.

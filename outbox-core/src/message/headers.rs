@@ -1,6 +1,9 @@
 //! Headers: what a user may add, and the names that are ours.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use serde::Serializer as _;
 
 use super::NAME_BYTES_MAX;
 use crate::error::{Error, Result};
@@ -22,12 +25,27 @@ pub(crate) const CUT: &str = "outbox-cut";
 /// Of ours, what belongs to the message and not to its place in a history.
 pub(super) const KEPT: [&str; 3] = [SCHEMA, SCHEMA_VERSION, ENTITY_VERSION];
 
+/// Names that nearly every message has: they are not stored with each.
+const COMMON: [&str; 11] = [
+    BUCKET,
+    ENTITY_VERSION,
+    FORMAT,
+    GENERATION,
+    ID,
+    KEY,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SOURCE,
+    TIME,
+    "traceparent",
+];
+
 /// Headers of a message: names in lower case, values in text.
 ///
 /// Names that belong to the broker (`x-…`, `cc`, `bcc`) or to this crate (`outbox-…`) are refused: `CC` and
 /// `BCC` are routing keys to RabbitMQ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(BTreeMap<String, String>);
+pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
 impl Headers {
     /// Adds a header of the user's.
@@ -52,33 +70,42 @@ impl Headers {
                 "header name {name:?}: use [a-z][a-z0-9._-]* and not x-*, outbox-*, cc or bcc"
             )));
         }
-        self.0.insert(name, value.into());
+        self.set(&name, value);
         Ok(())
     }
 
     /// The value of a header.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.find(name).ok().and_then(|place| self.0.get(place)).map(|(_, value)| value.as_str())
     }
 
     /// All headers in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (&**name, value.as_str()))
     }
 
     /// Adds those of `defaults` that are not here yet.
     pub(crate) fn inherit(&mut self, defaults: &Self) {
-        for (name, value) in &defaults.0 {
-            self.0.entry(name.clone()).or_insert_with(|| value.clone());
+        for header in &defaults.0 {
+            if let Err(place) = self.find(&header.0) {
+                self.0.insert(place, header.clone());
+            }
         }
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.find(name).is_ok()
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.0.remove(name);
+        if let Ok(place) = self.find(name) {
+            self.0.remove(place);
+        }
+    }
+
+    /// Where it is, or where it belongs.
+    fn find(&self, name: &str) -> std::result::Result<usize, usize> {
+        self.0.binary_search_by(|(here, _)| (**here).cmp(name))
     }
 
     /// How many bytes they take in the outbox row.
@@ -96,14 +123,19 @@ impl Headers {
     }
 
     /// Sets a header whatever its name; for the ones of this crate and for frames as they arrive.
-    pub(crate) fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.insert(name.into(), value.into());
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        match self.find(name) {
+            Ok(place) => self.0[place].1 = value.into(),
+            Err(place) => self.0.insert(place, (own(name), value.into())),
+        }
     }
 
     /// The JSON object that stands in the outbox row.
     pub fn to_json(&self) -> String {
-        // A map of strings always serializes.
-        serde_json::to_string(&self.0).unwrap_or_default()
+        let mut json = Vec::new();
+        // A map of strings always serializes, to text.
+        let _ = serde_json::Serializer::new(&mut json).collect_map(self.iter());
+        String::from_utf8(json).unwrap_or_default()
     }
 
     /// Headers from the JSON object of an outbox row.
@@ -111,13 +143,78 @@ impl Headers {
     /// # Errors
     /// `Invalid` when it is not an object of strings.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        serde_json::from_slice(json).map(Self).map_err(|e| Error::from(e).context("message headers"))
+        let headers = serde_json::from_slice::<BTreeMap<String, String>>(json);
+        headers.map(Self::from_iter).map_err(|e| Error::from(e).context("message headers"))
     }
 }
 
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
-    /// Headers as somebody else made them, unchecked.
+impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
+    /// Headers as somebody else made them, unchecked; of two of one name the later.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let mut headers: Vec<_> =
+            pairs.into_iter().map(|(name, value)| (own(name.as_ref()), value.into())).collect();
+        // What comes from a map is.
+        if !headers.is_sorted_by(|(name, _), (next, _)| name < next) {
+            headers.sort_by(|(name, _), (other, _)| name.cmp(other));
+            headers.dedup_by(|later, earlier| {
+                let is_same = later.0 == earlier.0;
+                if is_same {
+                    std::mem::swap(later, earlier);
+                }
+                is_same
+            });
+        }
+        Self(headers)
+    }
+}
+
+/// A name that is not stored anew if it is common.
+fn own(name: &str) -> Cow<'static, str> {
+    match COMMON.binary_search(&name) {
+        Ok(place) => Cow::Borrowed(COMMON[place]),
+        Err(_) => Cow::Owned(name.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn common_names_are_in_their_order() {
+        assert!(COMMON.is_sorted());
+        assert!(COMMON.iter().all(|name| matches!(own(name), Cow::Borrowed(_))));
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![proptest::sample::select(&COMMON[..]).prop_map(str::to_owned), "[a-d]{1,2}"]
+    }
+
+    proptest! {
+        #[test]
+        fn headers_are_a_map(
+            pairs in proptest::collection::vec((name(), "[0-9]"), 0..20),
+            more in proptest::collection::vec((name(), "[0-9]"), 0..9),
+            gone in name(),
+        ) {
+            let mut map: BTreeMap<String, String> = pairs.iter().cloned().collect();
+            let mut headers: Headers = pairs.into_iter().collect();
+            let equal = |headers: &Headers, map: &BTreeMap<String, String>| {
+                headers.iter().eq(map.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            };
+            prop_assert!(equal(&headers, &map));
+            for (name, value) in more {
+                headers.set(&name, value.as_str());
+                map.insert(name.clone(), value);
+                prop_assert_eq!(headers.get(&name), map.get(&name).map(String::as_str));
+            }
+            headers.remove(&gone);
+            map.remove(&gone);
+            prop_assert!(equal(&headers, &map) && !headers.contains(&gone));
+            prop_assert_eq!(headers.to_json(), serde_json::to_string(&map).unwrap());
+            prop_assert_eq!(Headers::from_json(headers.to_json().as_bytes()).unwrap(), headers);
+        }
     }
 }

@@ -55,9 +55,14 @@ impl Recorded {
     pub fn from_row(source: &str, generation: i64, row: OutboxRow) -> Result<Self> {
         let id = row.id;
         let parse = |row: OutboxRow| -> Result<Self> {
-            let mut message =
-                Message::new(row.aggregate_type, row.aggregate_id, row.event_type, row.payload)?;
-            message.id = MessageId::from_slice(&row.message_id)?;
+            let message_id = MessageId::from_slice(&row.message_id)?;
+            let mut message = Message::with_id(
+                message_id,
+                row.aggregate_type,
+                row.aggregate_id,
+                row.event_type,
+                row.payload,
+            )?;
             message.headers = Headers::from_json(&row.headers)?;
             message.check_headers()?;
             let recorded_at = DateTime::from_timestamp_micros(row.created_at_us)
@@ -98,7 +103,7 @@ impl Recorded {
         let mut frame = self.to_frame();
         let message = &self.message;
         let [prefix, _] = CLOUD_EVENTS;
-        let mut set = |name: &str, value: String| frame.headers.set(format!("{prefix}{name}"), value);
+        let mut set = |name: &str, value: String| frame.headers.set(&format!("{prefix}{name}"), value);
         set("specversion", "1.0".into());
         set("id", message.id().to_string());
         set("source", format!("/outbox/{}", self.source));
@@ -144,8 +149,8 @@ impl Recorded {
             .kind
             .split_once('.')
             .ok_or_else(|| Error::invalid("property type is not {aggregate}.{event}"))?;
-        let mut message = Message::new(aggregate, header(KEY)?, event, frame.body.clone())?;
-        message.id = MessageId::parse(&frame.message_id)?;
+        let id = MessageId::parse(&frame.message_id)?;
+        let mut message = Message::with_id(id, aggregate, header(KEY)?, event, frame.body.clone())?;
         message.headers =
             frame.headers.iter().filter(|(name, _)| KEPT.contains(name) || !is_of_the_way(name)).collect();
         let content_type = Some(frame.content_type.as_str()).filter(|text| !text.is_empty());

@@ -114,7 +114,7 @@ impl<C: OutboxConnection> Worker<C> {
                     (0..duplicates).for_each(|_| self.stats.count_duplicate());
                     held.iter().for_each(|hold| self.note_held(hold));
                     let recorded = part.iter().take(count).filter_map(|item| item.recorded.as_ref().ok());
-                    recorded.for_each(|recorded| self.reach(queue, recorded));
+                    self.reach(queue, recorded);
                     *done += count;
                     // Nothing, unless one of them holds all.
                     parts.extend(Some(length - count).filter(|rest| *rest > 0));
@@ -138,8 +138,11 @@ impl<C: OutboxConnection> Worker<C> {
             Ok(recorded) => recorded,
             Err(failure) => return undecoded(item, failure),
         };
-        let holds =
-            self.effect(recorded).ok().flatten().map_or(Holds::Nothing, |effect| effect.policy.holds());
+        let holds = self
+            .effect(&item.delivery.frame.kind)
+            .ok()
+            .flatten()
+            .map_or(Holds::Nothing, |effect| effect.policy.holds());
         // What can never work is not tried again.
         let next_in = if error.kind() == ErrorKind::Invalid { None } else { self.retries.wait_after(1) };
         Hold {
@@ -250,7 +253,7 @@ impl<C: OutboxConnection> Worker<C> {
     ) -> Result<Vec<Step<'_, 'd, C>>> {
         let mut steps = Vec::with_capacity(part.len());
         for item in part {
-            if known.held.contains(&identity(&item.delivery.frame)) {
+            if !known.held.is_empty() && known.held.contains(&identity(&item.delivery.frame)) {
                 steps.push(Step::Duplicate);
                 continue;
             }
@@ -287,7 +290,7 @@ impl<C: OutboxConnection> Worker<C> {
         if known.applied.contains(&recorded.message.id()) {
             return Ok(Step::Duplicate);
         }
-        let effect = match self.effect(recorded) {
+        let effect = match self.effect(&item.delivery.frame.kind) {
             Ok(Some(effect)) => effect,
             Ok(None) => return Ok(Step::Pass),
             Err(error) => return Ok(Step::Hold(HeldState::Dead, Holds::Nothing, Some(Failure::of(&error)))),
@@ -301,7 +304,8 @@ impl<C: OutboxConnection> Worker<C> {
             Err(error) if error.kind() == ErrorKind::Invalid => return dead(holds, error),
             checked => checked?,
         }
-        if holds == Holds::Key && known.waited_for.contains(&key_of(recorded)) {
+        let is_waited_for = |known: &Known| known.waited_for.contains(&key_of(recorded));
+        if holds == Holds::Key && !known.waited_for.is_empty() && is_waited_for(known) {
             return Ok(Step::Hold(HeldState::Waiting, holds, None));
         }
         if let Some(suspicion) = item.suspicion() {

@@ -172,7 +172,7 @@ impl<C: OutboxConnection> Worker<C> {
             return Ok(());
         }
         let recorded = Recorded::from_frame(&frame)?;
-        let Some(effect) = self.effect(&recorded)? else { return Ok(()) };
+        let Some(effect) = self.effect(&recorded.message.kind())? else { return Ok(()) };
         self.check_source(connection, effect, &recorded).map_err(|e| of_message(e, &recorded))?;
         if !connection.record_applied(&self.name, recorded.message.id())? {
             self.stats.count_duplicate();

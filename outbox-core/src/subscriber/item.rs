@@ -47,7 +47,7 @@ impl<C: OutboxConnection> Worker<C> {
         // Reading a row may be what ends the process.
         let is_safe = delivery.returns < RETURNS_MAX;
         let row = recorded.as_ref().ok().filter(|_| is_safe).and_then(|recorded| {
-            let Found::Effect(effect) = self.effects.find(&recorded.message.kind()) else { return None };
+            let Found::Effect(effect) = self.effects.find(&delivery.frame.kind) else { return None };
             let Run::Copy(copy) = &effect.run else { return None };
             Some(copy.read(recorded).map_err(|e| Failure::of(&of_message(e, recorded))))
         });

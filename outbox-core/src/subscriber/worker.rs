@@ -155,14 +155,20 @@ impl<C: OutboxConnection> Worker<C> {
         wait
     }
 
-    /// A message was applied.
-    pub(super) fn reach(&self, queue: u16, recorded: &Recorded) {
+    /// These messages were applied.
+    pub(super) fn reach<'r>(&self, queue: u16, recorded: impl Iterator<Item = &'r Recorded>) {
+        let newer = |newest: &mut Newest, other: Newest| {
+            if newest.0 < other.0 {
+                *newest = other;
+            }
+        };
+        let mut here: HashMap<&str, Newest> = HashMap::new();
+        for Recorded { source, version, recorded_at, .. } in recorded {
+            newer(here.entry(source).or_insert((*version, *recorded_at)), (*version, *recorded_at));
+        }
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = reached
-            .entry((queue, recorded.source.clone()))
-            .or_insert((recorded.version, recorded.recorded_at));
-        if newest.0 < recorded.version {
-            *newest = (recorded.version, recorded.recorded_at);
+        for (source, newest) in here {
+            newer(reached.entry((queue, source.to_owned())).or_insert(newest), newest);
         }
     }
 
@@ -194,10 +200,9 @@ impl<C: OutboxConnection> Worker<C> {
         is_due
     }
 
-    /// The consumer of a message; `None` for what is to be passed over.
-    pub(super) fn effect(&self, recorded: &Recorded) -> Result<Option<&Effect<C>>> {
-        let kind = recorded.message.kind();
-        match self.effects.find(&kind) {
+    /// The consumer of a kind of message; `None` for what is to be passed over.
+    pub(super) fn effect(&self, kind: &str) -> Result<Option<&Effect<C>>> {
+        match self.effects.find(kind) {
             Found::Effect(effect) => Ok(Some(effect)),
             Found::Ignored => Ok(None),
             Found::Nothing => {

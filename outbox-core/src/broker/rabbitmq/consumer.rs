@@ -333,7 +333,7 @@ fn from_lapin(delivery: LapinDelivery) -> Delivery {
         .headers()
         .iter()
         .flatten()
-        .map(|(name, value)| (name.to_string(), value_text(value)))
+        .map(|(name, value)| (name.as_str(), value_text(value)))
         .collect();
     Delivery {
         tag: delivery.delivery_tag,
