@@ -8,7 +8,7 @@ use url::Url;
 use super::{ByteSize, Secret};
 
 /// What a replication holds in memory. With the program itself it stays below 128 MiB.
-const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+const MEMORY_BYTES: u64 = 48 * 1024 * 1024;
 /// What one read of a copy takes: long enough to be quick, short enough to disturb nobody.
 const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
@@ -44,7 +44,7 @@ pub struct ReplicationConfig {
     pub server_id: Option<u32>,
     /// The key of `hash(column)`, at least 16 bytes. With another key the hashes are others.
     pub hash_key: Option<Secret>,
-    /// What is held in memory, 8 MiB to 16 GiB; larger transactions wait on disk. Default 64 MiB.
+    /// What is held in memory, 8 MiB to 16 GiB; larger transactions wait on disk. Default 48 MiB.
     pub memory_bytes: ByteSize,
     /// What one read of a copy takes, 64 KiB to 1 GiB, at most a quarter of `memory_bytes`. Default 2 MiB.
     pub chunk_bytes: ByteSize,
