@@ -74,6 +74,7 @@ pub(crate) async fn measure(
     };
     let mut source = Side::start(product).await?;
     let mut target = Side::start(product).await?;
+    let mut replica = Side::start(product).await?;
     let mut workload = Workload::begin(&mut source).await?;
     let relay = Relay::prepare(&source, &mut target, "bench").await?;
     // Its copy is complete while the table is empty: all that follows comes by the log.
@@ -108,7 +109,6 @@ pub(crate) async fn measure(
             eprintln!("catch-up: {:.1} s, of which the relay computed {:.1} s", run.seconds, run.processor);
             speeds.push(changes / run.seconds);
         }
-        let mut replica = Side::start(product).await?;
         if wants("catch-up") {
             let started = Instant::now();
             let count = limits::read_only(&source, &begun).await?;
@@ -140,16 +140,26 @@ pub(crate) async fn measure(
     if wants("latency") || wants("idle") {
         let running = relay.start()?;
         watch::until_visible(&mut source, &mut target).await?;
+        let rates = [(1.0, if size.runs > 1 { 30 } else { 8 }), (100.0, 100)];
+        let mut medians = vec![];
         if wants("latency") {
-            let slow =
-                watch::latency_ms(&mut source, &mut target, 1.0, if size.runs > 1 { 30 } else { 8 }).await?;
-            let busy = watch::latency_ms(&mut source, &mut target, 100.0, 100).await?;
-            against("latency at 1/s", "at 100/s", "ms", &[slow], busy);
+            for (rate, samples) in rates {
+                medians.push(watch::latency_ms(&mut source, &mut target, rate, samples).await?);
+            }
+            against("latency at 1/s", "at 100/s", "ms", &medians[..1], medians[1]);
         }
         if wants("idle") {
             let seconds = if size.runs > 1 { 30 } else { 10 };
             let percent = running.idle_percent(seconds).await?;
             against("idle processor", "bound", "% core", &[percent], IDLE_PERCENT);
+        }
+        drop(running);
+        if wants("latency") {
+            native::catch_up(&mut source, &mut replica, 1).await?;
+            for ((rate, samples), ours) in rates.into_iter().zip(medians) {
+                let native = native::latency_ms(&mut source, &mut replica, rate, samples).await?;
+                against(&format!("latency at {rate}/s"), "native, 1 worker", "ms", &[ours], native);
+            }
         }
     }
     if peak_mib > 0.0 {
