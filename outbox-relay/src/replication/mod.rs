@@ -44,6 +44,7 @@ mod session;
 mod setup;
 pub mod sql;
 pub mod state;
+mod rivals;
 mod statement;
 pub mod status;
 pub mod target;
