@@ -11,7 +11,7 @@ use crate::binlog::{Link, Server};
 use crate::config::{ReplicationConfig, Secret};
 use crate::outbox::store::{Kind, remote_host};
 use crate::replication::sql::quoted;
-use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs, unlogged_actions};
+use crate::replication::{CopyPlan, CopySpec, NewTable, State, TableFacts, specs, unlogged_actions};
 
 /// Less than this, and a weekend's outage is too long.
 const RETENTION_S: u64 = 3 * 24 * 3600;
@@ -298,9 +298,20 @@ async fn check_copy(
         Ok(None) => {
             let version: Option<String> = target.query_first("select version()").await.ok().flatten();
             let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
-            match CopyPlan::create_table_sql(spec, &source, is_mariadb) {
-                Ok(_) if create => about.ok("is created by the first run"),
-                Ok(sql) => about.bad("the target has no such table", format!("`create = true`, or {sql};")),
+            match CopyPlan::new_table(spec, &source, is_mariadb) {
+                Ok(NewTable { left_out, .. }) if create => {
+                    about.ok("is created by the first run");
+                    for what in left_out {
+                        about.add(
+                            Level::Note,
+                            format!("is created without a key of its source: {what}"),
+                            None,
+                        );
+                    }
+                }
+                Ok(NewTable { sql, .. }) => {
+                    about.bad("the target has no such table", format!("`create = true`, or {sql};"));
+                }
                 Err(error) => about.bad(error.to_string(), "correct the copy in the configuration"),
             }
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::facts::{TableFacts, unlogged_actions};
-use super::plan::{CopyPlan, CopySpec};
+use super::plan::{CopyPlan, CopySpec, NewTable};
 use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
 use super::target::Target;
@@ -265,8 +265,13 @@ async fn resolve(
         Some(facts) => facts,
         None if create => {
             let is_mariadb = target.is_mariadb();
-            target.create_table(&CopyPlan::create_table_sql(spec, &source, is_mariadb)?).await?;
+            let NewTable { sql, left_out } = CopyPlan::new_table(spec, &source, is_mariadb)?;
+            target.create_table(&sql).await?;
             info!(table = spec.target_table, "created the copy's table");
+            if !left_out.is_empty() {
+                let without = left_out.join("; ");
+                warn!(table = spec.target_table, without, "the copy's table lacks keys of the source's");
+            }
             target.describe(&spec.target_table).await?.ok_or_else(|| missing(spec))?
         }
         None => return Err(missing(spec)),

@@ -177,8 +177,8 @@ async fn resolve(
         spec.source_database.clone_from(&source.database);
         let here = facts(source, &spec.source_table).await;
         if target.describe(&spec.target_table).await.unwrap().is_none() {
-            let sql = CopyPlan::create_table_sql(&spec, &here, target.is_mariadb()).unwrap();
-            target.create_table(&sql).await.unwrap();
+            let table = CopyPlan::new_table(&spec, &here, target.is_mariadb()).unwrap();
+            target.create_table(&table.sql).await.unwrap();
         }
         let there = target.describe(&spec.target_table).await.unwrap().unwrap();
         let plan = CopyPlan::resolve(&spec, &here, &there).unwrap();
