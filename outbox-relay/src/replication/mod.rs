@@ -11,7 +11,7 @@
 //! *run* goes from connection to connection; *setup* says what a replication begins with, *begin* where; *conduct* owns
 //! one while it is connected, and *copy* what it is to each, with *tasks* beside it: *feed* (reads the log), *chunks*
 //! (reads tables; *window* waits for the log with what was read) and *applier* (writes); *holds* takes copies out that
-//! cannot go on, by *ddl* too, which finds what no row event tells;
+//! cannot go on, by *ddl* too, which finds what no row event tells; *lineage* knows whether the source is the same;
 //! *status* and *report* are for whoever looks.
 
 mod applier;
@@ -34,6 +34,7 @@ mod indexes;
 mod json;
 mod keys;
 mod large;
+mod lineage;
 mod load;
 mod memory;
 mod note;

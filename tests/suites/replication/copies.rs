@@ -216,6 +216,7 @@ pub(crate) fn checkpoint(position: Position) -> Checkpoint {
         source_id: "source".to_owned(),
         as_of_us: 1_700_000_000_500_000,
         lag_ms: 5,
+        is_unproven: false,
     }
 }
 

@@ -24,6 +24,8 @@ mod copying_schema;
 mod created;
 #[path = "failover.rs"]
 mod failover;
+#[path = "lineage.rs"]
+mod lineage;
 #[path = "quiet.rs"]
 mod quiet;
 #[path = "reading.rs"]
