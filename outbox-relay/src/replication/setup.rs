@@ -279,22 +279,10 @@ async fn resolve(
     Ok((Arc::new(CopyPlan::resolve(spec, &source, &facts)?), definition(spec, &source)?))
 }
 
-/// Takes the names of a copy's table as the source stores them: some servers find a table by its name in any case, and
-/// their log has these.
+/// Takes the names of a copy's table as the source stores them.
 pub(super) async fn as_stored(server: &mut Server, spec: &mut CopySpec) -> Result<()> {
-    let sql = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
-               WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
-    let asked = server.connection().exec(sql, (&spec.source_database, &spec.source_table)).await;
-    let stored: Vec<(String, String)> =
-        asked.map_err(|error| failed("asking for the name of a table", &error))?;
-    let is_exact = |(database, table): &(String, String)| {
-        (database, table) == (&spec.source_database, &spec.source_table)
-    };
-    if !stored.iter().any(is_exact)
-        && let Some((database, table)) = stored.into_iter().next()
-    {
-        (spec.source_database, spec.source_table) = (database, table);
-    }
+    (spec.source_database, spec.source_table) =
+        server.stored_name(&spec.source_database, &spec.source_table).await?;
     Ok(())
 }
 
