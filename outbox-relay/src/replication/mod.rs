@@ -62,6 +62,7 @@ mod write;
 pub use compact::{ClosedWindow, CopyProgress, Group, Held, Touched};
 pub(crate) use facts::unlogged_actions;
 pub use facts::{ColumnFacts, Index, KeyPart, TableFacts, UniqueKey};
+pub(crate) use lineage::UNPROVEN;
 pub use plan::{CopyPlan, CopySpec, Key, NewTable, Projected};
 pub use run::{Left, Replication, run_all};
 pub use setup::specs;

@@ -12,6 +12,8 @@ pub(crate) const APPLY_KINDS: &[(&str, &str)] = &[("uu", "uuid"), ("i4", "inet4"
 
 #[path = "apply.rs"]
 mod apply;
+#[path = "checks.rs"]
+mod checks;
 #[path = "copying.rs"]
 mod copying;
 #[path = "copying_faults.rs"]

@@ -12,6 +12,8 @@ pub(crate) const APPLY_KINDS: &[(&str, &str)] = &[("js", "json"), ("vec", "vecto
 
 #[path = "apply.rs"]
 mod apply;
+#[path = "checks.rs"]
+mod checks;
 #[path = "copying.rs"]
 mod copying;
 #[path = "copying_faults.rs"]
