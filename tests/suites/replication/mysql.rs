@@ -26,6 +26,8 @@ mod copying_schema;
 mod created;
 #[path = "failover.rs"]
 mod failover;
+#[path = "interrupted.rs"]
+mod interrupted;
 #[path = "lineage.rs"]
 mod lineage;
 #[path = "quiet.rs"]
