@@ -183,7 +183,9 @@ pub const REPLICA: Migrations = Migrations {
     postgres: || EmbeddedMigrations::new(&[]),
     sqlite: || EmbeddedMigrations::new(&[]),
     scripts: |dialect| match dialect {
-        Dialect::Mysql => scripts!("mysql", "replica", "0000-replica-0001_replica"),
+        Dialect::Mysql => {
+            scripts!("mysql", "replica", "0000-replica-0001_replica", "0000-replica-0002_lineage")
+        }
         Dialect::Postgres | Dialect::Sqlite => &[],
     },
 };

@@ -224,7 +224,8 @@ impl Stream {
         self.proof.as_ref()
     }
 
-    /// Whether the last transaction that was read before could be compared: false when the source has purged it.
+    /// Whether the last transaction that was read before could be compared when the source was connected to last: false
+    /// when the source has purged it.
     pub fn is_proven(&self) -> bool {
         self.is_proven
     }
@@ -308,7 +309,11 @@ impl Stream {
                 let is_it = proof.committed_at_us == txn.committed_at_us
                     && proof.checksum == txn.checksum
                     && self.position.gtids == txn.position.gtids;
-                if is_it { Ok(Settled::Nothing) } else { Err(foreign()) }
+                if !is_it {
+                    return Err(foreign());
+                }
+                self.is_proven = true;
+                Ok(Settled::Nothing)
             }
             Outcome::Txn(txn) => {
                 self.waits.reset();

@@ -303,17 +303,34 @@ impl Server {
         if own == Some(identity.server_id) {
             return Ok(true);
         }
+        // Where it may not look the source's own check has to do.
+        let readers = self.readers().await.unwrap_or_default();
+        Ok(readers.iter().any(|(id, name)| *id == identity.server_id && *name != identity.name))
+    }
+
+    /// The server id and the name of each replica and reader that is registered; `None`: this account may not see them.
+    pub(crate) async fn readers(&mut self) -> Option<Vec<(u32, String)>> {
         for statement in ["SHOW REPLICAS", "SHOW SLAVE HOSTS"] {
             if let Ok(rows) = self.connection.query::<Row, _>(statement).await {
-                return Ok(rows.iter().any(|row| {
-                    let id: Option<u32> = row.get(0);
-                    let host: Option<String> = row.get(1);
-                    id == Some(identity.server_id) && host.as_deref() != Some(identity.name.as_str())
-                }));
+                let reader = |row: &Row| Some((row.get(0)?, row.get(1).unwrap_or_default()));
+                return Some(rows.iter().filter_map(reader).collect());
             }
         }
-        // Not allowed to look: then the source's own check has to do.
-        Ok(false)
+        None
+    }
+
+    /// A table's database and name as the server stores them, and has them in its log: some servers find a table by its
+    /// name in any case. As they are given where there is no such table.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn stored_name(&mut self, database: &str, table: &str) -> Result<(String, String)> {
+        let sql = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
+                   WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+        let asked = self.connection.exec(sql, (database, table)).await;
+        let stored: Vec<(String, String)> = asked.map_err(|error| failed("the name of a table", error))?;
+        let given = (database.to_owned(), table.to_owned());
+        Ok(if stored.contains(&given) { given } else { stored.into_iter().next().unwrap_or(given) })
     }
 }
 

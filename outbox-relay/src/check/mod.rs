@@ -18,6 +18,8 @@ mod broker;
 #[cfg(all(feature = "mysql", feature = "binlog"))]
 mod log;
 #[cfg(feature = "binlog")]
+mod reading;
+#[cfg(feature = "binlog")]
 mod replication;
 mod rights;
 mod settings;
@@ -94,7 +96,10 @@ impl About {
     /// Warns of a connection that leaves this machine unencrypted.
     fn warn_exposed(&mut self, host: Option<String>, fix: impl Into<String>) {
         if let Some(host) = host {
-            self.warn(format!("connection to {host} is not encrypted"), fix);
+            let text = format!(
+                "connection to {host} is not encrypted: whoever stands in between reads it, and can get the password"
+            );
+            self.warn(text, fix);
         }
     }
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Result, migrate};
 
-use super::rights::grantee;
-use super::{About, Finding, Level, fix_exposed};
+use super::rights::{grantee, is_denied};
+use super::{About, Finding, Level, fix_exposed, reading};
 use crate::binlog::{Link, Server};
 use crate::config::{ReplicationConfig, Secret};
 use crate::outbox::store::{Kind, remote_host};
 use crate::replication::sql::quoted;
-use crate::replication::{CopyPlan, CopySpec, State, TableFacts, specs, unlogged_actions};
+use crate::replication::{CopyPlan, CopySpec, NewTable, State, TableFacts, specs, unlogged_actions};
 
 /// Less than this, and a weekend's outage is too long.
 const RETENTION_S: u64 = 3 * 24 * 3600;
@@ -29,7 +29,7 @@ const REQUIRED: &[(&str, &str, &str)] = &[
 
 const VARIABLES: &str = "show global variables where variable_name in ('log_bin', 'binlog_format', 'binlog_row_image', \
                          'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', 'server_id', 'read_only', \
-                         'binlog_expire_logs_seconds', 'max_allowed_packet', 'lower_case_table_names')";
+                         'binlog_expire_logs_seconds', 'max_allowed_packet', 'lower_case_table_names', 'version')";
 
 type Variables = BTreeMap<String, String>;
 
@@ -53,11 +53,14 @@ pub(super) async fn check(config: &ReplicationConfig) -> Vec<Finding> {
         }
     };
     let there = match &mut server {
-        Some(server) => check_source(config, server, &mut source).await,
+        Some(server) => check_source(server, &mut source).await,
         None => Variables::new(),
     };
     if let Some(state) = &mut state {
         check_target(state.connection(), &there, &mut target).await;
+    }
+    if let Some(server) = &mut server {
+        reading::check(config, server, state.as_mut(), &mut source).await;
     }
     if let (Some(server), Some(state)) = (&mut server, &mut state) {
         for (spec, table) in specs(config).iter().zip(&config.table) {
@@ -87,10 +90,26 @@ async fn variables(connection: &mut Link, about: &mut About) -> Variables {
     }
 }
 
-async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &mut About) -> Variables {
+/// Older servers lack what this is built on.
+fn check_version(found: &Variables, about: &mut About) {
+    let Some(version) = found.get("version").filter(|version| !is_supported(version)) else { return };
+    about.bad(
+        format!("it is of version {version}, which is not supported"),
+        "upgrade it: MySQL 8.0 or MariaDB 10.6 at least",
+    );
+}
+
+fn is_supported(version: &str) -> bool {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let version_of = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    version_of >= if version.contains("MariaDB") { (10, 6) } else { (8, 0) }
+}
+
+async fn check_source(server: &mut Server, about: &mut About) -> Variables {
     let is_mariadb = server.is_mariadb();
     let found = variables(server.connection(), about).await;
     let value = |name: &str| found.get(name).map(String::as_str);
+    check_version(&found, about);
     if value("log_bin").is_some_and(|on| !on.eq_ignore_ascii_case("ON")) {
         about.bad("it writes no binary log", "start it with log_bin = binlog in its my.cnf");
     }
@@ -111,7 +130,8 @@ async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &m
     if !is_mariadb && value("gtid_mode") != Some("ON") {
         about.bad(
             "it has no GTIDs, without which no copy can be made",
-            "set gtid_mode = ON and enforce_gtid_consistency = ON in my.cnf",
+            "set global enforce_gtid_consistency = ON; set global gtid_mode = OFF_PERMISSIVE; \
+             set global gtid_mode = ON_PERMISSIVE; set global gtid_mode = ON; -- in my.cnf too",
         );
     }
     let kept = value("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse::<u64>().ok());
@@ -124,11 +144,6 @@ async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &m
             format!("set global binlog_expire_logs_seconds = {};", 7 * 24 * 3600),
         );
     }
-    if let (Some(own), Some(ours)) = (value("server_id"), config.server_id)
-        && own == ours.to_string()
-    {
-        about.bad(format!("server_id {ours} is the source's own"), "give the replication another server_id");
-    }
     if about.findings.len() == count {
         about.ok("its settings are as they have to be");
     }
@@ -137,7 +152,7 @@ async fn check_source(config: &ReplicationConfig, server: &mut Server, about: &m
 }
 
 /// Who is connected, as GRANT wants it; empty if the server does not say.
-async fn user(connection: &mut Link) -> String {
+pub(super) async fn user(connection: &mut Link) -> String {
     let user: Option<String> = connection.query_first("select current_user()").await.ok().flatten();
     user.map_or_else(String::new, |user| grantee(Kind::Mysql, &user))
 }
@@ -146,7 +161,9 @@ async fn user(connection: &mut Link) -> String {
 async fn check_reader(server: &mut Server, about: &mut About) {
     let user = user(server.connection()).await;
     let monitor = if server.is_mariadb() { "binlog monitor" } else { "replication client" };
-    if let Err(error) = server.high_mark().await {
+    if let Err(error) = server.high_mark().await
+        && is_denied(&error)
+    {
         about.bad(error.to_string(), format!("grant {monitor} on *.* to {user};"));
     }
     let grants: Vec<String> = server.connection().query("show grants").await.unwrap_or_default();
@@ -156,10 +173,6 @@ async fn check_reader(server: &mut Server, about: &mut About) {
         };
         grants.iter().any(has)
     };
-    if !may("REPLICATION SLAVE") {
-        let fix = format!("grant replication slave on *.* to {user};");
-        about.bad("no right to read the binary log (unless by a role)", fix);
-    }
     if matches!(server.prepared().await, Ok(None)) {
         about.add(
             Level::Note,
@@ -180,6 +193,7 @@ async fn check_reader(server: &mut Server, about: &mut About) {
 
 async fn check_target(connection: &mut Link, source: &Variables, about: &mut About) {
     let found = variables(connection, about).await;
+    check_version(&found, about);
     let number = |of: &Variables, name: &str| of.get(name).and_then(|value| value.parse::<u64>().ok());
     if let (Some(there), Some(here)) =
         (number(source, "max_allowed_packet"), number(&found, "max_allowed_packet"))
@@ -255,11 +269,7 @@ async fn check_copy(
         Ok(None) => {
             about.bad(
                 format!("the source has no table {database}.{table}, or it may not be read"),
-                format!(
-                    "correct `source`, or grant select on {}.{} to the reader;",
-                    quoted(database),
-                    quoted(table)
-                ),
+                format!("{} -- or correct `source`", grant_select(server, spec).await),
             );
             return;
         }
@@ -269,8 +279,7 @@ async fn check_copy(
     };
     let read = format!("select 1 from {}.{} limit 0", quoted(database), quoted(table));
     if let Err(error) = server.connection().query_drop(read).await {
-        let fix = format!("grant select on {}.{} to the reader;", quoted(database), quoted(table));
-        about.bad(error.to_string(), fix);
+        about.bad(error.to_string(), grant_select(server, spec).await);
     }
     match unlogged_actions(server.connection(), database, table).await {
         Ok(actions) if actions.is_empty() => {}
@@ -298,14 +307,31 @@ async fn check_copy(
         Ok(None) => {
             let version: Option<String> = target.query_first("select version()").await.ok().flatten();
             let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
-            match CopyPlan::create_table_sql(spec, &source, is_mariadb) {
-                Ok(_) if create => about.ok("is created by the first run"),
-                Ok(sql) => about.bad("the target has no such table", format!("`create = true`, or {sql};")),
+            match CopyPlan::new_table(spec, &source, is_mariadb) {
+                Ok(NewTable { left_out, .. }) if create => {
+                    about.ok("is created by the first run");
+                    for what in left_out {
+                        about.add(
+                            Level::Note,
+                            format!("is created without a key of its source: {what}"),
+                            None,
+                        );
+                    }
+                }
+                Ok(NewTable { sql, .. }) => {
+                    about.bad("the target has no such table", format!("`create = true`, or {sql};"));
+                }
                 Err(error) => about.bad(error.to_string(), "correct the copy in the configuration"),
             }
         }
         Err(error) => about.bad(error.to_string(), "none known"),
     }
+}
+
+/// The right to read a copy's table.
+async fn grant_select(server: &mut Server, spec: &CopySpec) -> String {
+    let user = user(server.connection()).await;
+    format!("grant select on {}.{} to {user};", quoted(&spec.source_database), quoted(&spec.source_table))
 }
 
 async fn described(target: &mut Link, table: &str) -> Result<Option<TableFacts>> {
@@ -322,10 +348,11 @@ async fn check_copy_table(table: &str, target: &mut Link, about: &mut About) {
         match target.query_drop(&statement).await {
             // Generated columns take no value, which is no question of rights.
             Err(mysql_async::Error::Server(error)) if error.code == 3105 || error.code == 1906 => {}
-            Err(error) => about.bad(
-                error.to_string(),
-                format!("grant select, insert, update, delete on {name} to the writer; -- {right}"),
-            ),
+            Err(error) => {
+                let user = user(target).await;
+                let fix = format!("grant select, insert, update, delete on {name} to {user}; -- {right}");
+                about.bad(error.to_string(), fix);
+            }
             Ok(()) => {}
         }
     }
@@ -341,6 +368,23 @@ async fn check_copy_table(table: &str, target: &mut Link, about: &mut About) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_told_apart() {
+        for version in [
+            "8.0.11",
+            "8.4.2-commercial",
+            "9.7.1",
+            "10.6.0-MariaDB",
+            "10.11.6-MariaDB-0+deb12u1",
+            "12.0.1-MariaDB",
+        ] {
+            assert!(is_supported(version), "{version}");
+        }
+        for version in ["5.7.44-log", "10.5.29-MariaDB", "5.5.68-MariaDB", ""] {
+            assert!(!is_supported(version), "{version}");
+        }
+    }
 
     #[test]
     fn what_leaves_the_machine_unencrypted_is_told() {

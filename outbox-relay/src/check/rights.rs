@@ -82,7 +82,7 @@ pub(super) async fn check_subscriber(store: &mut Store, about: &mut About) -> bo
 }
 
 /// By the words of MySQL and MariaDB in the language of the session, which is English, and of the probe on PostgreSQL.
-fn is_denied(error: &outbox_core::Error) -> bool {
+pub(super) fn is_denied(error: &outbox_core::Error) -> bool {
     error.to_string().contains("denied")
 }
 

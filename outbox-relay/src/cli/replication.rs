@@ -257,6 +257,7 @@ mod tests {
             owner: None,
             position: None,
             lag_seconds: None,
+            unproven_since: None,
             paused: None,
             copies: vec![copy("a", 50), copy("other", 7)],
         };

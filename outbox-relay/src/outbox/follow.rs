@@ -103,7 +103,7 @@ pub(crate) async fn open(source: &Source) -> Result<(LogSettings, Option<Stream>
     }
     // By file: by GTID the server would look for the place through the whole file.
     let end = Position { gtids: None, ..server.high_mark().await? };
-    let tables = Tables::from_iter([(settings.database.as_str(), "outbox")]);
+    let tables = Tables::from_iter([server.stored_name(&settings.database, "outbox").await?]);
     let stream = follow(source.clone(), tables, end);
     Ok((settings, Some(stream)))
 }

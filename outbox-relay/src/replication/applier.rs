@@ -16,7 +16,11 @@ use super::target::{Applied, Target};
 pub(super) enum Order {
     Apply(Group, Checkpoint),
     /// What others have written to the tables of state; with a checkpoint that is renewed if it is old.
-    Look(Option<Checkpoint>),
+    Look {
+        checkpoint: Option<Checkpoint>,
+        /// Whether the source is known to be the one that was read from before.
+        is_proven: bool,
+    },
 }
 
 /// What has come of an order.
@@ -33,6 +37,8 @@ pub(super) struct Look {
     pub(super) copies: Vec<CopyState>,
     /// How many rows of which copies.
     pub(super) set_aside: Vec<(String, u64)>,
+    /// Whether the source is known to be the one that was read from before, or all copies were verified since.
+    pub(super) is_proven: bool,
 }
 
 /// Does what it is asked for, until nobody asks any more or something fails.
@@ -59,14 +65,15 @@ async fn obey(target: &mut Target, order: Order) -> Result<Report> {
             debug!(upserted, loaded, joined, deleted, windows, bytes, took = ?started.elapsed(), "a group is committed");
             Ok(Report::Applied(applied))
         }
-        Order::Look(checkpoint) => {
+        Order::Look { checkpoint, is_proven } => {
             if let Some(checkpoint) = checkpoint {
                 target.idle(&checkpoint).await?;
             }
             let pause = target.state().pause_state().await?;
             let copies = target.copies().await?;
             let set_aside = target.state().set_aside().await?;
-            Ok(Report::Looked(Look { pause, copies, set_aside }))
+            let is_proven = is_proven || target.state().unproven_since().await?.is_none();
+            Ok(Report::Looked(Look { pause, copies, set_aside, is_proven }))
         }
     }
 }

@@ -87,27 +87,10 @@ impl Writer<'_> {
         let statement = Upsert::of(&plan, self.dialect);
         for (key, image) in rows {
             let hash = key_hash(&key);
-            let sql = match aside_row(&plan, &key, &image) {
+            let is_applied = match aside_row(&plan, &key, &image) {
                 // Of an earlier definition of the copy, or lax: a later change of the row releases it.
-                None => None,
-                Some((key, None)) => {
-                    let condition = key_in(&plan, &[&key], 0).0;
-                    Some(format!("delete from {} where {condition}", quoted(&plan.image.name)))
-                }
-                Some((key, Some(row))) => {
-                    let sql = row_sql(&plan, &row);
-                    Some(statement.sql(&[Rendered { key: &key, row: &row, sql }]))
-                }
-            };
-            let is_applied = match sql.filter(|sql| sql.len() <= self.dialect.bytes_max) {
-                Some(sql) => match self.run(&sql).await {
-                    Ok(_) => true,
-                    Err(error) => match self.trouble(at, &error) {
-                        Some(trouble) => return Err(trouble),
-                        None => false,
-                    },
-                },
                 None => false,
+                Some((key, row)) => self.try_again(at, &statement, &key, row.as_ref()).await?,
             };
             let of_key = format!("{} and key_hash = {hash}", self.of_copy(at));
             if is_applied {
@@ -119,6 +102,34 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes a row that was set aside, or deletes it; whether the target takes it now.
+    async fn try_again(
+        &mut self,
+        at: usize,
+        statement: &Upsert,
+        key: &Key,
+        row: Option<&Projected>,
+    ) -> Result<bool, Trouble> {
+        let plan = Arc::clone(&self.plans[at]);
+        let sql = match row {
+            None => format!("delete from {} where {}", quoted(&plan.image.name), key_in(&plan, &[key], 0).0),
+            Some(row) => statement.sql(&[Rendered { key, row, sql: row_sql(&plan, row) }]),
+        };
+        if sql.len() > self.dialect.bytes_max {
+            return Ok(false);
+        }
+        loop {
+            let Err(error) = self.run(&sql).await else { return Ok(true) };
+            if let Some(trouble) = self.trouble(at, &error) {
+                return Err(trouble);
+            }
+            let Some(row) = row.filter(|_| statement.is_rival(&error)) else { return Ok(false) };
+            if !self.make_way(at, key, row).await? {
+                return Ok(false);
+            }
+        }
     }
 }
 
@@ -135,7 +146,8 @@ fn aside_row(plan: &CopyPlan, key: &str, image: &str) -> Option<(Key, Option<Pro
     (row.0.len() == plan.image.columns.len() && !is_lax(plan, &row)).then_some((key, Some(row)))
 }
 
-fn key_hash(key: &str) -> String {
+/// A key, as JSON, as `outbox_aside` finds it: an expression.
+pub(super) fn key_hash(key: &str) -> String {
     let mut sql = String::from("unhex(sha2(");
     sql::text(&mut sql, key);
     sql.push_str(", 256))");

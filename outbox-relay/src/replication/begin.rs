@@ -31,6 +31,7 @@ pub(super) async fn beginning(server: &mut Server, replication: &str, now_us: i6
         source_id: server.identity().await?,
         as_of_us: now_us,
         lag_ms: 0,
+        is_unproven: false,
     })
 }
 

@@ -14,6 +14,17 @@ pub(super) struct Written {
     pub(super) name: String,
 }
 
+/// Where a column of the source stands among those of a copy: itself rather than its hash.
+pub(super) fn place(written: &[Written], name: &str) -> Option<usize> {
+    let is_of = |column: &Written, hashed: bool| match &column.origin {
+        Origin::Column(origin) => !hashed && origin.eq_ignore_ascii_case(name),
+        Origin::Hash(origin) => hashed && origin.eq_ignore_ascii_case(name),
+        Origin::Constant(_) => false,
+    };
+    let find = |hashed| written.iter().position(|column| is_of(column, hashed));
+    find(false).or_else(|| find(true))
+}
+
 /// Parses one column.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use outbox_core::{Error, ErrorKind, Result};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::applier::{Look, Order, Report};
 use super::begin;
@@ -17,6 +17,7 @@ use super::clock::{clock, now_us};
 use super::compact::{CopyProgress, Group, Held, Touched};
 use super::copy::Copy;
 use super::feed::{Read, What};
+use super::lineage::{Lineage, UNPROVEN};
 use super::memory::Shares;
 use super::plan::{CopyPlan, Key};
 use super::setup;
@@ -89,6 +90,7 @@ pub(super) struct Session<'c> {
     trouble: Option<(String, Instant)>,
     /// Whether anything has come from the source: before, it may be found not to be the one that was read from.
     is_following: bool,
+    lineage: Lineage,
 }
 
 impl<'c> Session<'c> {
@@ -101,6 +103,7 @@ impl<'c> Session<'c> {
     ) -> Result<Session<'c>> {
         let mut server = Server::connect(&source).await?;
         let checkpoint = target.checkpoint().await?;
+        let is_proven = target.state().unproven_since().await?.is_none();
         let known = target.copies().await?;
         let found = setup::copies(config, &mut server, &mut target, known).await?;
         let clock_us = clock(&mut server).await?;
@@ -151,6 +154,7 @@ impl<'c> Session<'c> {
             windows: 0,
             trouble: None,
             is_following: false,
+            lineage: Lineage::new(is_proven),
         };
         this.show();
         Ok(this)
@@ -227,7 +231,9 @@ impl<'c> Session<'c> {
             }
             self.clock_us = clock(&mut self.server).await.unwrap_or(self.clock_us);
         }
-        self.status.update(|progress| progress.lineage_proven = read.is_proven);
+        if self.lineage.read(read.is_proven) {
+            warn!(replication = self.config.name, "the source is not known to be the same: {UNPROVEN}");
+        }
         match read.what {
             What::Txn(txn) => {
                 self.set_trouble(None);
@@ -351,10 +357,11 @@ impl<'c> Session<'c> {
                 is_closing = true;
             }
         }
-        if self.group.is_empty() && !is_closing {
+        if self.group.is_empty() && !is_closing && !self.lineage.is_due() {
             return Ok(None);
         }
         let checkpoint = self.checkpoint();
+        self.lineage.told();
         let group = self.renew()?;
         Ok(Some(Order::Apply(group, checkpoint)))
     }
@@ -374,7 +381,8 @@ impl<'c> Session<'c> {
         if !std::mem::take(&mut self.is_look_due) {
             return None;
         }
-        Some(Order::Look(self.group.is_empty().then(|| self.checkpoint())))
+        let checkpoint = self.group.is_empty().then(|| self.checkpoint());
+        Some(Order::Look { checkpoint, is_proven: self.lineage.is_proven() })
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -387,6 +395,7 @@ impl<'c> Session<'c> {
             source_id: self.source_id.to_string(),
             as_of_us: self.as_of_us,
             lag_ms: (lag_us / 1000).max(0),
+            is_unproven: self.lineage.is_due(),
         }
     }
 
@@ -426,6 +435,7 @@ impl<'c> Session<'c> {
         if let Some(pause) = look.pause {
             return Some(End::Paused(super::run::paused(&pause, &self.config.name)));
         }
+        self.lineage.looked(look.is_proven);
         for copy in &mut self.copies {
             let name = &copy.state.copy;
             copy.set_aside = look.set_aside.iter().find(|(of, _)| of == name).map_or(0, |(_, rows)| *rows);
@@ -463,8 +473,10 @@ impl<'c> Session<'c> {
     /// What is left once all up to the goal is applied: copies that are held.
     fn reached(&self, goal: &Position) -> Option<Vec<Held>> {
         let is_working = self.busy_since.is_some() || self.pending.is_some() || self.is_look_due;
+        // By its GTIDs a source that was restored may look as if all of it were applied.
+        let is_unknown = !self.is_following || self.lineage.is_due();
         let is_open = !self.group.is_empty() || self.copies.iter().any(|copy| copy.copying.is_some());
-        if is_working || is_open || self.position.has_reached(goal) != Some(true) {
+        if is_working || is_open || is_unknown || self.position.has_reached(goal) != Some(true) {
             return None;
         }
         let held = self.copies.iter().filter_map(|copy| {
@@ -511,6 +523,7 @@ impl<'c> Session<'c> {
         let position = self.position.to_string();
         self.status.update(|progress| {
             progress.position = Some(position);
+            progress.lineage_proven = self.lineage.is_proven();
             progress.lag_seconds = lag_us as f64 / 1e6;
             progress.copies = copies;
         });

@@ -2,25 +2,28 @@
 
 use outbox_core::Result;
 
-use super::columns::Written;
+use super::collation;
+use super::columns;
 use super::facts::{ColumnFacts, TableFacts};
-use super::plan::CopySpec;
+use super::indexes::{self, Indexes};
+use super::plan::{CopySpec, NewTable};
 use super::project::Origin;
 use super::resolve::{invalid, source_key, written};
 use super::sql::quoted;
 use crate::change::Value;
 
-/// As [`CopyPlan::create_table_sql`](super::CopyPlan::create_table_sql), without the copy's name in the error.
-pub(super) fn create_table_sql(
-    spec: &CopySpec,
-    source: &TableFacts,
-    target_is_mariadb: bool,
-) -> Result<String> {
+/// As [`CopyPlan::new_table`](super::CopyPlan::new_table), without the copy's name in the error.
+pub(super) fn new_table(spec: &CopySpec, source: &TableFacts, target_is_mariadb: bool) -> Result<NewTable> {
     let written = written(spec, source)?;
     let source_key = source_key(spec, source)?;
+    let places = source_key.iter().map(|name| {
+        columns::place(&written, name)
+            .ok_or_else(|| invalid(format!("the key's column `{name}` is not among `columns`: add it")))
+    });
+    let places = places.collect::<Result<Vec<_>>>()?;
     let mut lines = Vec::new();
     let mut key: Vec<String> = Vec::new();
-    for column in &written {
+    for (place, column) in written.iter().enumerate() {
         let definition = match &column.origin {
             Origin::Constant(value) => {
                 key.push(quoted(&column.name));
@@ -36,30 +39,32 @@ pub(super) fn create_table_sql(
                 let at = source.table.ordinal(name).ok_or_else(|| invalid(format!("no column `{name}`")))?;
                 let kind = match column.origin {
                     Origin::Hash(_) => "char(64) character set ascii collate ascii_bin".to_owned(),
-                    _ => column_sql(&source.columns[at], source.is_mariadb, target_is_mariadb),
+                    _ => {
+                        let is_key = places.contains(&place);
+                        column_sql(&source.columns[at], is_key, source.is_mariadb, target_is_mariadb)
+                    }
                 };
                 let is_null = source.table.columns[at].nullable;
                 format!("{kind} {}", if is_null { "null" } else { "not null" })
             }
         };
-        lines.push(format!("  {} {definition}", quoted(&column.name)));
+        lines.push(format!("{} {definition}", quoted(&column.name)));
     }
-    for name in &source_key {
-        let is_of = |column: &&Written| match &column.origin {
-            Origin::Column(origin) | Origin::Hash(origin) => origin.eq_ignore_ascii_case(name),
-            Origin::Constant(_) => false,
-        };
-        let column = written.iter().find(is_of);
-        let column = column
-            .ok_or_else(|| invalid(format!("the key's column `{name}` is not among `columns`: add it")))?;
-        key.push(quoted(&column.name));
-    }
-    lines.push(format!("  primary key ({})", key.join(", ")));
-    Ok(format!("create table {} (\n{}\n) engine = InnoDB", quoted(&spec.target_table), lines.join(",\n")))
+    key.extend(places.iter().map(|place| quoted(&written[*place].name)));
+    lines.push(format!("primary key ({})", key.join(", ")));
+    let indexes = indexes::of_copy(&written, &source_key, source, target_is_mariadb);
+    let Indexes { lines: of_indexes, left_out } = indexes;
+    lines.extend(of_indexes);
+    let sql = format!(
+        "create table {} (\n  {}\n) engine = InnoDB",
+        quoted(&spec.target_table),
+        lines.join(",\n  ")
+    );
+    Ok(NewTable { sql, left_out })
 }
 
 /// A column's type for the target's product.
-fn column_sql(facts: &ColumnFacts, source_is_mariadb: bool, target_is_mariadb: bool) -> String {
+fn column_sql(facts: &ColumnFacts, is_key: bool, source_is_mariadb: bool, target_is_mariadb: bool) -> String {
     let is_same = source_is_mariadb == target_is_mariadb;
     let collation = facts.collation.as_deref().filter(|collation| *collation != "binary");
     let kind = match facts.column_type.to_ascii_lowercase().as_str() {
@@ -75,8 +80,13 @@ fn column_sql(facts: &ColumnFacts, source_is_mariadb: bool, target_is_mariadb: b
     };
     match collation {
         None => kind.to_owned(),
-        // Known to one of the products only.
-        Some(collation) if !is_same && (collation.contains("_0900_") || collation.contains("uca1400")) => {
+        // Known to one of the products only: the target's own for the character set, but for a key one in which it is
+        // as unique as it was.
+        Some(collation) if !is_same && !collation::is_common(collation) => {
+            if is_key {
+                let apart = collation::apart(collation, source_is_mariadb, target_is_mariadb);
+                return format!("{kind} character set utf8mb4 collate {apart}");
+            }
             let charset = collation.split('_').next().unwrap_or("utf8mb4");
             format!("{kind} character set {charset}")
         }

@@ -20,6 +20,8 @@ pub struct TableFacts {
     pub columns: Vec<ColumnFacts>,
     /// All unique keys, the primary key first where there is one.
     pub unique_keys: Vec<UniqueKey>,
+    /// All keys, unique or not, in the same order.
+    pub indexes: Vec<Index>,
     /// The tables of the same database that its foreign keys point to.
     pub references: Vec<String>,
     /// Whether the server is MariaDB.
@@ -48,6 +50,19 @@ pub struct UniqueKey {
     pub parts: Vec<KeyPart>,
 }
 
+/// A key of a table as far as another table can have it too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Whether no two rows have the same values in it.
+    pub is_unique: bool,
+    /// The ordinals of its columns, in order.
+    pub columns: Vec<usize>,
+    /// What it has besides whole columns in ascending order, if anything: `it is over a part of a column`.
+    pub special: Option<String>,
+}
+
 /// A part of a [`UniqueKey`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPart {
@@ -59,8 +74,8 @@ pub enum KeyPart {
     Expression(Vec<usize>),
 }
 
-/// Of a unique key: its name, the column, how much of it, the expression.
-type Part = (String, Option<String>, Option<u64>, Option<String>);
+/// Of a key: its name, whether it is unique, the column, how much of it, the expression, `D` if it descends, its type.
+type Part = (String, bool, Option<String>, Option<u64>, Option<String>, Option<String>, String);
 
 impl TableFacts {
     /// The table of this name; `None` if there is none.
@@ -75,8 +90,8 @@ impl TableFacts {
         // MySQL alone has keys over expressions; MariaDB has them over generated columns, as MySQL too.
         let expression = if is_mariadb { "NULL" } else { "EXPRESSION" };
         let sql = format!(
-            "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART, {expression} FROM information_schema.STATISTICS \
-             WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 \
+            "SELECT INDEX_NAME, NON_UNIQUE = 0, COLUMN_NAME, SUB_PART, {expression}, COLLATION, INDEX_TYPE \
+             FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? \
              ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
         );
         let parts: Vec<Part> = connection.exec(sql, of_table).await.map_err(failed)?;
@@ -88,8 +103,11 @@ impl TableFacts {
         let Some((table, described)) = described else { return Ok(None) };
         let generated =
             |name: &str| described.iter().find(|column| column.name == name)?.generation.as_deref();
+        let indexes = indexes(&table, &parts);
         let mut unique_keys: Vec<UniqueKey> = Vec::new();
-        for (key, column, prefix, expression) in parts {
+        for (key, _, column, prefix, expression, ..) in
+            parts.into_iter().filter(|(_, is_unique, ..)| *is_unique)
+        {
             let part = match (column, expression) {
                 (Some(column), _) => match (table.ordinal(&column), generated(&column)) {
                     (Some(_), Some(expression)) => KeyPart::Expression(named(&table, expression)),
@@ -112,7 +130,7 @@ impl TableFacts {
             has_default: column.has_default,
         });
         let columns = columns.collect();
-        Ok(Some(Self { table: Arc::new(table), columns, unique_keys, references, is_mariadb }))
+        Ok(Some(Self { table: Arc::new(table), columns, unique_keys, indexes, references, is_mariadb }))
     }
 }
 
@@ -148,6 +166,35 @@ fn actions(create: &str) -> Vec<String> {
         rules.map(move |rule| format!("{key} ON {rule}"))
     });
     told.collect()
+}
+
+/// The keys that these parts are of.
+fn indexes(table: &Table, parts: &[Part]) -> Vec<Index> {
+    let mut indexes: Vec<Index> = Vec::new();
+    for (name, is_unique, column, prefix, expression, order, kind) in parts {
+        let special = if kind != "BTREE" {
+            Some(format!("it is of type {kind}"))
+        } else if expression.is_some() {
+            Some("it is over an expression".to_owned())
+        } else if prefix.is_some() {
+            Some("it is over a part of a column".to_owned())
+        } else if order.as_deref() == Some("D") {
+            Some("it descends".to_owned())
+        } else {
+            None
+        };
+        let ordinal = column.as_deref().and_then(|column| table.ordinal(column));
+        // The table was altered meanwhile.
+        let special = special.or_else(|| ordinal.is_none().then(|| "its column is gone".to_owned()));
+        if indexes.last().is_none_or(|last| last.name != *name) {
+            let (name, is_unique) = (name.clone(), *is_unique);
+            indexes.push(Index { name, is_unique, columns: Vec::new(), special: None });
+        }
+        let Some(index) = indexes.last_mut() else { continue };
+        index.columns.extend(ordinal);
+        index.special = index.special.take().or(special);
+    }
+    indexes
 }
 
 /// The columns that an expression names; the servers put names in backticks.

@@ -23,8 +23,9 @@ pub(super) fn checkpoint(replication: &str, epoch: i64, seq: i64, checkpoint: &C
             _ => format!(", {column} = '{}'", sql::date_time(micros)),
         });
     }
+    let unproven = if checkpoint.is_unproven { ", unproven_at = utc_timestamp(6)" } else { "" };
     sql.push_str(&format!(
-        ", checksum = {}, lag_ms = {} where name = ",
+        ", checksum = {}, lag_ms = {}{unproven} where name = ",
         checkpoint.checksum, checkpoint.lag_ms
     ));
     sql::text(&mut sql, replication);

@@ -7,6 +7,13 @@ use crate::change::{AddressType, Column, ColumnType, Date, DateTime, Value};
 /// So many characters or bytes are enough for values that nobody has.
 const LENGTH: usize = 20;
 
+/// Of the columns of a unique key the one that is parked: one that takes NULL rather than one with room for reserved
+/// values; `None` if there is neither.
+pub(super) fn column(columns: &[Column], of_key: &[usize]) -> Option<usize> {
+    let find = |is_fit: &dyn Fn(&Column) -> bool| of_key.iter().copied().find(|at| is_fit(&columns[*at]));
+    find(&|column| column.nullable).or_else(|| find(&|column| reserved(column).is_some()))
+}
+
 /// A value for parking that no row is likely to have, another one with each call; `None` where the type has too few
 /// values for that.
 pub(super) fn reserved(column: &Column) -> Option<Value> {

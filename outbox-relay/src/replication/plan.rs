@@ -48,6 +48,15 @@ pub struct CopyPlan {
     pub(super) mappings: Mappings,
 }
 
+/// A table for a copy that has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTable {
+    /// The CREATE TABLE.
+    pub sql: String,
+    /// Keys of the source's table that it does not have, or not so, each with the reason.
+    pub left_out: Vec<String>,
+}
+
 /// A unique key of the target besides the mapped one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OtherKey {
@@ -77,13 +86,13 @@ impl CopyPlan {
         resolve::resolve(spec, source, target).map_err(|error| error.context(format!("copy {}", spec.name)))
     }
 
-    /// The CREATE TABLE for a target that is missing: the columns that are projected and the key; no AUTO_INCREMENT,
-    /// no foreign keys, generated columns as plain ones.
+    /// The table for a target that has none: the columns that are projected and the keys that are over these; no
+    /// AUTO_INCREMENT, no foreign keys, generated columns as plain ones.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn create_table_sql(spec: &CopySpec, source: &TableFacts, target_is_mariadb: bool) -> Result<String> {
-        create::create_table_sql(spec, source, target_is_mariadb)
+    pub fn new_table(spec: &CopySpec, source: &TableFacts, target_is_mariadb: bool) -> Result<NewTable> {
+        create::new_table(spec, source, target_is_mariadb)
             .map_err(|error| error.context(format!("copy {}", spec.name)))
     }
 

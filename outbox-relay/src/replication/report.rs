@@ -6,6 +6,7 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, Result};
 use serde::Serialize;
 
+use super::lineage::UNPROVEN;
 use super::run::SILENCE_S;
 use super::state::{CopyPhase, CopyState, State};
 use super::status::eta_seconds;
@@ -30,6 +31,9 @@ pub struct Report {
     pub position: Option<String>,
     /// How far the copies are behind the source.
     pub lag_seconds: Option<f64>,
+    /// Since when the source is not proved to have the history that the copies were made of: it had deleted the log by
+    /// which that is done, and copies were not verified since.
+    pub unproven_since: Option<String>,
     /// Who has paused it and why.
     pub paused: Option<String>,
     /// Its copies.
@@ -71,6 +75,7 @@ impl Report {
             owner: None,
             position: None,
             lag_seconds: None,
+            unproven_since: None,
             paused: None,
             copies: Vec::new(),
         };
@@ -88,6 +93,7 @@ impl Report {
             self.owner = is_at_work.then_some(owner);
             self.lag_seconds = lag_ms.map(|ms| ms as f64 / 1000.0);
         }
+        self.unproven_since = state.unproven_since().await?;
         let set_aside = state.set_aside().await?;
         let copying_s = copying_seconds(&mut state, &config.name).await?;
         for copy in state.copies().await? {
@@ -184,8 +190,7 @@ pub async fn remake(config: &ReplicationConfig, copy: Option<&str>) -> Result<()
         connection.exec_drop(sql, (name, copy)).await.map_err(failed)?;
     } else {
         // Whoever is at work loses its claim with the position, and begins anew.
-        let sql =
-            "update outbox_replication set epoch = epoch + 1, owner = '', position = null where name = ?";
+        let sql = "update outbox_replication set epoch = epoch + 1, owner = '', position = null, unproven_at = null where name = ?";
         connection.exec_drop(sql, (name,)).await.map_err(failed)?;
         for sql in [
             "delete from outbox_copy where replication = ?",
@@ -236,6 +241,9 @@ impl fmt::Display for Report {
             }
             (None, ..) if self.error.is_none() => write!(f, "\n  not begun: `outbox-relay run`")?,
             (None, ..) => {}
+        }
+        if let Some(since) = &self.unproven_since {
+            write!(f, "\n  UNPROVEN since {since} that the source is the same: {UNPROVEN}")?;
         }
         if let Some(paused) = &self.paused {
             write!(f, "\n  PAUSED: {paused}")?;

@@ -2,6 +2,7 @@
 
 use outbox_core::{Error, ErrorKind, HashKey, Result};
 
+use super::collation;
 use super::columns::{self, Written};
 use super::facts::{KeyPart, TableFacts};
 use super::filter::Filter;
@@ -48,6 +49,7 @@ pub(super) fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts)
     let source_key = source_key(spec, source)?;
     let (key_name, key) = target_key(&source_key, &written, &image, target)?;
     image.primary_key = key;
+    check_key_stays_apart(&written, &image, source, target)?;
     let has_source_order = has_source_order(&source_key, &written, &image, source, target);
     let filter = spec.filter.as_deref().map(Filter::parse).transpose()?;
     let hash_key = match &spec.hash_key {
@@ -186,13 +188,7 @@ fn target_key(
     target: &TableFacts,
 ) -> Result<(String, Vec<usize>)> {
     let parts = source_key.iter().map(|name| {
-        let is_of = |column: &Written, hashed: bool| match &column.origin {
-            Origin::Column(origin) => !hashed && origin.eq_ignore_ascii_case(name),
-            Origin::Hash(origin) => hashed && origin.eq_ignore_ascii_case(name),
-            Origin::Constant(_) => false,
-        };
-        let find = |hashed| written.iter().position(|column| is_of(column, hashed));
-        find(false).or_else(|| find(true)).ok_or_else(|| {
+        columns::place(written, name).ok_or_else(|| {
             invalid(format!(
                 "the key's column `{name}` is not among `columns`, or the target computes it: add it"
             ))
@@ -220,6 +216,33 @@ fn target_key(
         image.name,
         names.join(", ")
     )))
+}
+
+/// The target must not take two keys of the source for one: a row would be written over by another.
+fn check_key_stays_apart(
+    written: &[Written],
+    image: &Table,
+    source: &TableFacts,
+    target: &TableFacts,
+) -> Result<()> {
+    for column in image.primary_key.iter().map(|at| &written[*at]) {
+        let Origin::Column(origin) = &column.origin else { continue };
+        let collation = |facts: &TableFacts, name: &str| {
+            facts.table.ordinal(name).and_then(|at| facts.columns[at].collation.clone())
+        };
+        let (Some(here), Some(there)) = (collation(source, origin), collation(target, &column.name)) else {
+            continue;
+        };
+        if collation::may_merge(&here, &there) {
+            return Err(invalid(format!(
+                "column `{}` of the key: {there} may take for equal what {here} of the source tells apart, so that a row \
+                 would be written over by another: give it `collate {}`",
+                column.name,
+                collation::apart(&here, source.is_mariadb, target.is_mariadb)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether keys have the same order on both sides.
@@ -279,10 +302,7 @@ fn other_keys(mapped: &str, image: &Table, target: &TableFacts) -> Result<Vec<Ot
         if free.is_empty() || is_unique_anyway {
             continue;
         }
-        let parked = free.iter().copied().find(|at| image.columns[*at].nullable);
-        let parked =
-            parked.or_else(|| free.iter().copied().find(|at| park::reserved(&image.columns[*at]).is_some()));
-        let parked = parked.ok_or_else(|| {
+        let parked = park::column(&image.columns, &free).ok_or_else(|| {
             invalid(format!(
                 "unique key `{}` of table `{}`: rows that swap its values have to be parked, and its columns have no \
                  room for that: allow NULL in one of them, or drop the key",

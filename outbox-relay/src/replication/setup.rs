@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::facts::{TableFacts, unlogged_actions};
-use super::plan::{CopyPlan, CopySpec};
+use super::plan::{CopyPlan, CopySpec, NewTable};
 use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
 use super::target::Target;
@@ -265,8 +265,13 @@ async fn resolve(
         Some(facts) => facts,
         None if create => {
             let is_mariadb = target.is_mariadb();
-            target.create_table(&CopyPlan::create_table_sql(spec, &source, is_mariadb)?).await?;
+            let NewTable { sql, left_out } = CopyPlan::new_table(spec, &source, is_mariadb)?;
+            target.create_table(&sql).await?;
             info!(table = spec.target_table, "created the copy's table");
+            if !left_out.is_empty() {
+                let without = left_out.join("; ");
+                warn!(table = spec.target_table, without, "the copy's table lacks keys of the source's");
+            }
             target.describe(&spec.target_table).await?.ok_or_else(|| missing(spec))?
         }
         None => return Err(missing(spec)),
@@ -274,22 +279,10 @@ async fn resolve(
     Ok((Arc::new(CopyPlan::resolve(spec, &source, &facts)?), definition(spec, &source)?))
 }
 
-/// Takes the names of a copy's table as the source stores them: some servers find a table by its name in any case, and
-/// their log has these.
+/// Takes the names of a copy's table as the source stores them.
 pub(super) async fn as_stored(server: &mut Server, spec: &mut CopySpec) -> Result<()> {
-    let sql = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
-               WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
-    let asked = server.connection().exec(sql, (&spec.source_database, &spec.source_table)).await;
-    let stored: Vec<(String, String)> =
-        asked.map_err(|error| failed("asking for the name of a table", &error))?;
-    let is_exact = |(database, table): &(String, String)| {
-        (database, table) == (&spec.source_database, &spec.source_table)
-    };
-    if !stored.iter().any(is_exact)
-        && let Some((database, table)) = stored.into_iter().next()
-    {
-        (spec.source_database, spec.source_table) = (database, table);
-    }
+    (spec.source_database, spec.source_table) =
+        server.stored_name(&spec.source_database, &spec.source_table).await?;
     Ok(())
 }
 

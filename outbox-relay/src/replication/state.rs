@@ -8,7 +8,7 @@ use super::plan::Key;
 use super::session::{connect, failed};
 use super::sql;
 use super::target::TargetOptions;
-use crate::binlog::Link;
+use crate::binlog::{Link, Proof};
 use crate::change::Position;
 
 /// How far a replication has got.
@@ -28,6 +28,9 @@ pub struct Checkpoint {
     pub as_of_us: i64,
     /// How far behind the source that was when it was seen, in milliseconds, differences of clocks taken out.
     pub lag_ms: i64,
+    /// Whether, since the checkpoint before, the source turned out to have no longer the transaction by which it is known
+    /// again. Written with the time; never read here, see [`State::unproven_since`].
+    pub is_unproven: bool,
 }
 
 /// Whether a copy can be read.
@@ -79,6 +82,18 @@ pub struct PauseState {
 pub struct State {
     pub(super) connection: Link,
     pub(super) replication: String,
+}
+
+impl Checkpoint {
+    /// By what the source is known again; `None` before the first transaction.
+    pub(crate) fn proof(&self) -> Option<Proof> {
+        Some(Proof {
+            source: self.source_id.clone(),
+            before: self.before.clone()?,
+            committed_at_us: self.committed_at_us,
+            checksum: self.checksum,
+        })
+    }
 }
 
 impl CopyPhase {
@@ -142,7 +157,32 @@ impl State {
         };
         let position: Position = position.parse()?;
         let before = before.map(|before| before.parse()).transpose()?;
-        Ok(Some(Checkpoint { position, committed_at_us, checksum, before, source_id, as_of_us, lag_ms }))
+        let is_unproven = false;
+        Ok(Some(Checkpoint {
+            position,
+            committed_at_us,
+            checksum,
+            before,
+            source_id,
+            as_of_us,
+            lag_ms,
+            is_unproven,
+        }))
+    }
+
+    /// Since when the source is not proved to have the history that the copies were made of; `None`: it is, or each copy
+    /// was made or verified since without a difference.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn unproven_since(&mut self) -> Result<Option<String>> {
+        let sql = "select date_format(r.unproven_at, '%Y-%m-%dT%H:%i:%sZ') from outbox_replication r where r.name = ? \
+                   and exists (select 1 from outbox_copy c where c.replication = r.name \
+                   and c.started_at <= r.unproven_at \
+                   and not coalesce(c.verified_at > r.unproven_at and c.differences = 0, false))";
+        let name = self.replication.clone();
+        let rows: Vec<String> = self.rows("whether the source is the same", sql, (&name,)).await?;
+        Ok(rows.into_iter().next())
     }
 
     /// The replication's copies, in the order of their names.

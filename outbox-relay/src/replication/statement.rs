@@ -77,13 +77,19 @@ impl Upsert {
         sql
     }
 
+    /// Whether a row was refused because of another one.
+    pub(super) fn is_rival(&self, error: &mysql_async::Error) -> bool {
+        let is_guard = || self.guard.as_ref().is_some_and(|first| said(error).contains(first.as_str()));
+        match error {
+            mysql_async::Error::Server(server) => server.code == 1062 || server.code == 1048 && is_guard(),
+            _ => false,
+        }
+    }
+
     /// Why a row was refused.
     pub(super) fn why(&self, plan: &CopyPlan, error: &mysql_async::Error) -> String {
         let said = said(error);
-        let is_guard = matches!(error, mysql_async::Error::Server(server) if server.code == 1048)
-            && self.guard.as_ref().is_some_and(|first| said.contains(first.as_str()));
-        let is_key = matches!(error, mysql_async::Error::Server(server) if server.code == 1062);
-        if is_guard || is_key {
+        if self.is_rival(error) {
             let table = &plan.image.name;
             return format!(
                 "another row of table `{table}` has its value of a unique key that the source does not have"

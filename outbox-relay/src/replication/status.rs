@@ -56,8 +56,8 @@ pub struct Progress {
     pub position: Option<String>,
     /// How far behind the source the copies were when that was last known, in seconds.
     pub lag_seconds: f64,
-    /// Whether the source was proved to be the one that was read from before; false when it has deleted the log by
-    /// which that is done.
+    /// Whether the source was proved to be the one that was read from before; false when it had deleted the log by
+    /// which that is done and copies were not verified since.
     pub lineage_proven: bool,
     /// Transactions taken in.
     pub transactions: u64,

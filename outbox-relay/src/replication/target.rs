@@ -238,7 +238,7 @@ impl Target {
         TableFacts::describe(&mut self.state.connection, &database.flatten().unwrap_or_default(), table).await
     }
 
-    /// Runs a CREATE TABLE of [`CopyPlan::create_table_sql`].
+    /// Runs a CREATE TABLE of [`CopyPlan::new_table`].
     ///
     /// # Errors
     /// As [`open`](Self::open).

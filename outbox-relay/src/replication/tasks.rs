@@ -12,7 +12,7 @@ use super::copy::Copy;
 use super::feed::{self, Reads};
 use super::state::Checkpoint;
 use super::target::Target;
-use crate::binlog::{Proof, Source, Tables, follow};
+use crate::binlog::{Source, Tables, follow};
 
 /// Tables that are read at the same time.
 const READERS: usize = 2;
@@ -41,13 +41,8 @@ impl Tasks {
             .map(|copy| (copy.spec.source_database.as_str(), copy.spec.source_table.as_str()))
             .collect();
         let mut stream = follow(source.clone(), tables, checkpoint.position.clone());
-        if let Some(before) = &checkpoint.before {
-            stream = stream.prove(Proof {
-                source: checkpoint.source_id.clone(),
-                before: before.clone(),
-                committed_at_us: checkpoint.committed_at_us,
-                checksum: checkpoint.checksum,
-            });
+        if let Some(proof) = checkpoint.proof() {
+            stream = stream.prove(proof);
         }
         let (reads, feeding) = feed::feed(stream, ahead_bytes);
         all.spawn(feeding);

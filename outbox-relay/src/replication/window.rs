@@ -202,6 +202,7 @@ mod tests {
             table: Arc::new(table),
             columns: vec![column],
             unique_keys: vec![UniqueKey { name: "PRIMARY".into(), parts: vec![KeyPart::Column(0)] }],
+            indexes: Vec::new(),
             references: Vec::new(),
             is_mariadb: true,
         };

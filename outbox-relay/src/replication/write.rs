@@ -234,46 +234,52 @@ impl Writer<'_> {
             return Ok(());
         }
         for key in &plan.unique_keys {
-            let movers = movers(&plan, key, work, is_shared);
-            let column = &plan.image.columns[key.parked];
-            let name = quoted(&column.name);
-            let mut rest = movers.as_slice();
-            while !rest.is_empty() {
-                let mut attempts = 0;
-                let count = loop {
-                    let (sql, count) = if column.nullable {
-                        let (condition, count) = key_in(&plan, rest, self.dialect.bytes);
-                        (
-                            format!(
-                                "update {} set {name} = null where {condition}",
-                                quoted(&plan.image.name)
-                            ),
-                            count,
-                        )
-                    } else {
-                        self.park_apart(&plan, key, rest)
-                    };
-                    attempts += 1;
-                    match self.run(&sql).await {
-                        Ok(_) => break count,
-                        Err(error) => match self.trouble(at, &error) {
-                            Some(trouble) => return Err(trouble),
-                            // Somebody has the reserved value: there are others.
-                            None if attempts < PARK_ATTEMPTS && !column.nullable => {}
-                            None => {
-                                let text = format!(
-                                    "table `{}`: rows swap values of a unique key and cannot be parked in column \
-                                     {name}: {}; allow NULL there, or drop the key",
-                                    plan.image.name,
-                                    said(&error)
-                                );
-                                return Err(Trouble::Copy(at, text));
-                            }
-                        },
-                    }
+            self.park_rows(at, key, &movers(&plan, key, work, is_shared)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes their values of a unique key from these rows.
+    pub(super) async fn park_rows(
+        &mut self,
+        at: usize,
+        key: &OtherKey,
+        rows: &[&Key],
+    ) -> Result<(), Trouble> {
+        let plan = Arc::clone(&self.plans[at]);
+        let column = &plan.image.columns[key.parked];
+        let name = quoted(&column.name);
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let mut attempts = 0;
+            let count = loop {
+                let (sql, count) = if column.nullable {
+                    let (condition, count) = key_in(&plan, rest, self.dialect.bytes);
+                    let table = quoted(&plan.image.name);
+                    (format!("update {table} set {name} = null where {condition}"), count)
+                } else {
+                    self.park_apart(&plan, key, rest)
                 };
-                rest = &rest[count..];
-            }
+                attempts += 1;
+                match self.run(&sql).await {
+                    Ok(_) => break count,
+                    Err(error) => match self.trouble(at, &error) {
+                        Some(trouble) => return Err(trouble),
+                        // Somebody has the reserved value: there are others.
+                        None if attempts < PARK_ATTEMPTS && !column.nullable => {}
+                        None => {
+                            let text = format!(
+                                "table `{}`: rows swap values of a unique key and cannot be parked in column {name}: {}; \
+                                 allow NULL there, or drop the key",
+                                plan.image.name,
+                                said(&error)
+                            );
+                            return Err(Trouble::Copy(at, text));
+                        }
+                    },
+                }
+            };
+            rest = &rest[count..];
         }
         Ok(())
     }
@@ -361,6 +367,10 @@ impl Writer<'_> {
                         return Err(trouble);
                     }
                     if let [row] = rows {
+                        if statement.is_rival(&error) && self.make_way(at, row.key, row.row).await? {
+                            ranges.push((start, end));
+                            continue;
+                        }
                         let why = statement.why(&self.plans[at], &error);
                         self.set_aside(at, row.key, Some(row.row), &why).await?;
                         failed.insert((at, row.key));

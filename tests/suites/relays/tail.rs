@@ -130,6 +130,26 @@ async fn a_commit_rings_over_tls() {
     relay.stop().await;
 }
 
+/// A server that compares names without case finds a database by any spelling; its log has the stored one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_rings_in_a_database_of_another_case() {
+    let server = PrivateServer::spawn_lower_case(KIND).unwrap();
+    let at = |database: &str| {
+        let mut url = url::Url::parse(server.url()).unwrap();
+        url.set_path(database);
+        url.to_string()
+    };
+    connect_url(&at("")).batch_execute("create database Shop").unwrap();
+    let config = tail(&at("SHOP"));
+    let mut store = Store::new(Database::of(&config).unwrap(), "");
+    store.migrate(&outbox_core::migrate::OUTBOX).await.unwrap();
+    let relay = told_as(config, &MemoryBroker::new()).await;
+    record(&mut connect_url(&at("shop")), &["a".into()], 1);
+    published(&relay, 1).await;
+    assert_eq!(relay.now().rings, 1);
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_rings_for_the_relay_that_may_read_it() {
     let (source, broker) = (fresh(), MemoryBroker::new());

@@ -1,9 +1,9 @@
 //! Copies from one product into the other: types that the other lacks, labels in another order, character sets.
 
-use outbox_relay::replication::CopySpec;
+use outbox_relay::replication::{CopyPlan, CopySpec};
 use outbox_tests::lab_client::{MARIADB_URL, MYSQL_URL};
 
-use crate::copies::{Copies, columns, spec};
+use crate::copies::{Copies, columns, facts, spec};
 
 /// T04, T13, T16, T30, T34, T40: the same values, whether the copy's table was made by us or by hand.
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +63,45 @@ async fn across(from: &str, to: &str, extra: &str, extra_values: &str, extra_the
         assert!(names[1].ends_with(":M"), "{names:?}");
     }
     copies.drop().await;
+}
+
+/// A collation that the other product lacks: the key keeps rows apart that it tells apart, and no unique key refuses
+/// them. A table made by hand in whose key they would become one is refused, with what helps.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_stay_apart_in_the_other_product() {
+    for (from, to, collation, apart) in [
+        (MYSQL_URL, MARIADB_URL, "utf8mb4_0900_as_cs", "utf8mb4_nopad_bin"),
+        (MARIADB_URL, MYSQL_URL, "utf8mb4_general_nopad_ci", "utf8mb4_0900_bin"),
+    ] {
+        let create = format!(
+            "create table t (id varchar(20) collate {collation} primary key, \
+             name varchar(20) collate {collation} not null, n int not null, unique (name), unique (n))"
+        );
+        let mut copies = Copies::between(from, to, &[&create], &[], vec![spec("t")], |options| options).await;
+        let applied = copies
+            .run(&[
+                "insert into t values ('g', 'n', 1), ('g ', 'n ', 2), ('h', 'o', 3)",
+                "update t set n = 9 where id = 'g '",
+                "delete from t where id = 'h'",
+            ])
+            .await;
+        assert_eq!(applied.set_aside, 0);
+        assert_eq!(copies.ask("select concat('<', id, '>', n) from t order by n").await, ["<g>1", "<g >9"]);
+        copies.assert_equal().await;
+        let keys = "select group_concat(concat(index_name, non_unique) order by index_name) \
+                    from information_schema.statistics where table_schema = database() and table_name = 't'";
+        assert_eq!(copies.ask(keys).await, ["n0,name1,PRIMARY0"]);
+
+        let by_hand = CopySpec { target_table: "by_hand".into(), ..spec("t") };
+        copies
+            .there
+            .run(&["create table by_hand (id varchar(20) collate utf8mb4_general_ci primary key, name varchar(20), n int)"])
+            .await;
+        let (here, there) = (facts(&copies.source, "t").await, facts(&copies.there, "by_hand").await);
+        let refused = CopyPlan::resolve(&by_hand, &here, &there).unwrap_err().to_string();
+        assert!(refused.contains(collation) && refused.contains(apart), "{refused}");
+        copies.drop().await;
+    }
 }
 
 /// JSON: the text of the one product is the document of the other.

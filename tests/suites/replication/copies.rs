@@ -177,8 +177,8 @@ async fn resolve(
         spec.source_database.clone_from(&source.database);
         let here = facts(source, &spec.source_table).await;
         if target.describe(&spec.target_table).await.unwrap().is_none() {
-            let sql = CopyPlan::create_table_sql(&spec, &here, target.is_mariadb()).unwrap();
-            target.create_table(&sql).await.unwrap();
+            let table = CopyPlan::new_table(&spec, &here, target.is_mariadb()).unwrap();
+            target.create_table(&table.sql).await.unwrap();
         }
         let there = target.describe(&spec.target_table).await.unwrap().unwrap();
         let plan = CopyPlan::resolve(&spec, &here, &there).unwrap();
@@ -216,6 +216,7 @@ pub(crate) fn checkpoint(position: Position) -> Checkpoint {
         source_id: "source".to_owned(),
         as_of_us: 1_700_000_000_500_000,
         lag_ms: 5,
+        is_unproven: false,
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Harm {
     Damage,
     /// Neither it nor anything after it arrives on this connection, which stays open.
     Silence,
+    /// The connection ends there.
+    Cut,
 }
 
 pub(crate) struct Proxy {
@@ -86,6 +88,7 @@ async fn pass(client: TcpStream, server: String, harm: Arc<watch::Sender<Harm>>)
             match harm.send_replace(Harm::None) {
                 Harm::None => {}
                 Harm::Damage => buffer[at] ^= 1,
+                Harm::Cut => return,
                 Harm::Silence => {
                     // Held open until the reader gives it up.
                     while from_server.read(&mut buffer).await.is_ok_and(|count| count > 0) {}

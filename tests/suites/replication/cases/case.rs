@@ -65,7 +65,8 @@ impl Case {
         self
     }
 
-    /// The copy's table is made as the source's, with all its keys; one that the relay creates has the primary one.
+    /// The copy's table is made as the source's, with all its keys; one that the relay creates lacks those over parts of
+    /// columns and expressions.
     pub(crate) fn with_all_keys(mut self) -> Self {
         self.target.clone_from(&self.create);
         self

@@ -1,0 +1,1 @@
+ALTER TABLE outbox_replication DROP COLUMN unproven_at;
