@@ -130,7 +130,15 @@ impl PrivateServer {
         Self::ask_for(&format!("spawn-lower-case {kind}"))
     }
 
-    /// The same with TLS and the certificates in a folder: `ca.pem`, whose clients it trusts, `server.pem` and
+    /// A `postgres` that speaks German.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`].
+    pub fn spawn_german() -> Result<Self, String> {
+        Self::ask_for("spawn-german")
+    }
+
+    /// One with TLS and the certificates in a folder: `ca.pem`, whose clients it trusts, `server.pem` and
     /// `server.key`. With `mutual` it takes no client without a certificate. The databases take TLS only, on
     /// their port; RabbitMQ has another port for it, see [`PrivateServer::tls_url`].
     ///

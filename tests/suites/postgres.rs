@@ -17,6 +17,8 @@ mod database;
 mod end_to_end;
 #[path = "grants.rs"]
 mod grants;
+#[path = "languages.rs"]
+mod languages;
 #[path = "late_commit.rs"]
 mod late_commit;
 #[path = "migrations.rs"]

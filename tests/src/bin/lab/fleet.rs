@@ -138,6 +138,7 @@ impl Fleet {
                 return self.spawn(Kind::Rabbitmq.name(), Extra::Beside(peer));
             }
             ["spawn-lower-case", kind] => return self.spawn(kind, Extra::LowerCase),
+            ["spawn-german"] => return self.spawn(Kind::Postgres.name(), Extra::German),
             ["spawn-small", kind] => return self.spawn(kind, Extra::SmallDisk),
             ["spawn", kind, mode @ ("tls" | "mutual-tls"), folder] => {
                 let mode = if mode == "tls" { Mode::Server } else { Mode::Mutual };
@@ -165,7 +166,7 @@ impl Fleet {
                 return Err(Failure::new(format!(
                     "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, \
                      spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, spawn-lower-case KIND, \
-                     spawn-beside NAME, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
+                     spawn-german, spawn-beside NAME, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }
         }

@@ -124,6 +124,8 @@ pub(crate) struct Place {
     pub(crate) tls: Option<Tls>,
     /// MariaDB, MySQL: names of databases and tables are stored in lower case and compared without case.
     pub(crate) is_lower_case: bool,
+    /// PostgreSQL: it speaks German.
+    pub(crate) is_german: bool,
     /// RabbitMQ: a node of the cluster that it is to be in.
     pub(crate) peer: Option<Peer>,
 }
@@ -152,6 +154,7 @@ impl Place {
         Ok(Self {
             tls,
             is_lower_case: matches!(extra, Extra::LowerCase),
+            is_german: matches!(extra, Extra::German),
             peer,
             kind,
             name: name.to_owned(),
@@ -222,6 +225,8 @@ pub(crate) enum Extra<'a> {
     SmallDisk,
     /// Names of tables in lower case, as on the file systems of other machines.
     LowerCase,
+    /// Another language than English.
+    German,
     /// A place in a RabbitMQ's cluster.
     Beside(Peer),
 }

@@ -64,6 +64,10 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
             command.args(["-c", &setting]);
         }
     }
+    if place.is_german {
+        // Of a locale that is no translation gettext asks this; so none has to be installed.
+        command.env("LANGUAGE", "de");
+    }
     command.arg("-p").arg(place.port.to_string());
     Ok(command)
 }
