@@ -13,7 +13,7 @@ use outbox_tests::lab_client::PrivateServer;
 use super::SERVER;
 use super::database::{connect, connect_url, with_tables};
 use super::end_to_end::config;
-use crate::harness::TestDatabase;
+use crate::harness::{TestDatabase, until};
 
 fn server() -> PrivateServer {
     let server = PrivateServer::spawn_german().unwrap();
@@ -94,4 +94,22 @@ async fn a_connection_that_is_refused_is_told_with_its_remedy_in_any_language() 
     let error = store.connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Outage, "{error}");
     assert!(decide(&error, Side::Source).remedy().contains("goes on by itself"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_speak_english_is_told_until_it_does() {
+    let server = server();
+    let database = with_tables(SERVER.empty_at(server.url().to_owned()));
+    let told = async || -> Vec<(String, Option<String>)> {
+        let findings = findings(&database.url).await.into_iter();
+        let of_language =
+            findings.filter(|f| f.text.contains("does not speak English (Division durch Null)"));
+        of_language.map(|finding| (finding.about, finding.fix)).collect()
+    };
+    let fix = "alter system set lc_messages = 'C'; select pg_reload_conf();";
+    let both = ["outbox items", "subscriber copies"].map(|about| (about.to_owned(), Some(fix.to_owned())));
+    assert_eq!(told().await, both);
+    let mut admin = connect(&database);
+    fix.split_terminator(';').for_each(|statement| admin.batch_execute(statement).unwrap());
+    until("it speaks English", || async { told().await.is_empty() }).await;
 }

@@ -399,11 +399,24 @@ pub(super) async fn held_keys(c: &mut AsyncPgConnection, limit: u32) -> QueryRes
     .await
 }
 
+/// Keeps an error's text, which tells the language: settings do not, as the server's environment has its say.
+const SAY_SOMETHING: &str = "do $say$ begin perform 1 / 0; exception when division_by_zero then \
+                             perform set_config('outbox.said', sqlerrm, false); end $say$";
+
 pub(super) async fn settings(c: &mut AsyncPgConnection) -> QueryResult<Vec<Setting>> {
+    c.batch_execute(SAY_SOMETHING).await?;
     Statement::fixed(
         "select 'version' as name, current_setting('server_version') as value
          union all select 'transaction_isolation', current_setting('transaction_isolation')
-         union all select name, setting from pg_settings where name in ('autovacuum', 'track_counts', 'fsync')
+         union all select 'transaction_read_only', current_setting('transaction_read_only')
+         union all select n.prefix || s.name, case n.prefix when '' then s.setting else s.source end
+           from pg_settings s, (values (''), ('source of ')) n (prefix)
+           where s.name in ('autovacuum', 'track_counts', 'fsync', 'full_page_writes', 'synchronous_commit',
+             'default_transaction_read_only', 'lc_messages')
+         union all select 'language',
+           coalesce(nullif(current_setting('outbox.said', true), 'division by zero'), 'en')
+         union all select 'user', quote_ident(current_user)
+         union all select 'database', quote_ident(current_database())
          union all select 'in_recovery', pg_is_in_recovery()::text",
     )
     .load(c)
