@@ -158,6 +158,14 @@ impl PrivateServer {
         Self::ask_for(&format!("spawn-beside {}", self.name))
     }
 
+    /// A standby of this PostgreSQL: a copy of its data that follows it, and takes reads until it is promoted.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`]; also when this is no PostgreSQL.
+    pub fn spawn_standby(&self) -> Result<Self, String> {
+        Self::ask_for(&format!("spawn-standby {}", self.name))
+    }
+
     fn ask_for(command: &str) -> Result<Self, String> {
         let answer = ask(command)?;
         let mut words = answer.split_whitespace().map(str::to_owned);

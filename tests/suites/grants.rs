@@ -47,6 +47,16 @@ impl Relay {
         Self { role: Role::with(&database, &[RELAY, PEOPLE]), database }
     }
 
+    /// The same database at another server.
+    #[allow(dead_code, reason = "not every database has a standby")]
+    pub(super) fn move_to(&mut self, server: &str) {
+        let server = url::Url::parse(server).unwrap();
+        let mut url = url::Url::parse(&self.database.url).unwrap();
+        url.set_port(server.port()).unwrap();
+        self.database.url = url.to_string();
+        self.role.move_to(&self.database.url);
+    }
+
     /// A statement with the names of this user and this database for `{user}` and `{database}`.
     pub(super) fn named(&self, statement: &str) -> String {
         let url = url::Url::parse(&self.database.url).unwrap();

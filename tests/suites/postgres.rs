@@ -31,6 +31,8 @@ mod recording;
 mod role;
 #[path = "settings.rs"]
 mod settings;
+#[path = "standby.rs"]
+mod standby;
 #[path = "statements.rs"]
 mod statements;
 #[path = "store.rs"]

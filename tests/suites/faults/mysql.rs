@@ -15,6 +15,8 @@ mod stage;
 
 #[path = "agreement.rs"]
 mod agreement;
+#[path = "failover.rs"]
+mod failover;
 #[path = "kills.rs"]
 mod kills;
 #[path = "locks.rs"]

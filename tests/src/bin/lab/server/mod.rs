@@ -126,6 +126,8 @@ pub(crate) struct Place {
     pub(crate) is_lower_case: bool,
     /// PostgreSQL: it speaks German.
     pub(crate) is_german: bool,
+    /// PostgreSQL: the port of the one whose standby it is.
+    pub(crate) primary: Option<u16>,
     /// RabbitMQ: a node of the cluster that it is to be in.
     pub(crate) peer: Option<Peer>,
 }
@@ -155,6 +157,7 @@ impl Place {
             tls,
             is_lower_case: matches!(extra, Extra::LowerCase),
             is_german: matches!(extra, Extra::German),
+            primary: if let Extra::Standby(port) = extra { Some(*port) } else { None },
             peer,
             kind,
             name: name.to_owned(),
@@ -227,6 +230,8 @@ pub(crate) enum Extra<'a> {
     LowerCase,
     /// Another language than English.
     German,
+    /// The data of the PostgreSQL at a port, which it follows.
+    Standby(u16),
     /// A place in a RabbitMQ's cluster.
     Beside(Peer),
 }
