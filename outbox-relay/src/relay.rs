@@ -368,8 +368,8 @@ async fn refuse_misfit(outbox: &OutboxConfig) -> Result<()> {
 
 /// Whether the tables fit, and no relay of another name works on them.
 async fn look(outbox: &OutboxConfig, store: &mut Store) -> Result<()> {
-    outbox::verify(store).await?;
-    match outbox::other_name(store, &outbox.name).await? {
+    outbox::fit::verify(store).await?;
+    match outbox::fit::other_name(store, &outbox.name).await? {
         Some(text) => Err(Error::new(ErrorKind::Invalid, text)),
         None => Ok(()),
     }

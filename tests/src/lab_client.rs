@@ -130,7 +130,15 @@ impl PrivateServer {
         Self::ask_for(&format!("spawn-lower-case {kind}"))
     }
 
-    /// The same with TLS and the certificates in a folder: `ca.pem`, whose clients it trusts, `server.pem` and
+    /// A `postgres` that speaks German.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`].
+    pub fn spawn_german() -> Result<Self, String> {
+        Self::ask_for("spawn-german")
+    }
+
+    /// One with TLS and the certificates in a folder: `ca.pem`, whose clients it trusts, `server.pem` and
     /// `server.key`. With `mutual` it takes no client without a certificate. The databases take TLS only, on
     /// their port; RabbitMQ has another port for it, see [`PrivateServer::tls_url`].
     ///
@@ -148,6 +156,14 @@ impl PrivateServer {
     /// As [`PrivateServer::spawn`]; also when this is no RabbitMQ.
     pub fn spawn_beside(&self) -> Result<Self, String> {
         Self::ask_for(&format!("spawn-beside {}", self.name))
+    }
+
+    /// A standby of this PostgreSQL: a copy of its data that follows it, and takes reads until it is promoted.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::spawn`]; also when this is no PostgreSQL.
+    pub fn spawn_standby(&self) -> Result<Self, String> {
+        Self::ask_for(&format!("spawn-standby {}", self.name))
     }
 
     fn ask_for(command: &str) -> Result<Self, String> {

@@ -3,12 +3,13 @@
 
 use std::process::Command;
 
+use diesel::connection::SimpleConnection as _;
 use outbox_core::{Message, OutboxConnection as _};
 use outbox_relay::check::{self, Finding, Level};
 use outbox_tests::lab_client::{AMQP_URL, PrivateServer};
 
 use super::SERVER;
-use super::database::{connect, fresh, with_tables};
+use super::database::{connect, with_tables};
 use super::role::{Rights, Role};
 use crate::harness::{Server, TestDatabase, program, server_url, unique};
 
@@ -30,18 +31,50 @@ const PEOPLE: &Rights = &[
 ];
 
 /// A user with the documented rights, and the database.
-struct Relay {
+pub(super) struct Relay {
     role: Role,
     database: TestDatabase,
 }
 
 impl Relay {
     fn new() -> Self {
-        let database = fresh();
+        Self::on(SERVER.empty())
+    }
+
+    /// In a database that is empty yet.
+    pub(super) fn on(database: TestDatabase) -> Self {
+        let database = with_tables(database);
         Self { role: Role::with(&database, &[RELAY, PEOPLE]), database }
     }
 
-    fn config(&self, exchange: &str) -> String {
+    /// The same database at another server.
+    #[allow(dead_code, reason = "not every database has a standby")]
+    pub(super) fn move_to(&mut self, server: &str) {
+        let server = url::Url::parse(server).unwrap();
+        let mut url = url::Url::parse(&self.database.url).unwrap();
+        url.set_port(server.port()).unwrap();
+        self.database.url = url.to_string();
+        self.role.move_to(&self.database.url);
+    }
+
+    /// A statement with the names of this user and this database for `{user}` and `{database}`.
+    pub(super) fn named(&self, statement: &str) -> String {
+        let url = url::Url::parse(&self.database.url).unwrap();
+        statement
+            .replace("{user}", &self.role.user())
+            .replace("{database}", url.path().trim_start_matches('/'))
+    }
+
+    /// Runs statements one after the other, on one connection of who may do everything.
+    pub(super) fn execute_all<S: AsRef<str>>(&self, statements: &[S]) {
+        let mut connection = connect(&self.database);
+        for statement in statements {
+            let statement = statement.as_ref();
+            connection.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+    }
+
+    pub(super) fn config(&self, exchange: &str) -> String {
         format!(
             "[broker]\nurl = {:?}\nexchange = {exchange:?}\nunrouted = \"refuse\"\n\
              [[outbox]]\nname = \"items\"\nattempts = 1\ndatabase = {:?}\n",
@@ -50,7 +83,7 @@ impl Relay {
         )
     }
 
-    async fn findings(&self) -> Vec<Finding> {
+    pub(super) async fn findings(&self) -> Vec<Finding> {
         let environment = outbox_relay::config::Environment::of_process();
         let config = outbox_relay::config::from_text(&self.config("x"), &environment).unwrap();
         let mut findings = check::all(&config).await;
@@ -150,13 +183,46 @@ async fn a_session_of_the_relay_speaks_english() {
     }
     let kind = if SERVER == Server::Mysql { "mysql" } else { "mariadb" };
     let server = PrivateServer::spawn(kind).unwrap();
-    let database = with_tables(SERVER.empty_at(server.url().to_owned()));
-    let relay = Relay { role: Role::with(&database, &[RELAY, PEOPLE]), database };
+    let relay = Relay::on(SERVER.empty_at(server.url().to_owned()));
     relay.role.execute("set global lc_messages = 'de_DE'");
     relay.role.execute(&format!("revoke DELETE on outbox from {}", relay.role.user()));
     let findings = relay.findings().await;
     let told = findings.iter().find(|finding| finding.text == "no right to DELETE on outbox");
     assert!(told.is_some(), "{findings:?}");
+}
+
+/// Rights that the relay never uses, and how they are told.
+fn excesses() -> &'static [(&'static str, &'static str)] {
+    match SERVER {
+        Server::Postgres => &[
+            ("alter role {user} createrole createdb", "is CREATEROLE, CREATEDB"),
+            ("alter role {user} superuser replication bypassrls", "is SUPERUSER, REPLICATION, BYPASSRLS"),
+        ],
+        _ => &[
+            ("grant reload, create user on *.* to {user}", "on the whole server that the relay never uses: "),
+            (
+                "grant select, insert on {database}_too.* to {user}",
+                "rights on other databases: {database}_too",
+            ),
+            ("grant replication slave on *.* to {user}", "never uses: REPLICATION SLAVE"),
+            ("grant all privileges on *.* to {user}", "on the whole server that the relay never uses: "),
+        ],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_right_that_is_too_much_is_named_and_the_fix_takes_it() {
+    let relay = Relay::new();
+    for (grant, told) in excesses() {
+        let (grant, told) = (relay.named(grant), relay.named(told));
+        relay.role.execute(&grant);
+        let findings = relay.findings().await;
+        let found = findings.iter().find(|f| f.level == Level::Warning && f.text.contains(&told));
+        let found = found.unwrap_or_else(|| panic!("{grant}: {findings:?}"));
+        relay.role.execute(found.fix.as_deref().unwrap());
+        let findings = relay.findings().await;
+        assert!(findings.iter().all(|f| matches!(f.level, Level::Ok | Level::Note)), "{grant}: {findings:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

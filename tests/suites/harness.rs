@@ -118,6 +118,16 @@ pub(crate) fn program(name: &str) -> std::path::PathBuf {
     path
 }
 
+/// What the package `faketime` brings, which shifts the clock of a program; `cargo lab install` installs it.
+#[allow(dead_code, reason = "not every suite has a clock that is wrong")]
+pub(crate) fn faketime() -> std::path::PathBuf {
+    let found = std::fs::read_dir("/usr/lib").unwrap().flatten().find_map(|entry| {
+        let path = entry.path().join("faketime/libfaketime.so.1");
+        path.exists().then_some(path)
+    });
+    found.expect("libfaketime.so.1 is missing: run `cargo lab install`")
+}
+
 /// Where a relay may serve; free a moment ago.
 #[allow(dead_code, reason = "not every suite has a relay that serves")]
 pub(crate) fn free_address() -> String {

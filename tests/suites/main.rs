@@ -4,9 +4,13 @@
 #![allow(clippy::duplicate_mod, reason = "each suite is compiled once for each database")]
 
 #[cfg(feature = "servers")]
+mod any;
+#[cfg(feature = "servers")]
 mod brokers;
 #[cfg(feature = "servers")]
 mod certificates;
+#[cfg(feature = "servers")]
+mod dead;
 #[cfg(feature = "servers")]
 mod existing_transactions;
 #[cfg(feature = "servers")]

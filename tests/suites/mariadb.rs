@@ -33,6 +33,8 @@ mod random_writes;
 mod recording;
 #[path = "role.rs"]
 mod role;
+#[path = "settings.rs"]
+mod settings;
 #[path = "statements.rs"]
 mod statements;
 #[path = "store.rs"]

@@ -3,10 +3,10 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use diesel::prelude::*;
-use outbox_core::{Message, OutboxConnection};
+use outbox_core::Message;
 use outbox_tests::lab_client::AMQP_URL;
 
+use crate::any;
 use crate::harness::{Server, TestDatabase, program, server_url};
 use crate::programs::{Relay, config};
 
@@ -34,24 +34,8 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn record_on<C: OutboxConnection>(url: &str, settings: &str) {
-    let message = Message::new("item", "1", "seen", b"{}".to_vec()).unwrap();
-    let mut connection = C::establish(url).unwrap();
-    connection.batch_execute(settings).unwrap();
-    connection
-        .outbox_transaction(|tx| {
-            tx.record_message(message);
-            Ok(())
-        })
-        .unwrap();
-}
-
 fn record(server: Server, database: &TestDatabase) {
-    match server {
-        Server::Sqlite => record_on::<diesel::SqliteConnection>(&database.url, "pragma busy_timeout = 20000"),
-        Server::Postgres => record_on::<diesel::PgConnection>(&database.url, "select 1"),
-        Server::Mariadb | Server::Mysql => record_on::<diesel::MysqlConnection>(&database.url, "select 1"),
-    }
+    any::record(server, database, &[Message::new("item", "1", "seen", b"{}".to_vec()).unwrap()]);
 }
 
 fn pauses_and_resumes(server: Server) {
@@ -96,29 +80,7 @@ fn pauses_and_resumes(server: Server) {
     assert!(relay.run(&["resume", "items"]).out.contains("was not paused"));
     until("the relay goes on", || !waits());
     drop(running);
-    assert_eq!(audit(server, &database), ["pause: the broker moves", "resume: "]);
-}
-
-#[derive(QueryableByName)]
-struct Line {
-    #[diesel(sql_type = diesel::sql_types::Text)]
-    line: String,
-}
-
-fn audit(server: Server, database: &TestDatabase) -> Vec<String> {
-    let url = &database.url;
-    let joined = match server {
-        Server::Mariadb | Server::Mysql => "concat(action, ': ', detail)",
-        Server::Sqlite | Server::Postgres => "action || ': ' || detail",
-    };
-    let query = diesel::sql_query(format!("select {joined} as line from outbox_audit order by id"));
-    let lines: Vec<Line> = match server {
-        Server::Sqlite => query.load(&mut diesel::SqliteConnection::establish(url).unwrap()),
-        Server::Postgres => query.load(&mut diesel::PgConnection::establish(url).unwrap()),
-        Server::Mariadb | Server::Mysql => query.load(&mut diesel::MysqlConnection::establish(url).unwrap()),
-    }
-    .unwrap();
-    lines.into_iter().map(|line| line.line).collect()
+    assert_eq!(any::audit(server, &database), ["pause: the broker moves", "resume: "]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod database;
 mod end_to_end;
 #[path = "grants.rs"]
 mod grants;
+#[path = "languages.rs"]
+mod languages;
 #[path = "late_commit.rs"]
 mod late_commit;
 #[path = "migrations.rs"]
@@ -27,6 +29,10 @@ mod random_writes;
 mod recording;
 #[path = "role.rs"]
 mod role;
+#[path = "settings.rs"]
+mod settings;
+#[path = "standby.rs"]
+mod standby;
 #[path = "statements.rs"]
 mod statements;
 #[path = "store.rs"]

@@ -210,51 +210,6 @@ fn until_idle_names_what_is_parked() {
     assert!((ended.out + &ended.err).contains("lonely-key"));
 }
 
-#[test]
-fn dead_letters_are_listed_shown_replayed_and_discarded() {
-    let database = Server::Sqlite.empty();
-    let relay = Relay::with(
-        &config(&server_url(AMQP_URL), &database.url)
-            .replace("[[outbox]]", "unrouted = \"refuse\"\n[[outbox]]\nattempts = 1"),
-    );
-    assert_eq!(relay.run(&["migrate"]).code, 0);
-    let mut connection = diesel::SqliteConnection::establish(&database.url).unwrap();
-    connection
-        .outbox_transaction(|tx| {
-            for key in ["a", "b", "c"] {
-                tx.record_message(Message::new("nobody", key, "wants", br#"{"n":7}"#.to_vec())?);
-            }
-            Ok(())
-        })
-        .unwrap();
-    assert_eq!(relay.run(&["run", "--until-idle"]).code, 1);
-
-    let list = |arguments: &[&str]| -> Vec<serde_json::Value> {
-        let ended = relay.run(&[&["dead", "list", "--json"], arguments].concat());
-        assert_eq!(ended.code, 0, "{ended:?}");
-        serde_json::from_str(&ended.out).unwrap()
-    };
-    assert_eq!(list(&[]).len(), 3);
-    assert_eq!(list(&["--key", "b", "--aggregate", "nobody", "--event", "wants", "--newer", "1h"]).len(), 1);
-    assert!(list(&["--older", "1h"]).is_empty());
-    let id = list(&["--key", "a"])[0]["id"].to_string();
-    let shown = relay.run(&["dead", "show", &id, "--json"]);
-    let shown: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
-    assert_eq!(shown["payload"], serde_json::json!({"n": 7}));
-    assert_eq!(relay.run(&["dead", "show", "999"]).code, 1);
-
-    assert_eq!(relay.run(&["dead", "discard"]).code, 2, "everything needs --all");
-    let dry = relay.run(&["dead", "discard", "--all", "--dry-run"]);
-    assert!(dry.out.contains("would discard 3"), "{dry:?}");
-    assert_eq!(relay.run(&["dead", "discard", "--id", &id]).code, 0);
-    assert_eq!(relay.run(&["dead", "replay", "--key", "b"]).code, 0);
-    assert_eq!(relay.run(&["dead", "replay", "--key", "nobody's"]).code, 1);
-    assert_eq!(list(&[]).len(), 1);
-    let unknown = relay.run(&["dead", "list", "--outbox", "itmes"]);
-    assert_eq!(unknown.code, 2, "{unknown:?}");
-    assert!(unknown.err.contains("items"));
-}
-
 fn words(text: &str) -> Vec<&str> {
     text.split(' ').collect()
 }

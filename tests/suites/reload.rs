@@ -3,13 +3,13 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use diesel::connection::SimpleConnection as _;
-use diesel::prelude::*;
-use outbox_core::{Message, OutboxConnection as _, migrate};
+use outbox_core::Message;
 use outbox_tests::lab_client::AMQP_URL;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Server, free_address, get, program, server_url, unique};
+use crate::any;
+use crate::harness::{Server, TestDatabase, free_address, get, program, server_url, unique};
+use crate::programs::{self, Relay};
 
 struct Running {
     child: Child,
@@ -26,16 +26,8 @@ fn eventually(condition: impl Fn() -> bool, known: impl Fn() -> String) {
     }
 }
 
-fn is_delivered(url: &str) -> bool {
-    #[derive(QueryableByName)]
-    struct Rows {
-        #[diesel(sql_type = diesel::sql_types::BigInt)]
-        rows: i64,
-    }
-    let mut connection = diesel::SqliteConnection::establish(url).unwrap();
-    connection.batch_execute("pragma busy_timeout = 20000").unwrap();
-    let query = diesel::sql_query("select count(*) as \"rows\" from outbox");
-    query.get_result::<Rows>(&mut connection).is_ok_and(|found| found.rows == 0)
+fn is_delivered(server: Server, database: &TestDatabase) -> bool {
+    any::lines(server, database, "select aggregate_id as line from outbox").is_empty()
 }
 
 impl Drop for Running {
@@ -74,13 +66,12 @@ impl Running {
     }
 }
 
-#[test]
-fn a_relay_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
-    let database = Server::Sqlite.empty();
-    let mut connection = diesel::SqliteConnection::establish(&database.url).unwrap();
-    // The relay writes too.
-    connection.batch_execute("pragma busy_timeout = 20000").unwrap();
-    migrate::run(&mut connection, &migrate::OUTBOX).unwrap();
+fn takes_what_it_can_and_names_the_rest(server: Server) {
+    let database = server.empty();
+    assert_eq!(
+        Relay::with(&programs::config(&server_url(AMQP_URL), &database.url)).run(&["migrate"]).code,
+        0
+    );
     let (amqp, url, exchange) = (server_url(AMQP_URL), database.url.clone(), unique("ex"));
     let config = |address: &str, token: &str, exchange: &str, keys: &str| {
         format!(
@@ -103,25 +94,40 @@ fn a_relay_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
     assert_eq!([relay.code("old token"), relay.code("new token")], [Some(401), Some(200)]);
 
     // The pipe goes on with the new settings, to the exchange of the start.
-    let deliver = |connection: &mut diesel::SqliteConnection| {
+    let deliver = || {
         let message = Message::new("item", "1", "seen", b"{}".to_vec()).unwrap();
-        connection
-            .outbox_transaction(|tx| {
-                tx.record_message(message);
-                Ok(())
-            })
-            .unwrap();
-        eventually(|| is_delivered(&database.url), || relay.log());
+        any::record(server, &database, &[message]);
+        eventually(|| is_delivered(server, &database), || relay.log());
     };
-    deliver(&mut connection);
+    deliver();
 
     relay.reload("[broker]\nurl = \"amqp://\"\nexchnage = \"x\"\n", &["nothing is changed"]);
     assert_eq!(relay.code("new token"), Some(200));
-    deliver(&mut connection);
+    deliver();
     relay.reload(
         &config(&address, "new token", &exchange, "attempts = 9\npoll_max = \"20ms\""),
         &["nothing has changed"],
     );
     let log = relay.log();
     assert!(!log.contains("old token") && !log.contains("new token"), "{log}");
+}
+
+#[test]
+fn a_relay_on_sqlite_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
+    takes_what_it_can_and_names_the_rest(Server::Sqlite);
+}
+
+#[test]
+fn a_relay_on_postgresql_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
+    takes_what_it_can_and_names_the_rest(Server::Postgres);
+}
+
+#[test]
+fn a_relay_on_mariadb_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
+    takes_what_it_can_and_names_the_rest(Server::Mariadb);
+}
+
+#[test]
+fn a_relay_on_mysql_takes_what_it_can_from_a_changed_configuration_and_names_the_rest() {
+    takes_what_it_can_and_names_the_rest(Server::Mysql);
 }

@@ -29,6 +29,12 @@ impl Role {
         role
     }
 
+    /// The same user at another server.
+    #[allow(dead_code, reason = "not every database has a standby")]
+    pub(crate) fn move_to(&mut self, admin: &str) {
+        self.admin = admin.to_owned();
+    }
+
     /// As GRANT wants it.
     pub(crate) fn user(&self) -> String {
         if SERVER == Server::Postgres { self.name.clone() } else { format!("'{}'@'%'", self.name) }

@@ -2,54 +2,43 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{About, ask};
+use outbox_core::{HEADERS_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+use super::{About, Level, ask};
 use crate::outbox::store::{Kind, Question, Setting, Store};
 
 /// Clocks kept by NTP differ by less.
 const CLOCK_MICROS_MAX: i64 = 1_000_000;
 
-/// Settings that work until a server crashes or a table has grown: name, values, what happens, what helps.
+/// What a server of MySQL or MariaDB has to take at once for the largest message: the payload, the headers, and the
+/// statement around them.
+const PACKET_BYTES: usize = 20 * 1024 * 1024;
+const _: () = assert!(PACKET_BYTES > PAYLOAD_BYTES_MAX + HEADERS_BYTES_MAX + 1024 * 1024);
+/// What the servers take by default, or more: less was somebody's choice.
+const PACKET_BYTES_DEFAULT: usize = 16 * 1024 * 1024;
+
+/// Settings that work until a server crashes or a table has grown: name, values, what happens, the value that helps.
 const RISKS: &[(&str, &[&str], &str, &str)] = &[
     (
         "innodb_flush_log_at_trx_commit",
         &["0", "2"],
         "a crash takes back committed transactions whose messages may have been published",
-        "set global innodb_flush_log_at_trx_commit = 1; -- in my.cnf too",
+        "1",
     ),
+    ("fsync", &["off"], "a crash may destroy the database", "on"),
+    ("full_page_writes", &["off"], "a crash may leave pages of the database half written", "on"),
     (
-        "innodb_stats_persistent",
-        &["OFF"],
-        "statistics are mostly those of an empty outbox; the relay names its indexes, other readers get bad plans",
-        "alter table outbox stats_persistent = 1;",
-    ),
-    (
-        "innodb_stats_auto_recalc",
-        &["OFF"],
-        "statistics of outbox stay as when it was empty; the relay names its indexes, other readers get bad plans",
-        "alter table outbox stats_auto_recalc = 1; analyze table outbox;",
-    ),
-    (
-        "fsync",
+        "synchronous_commit",
         &["off"],
-        "a crash may destroy the database",
-        "alter system set fsync = on; select pg_reload_conf();",
+        "a crash takes back committed transactions whose messages may have been published",
+        "on",
     ),
-    (
-        "autovacuum",
-        &["off"],
-        "outbox grows, and reading its start gets slower",
-        "alter system set autovacuum = on; select pg_reload_conf();",
-    ),
-    (
-        "track_counts",
-        &["off"],
-        "autovacuum does nothing without it",
-        "alter system set track_counts = on; select pg_reload_conf();",
-    ),
+    ("autovacuum", &["off"], "outbox grows, and reading its start gets slower", "on"),
+    ("track_counts", &["off"], "autovacuum does nothing without it", "on"),
 ];
 
-/// The server's version, and settings that break a promise or put it at risk.
-pub(super) fn check(kind: Kind, settings: &[Setting], about: &mut About) {
+/// The server's version, and settings that break a promise or put it at risk; whether the tables can be looked at.
+pub(super) fn check(kind: Kind, settings: &[Setting], about: &mut About) -> bool {
     let value = |name: &str| settings.iter().find(|s| s.name == name).map(|s| s.value.as_str());
     let version = value("version").unwrap_or("?");
     match kind {
@@ -84,19 +73,11 @@ pub(super) fn check(kind: Kind, settings: &[Setting], about: &mut About) {
             "group replication with several primaries: ids do not rise in commit order per key",
             "select group_replication_switch_to_single_primary_mode();",
         ),
-        ("read_only", "ON", "the server is read only", "connect to the primary"),
-        ("in_recovery", "true", "the server is a standby and read only", "connect to the primary"),
     ];
     for (name, wrong, text, fix) in bad {
         if value(name) == Some(wrong) {
             about.bad(*text, *fix);
         }
-    }
-    if value("log_bin") == Some("ON") && value("binlog_format") == Some("STATEMENT") {
-        about.bad(
-            "binlog_format is STATEMENT, which the server refuses under READ COMMITTED",
-            "set global binlog_format = 'ROW'; -- in my.cnf too",
-        );
     }
     if let Some(step) = value("auto_increment_increment").filter(|step| *step != "1") {
         about.bad(
@@ -122,10 +103,104 @@ pub(super) fn check(kind: Kind, settings: &[Setting], about: &mut About) {
             "set global sql_mode = concat(@@global.sql_mode, ',STRICT_TRANS_TABLES'); -- in my.cnf too",
         );
     }
-    for (name, wrong, text, fix) in RISKS {
+    for (name, wrong, text, right) in RISKS {
         if let Some(found) = value(name).filter(|found| wrong.contains(found)) {
-            about.warn(format!("{name} is {found}: {text}"), *fix);
+            let fix = match kind {
+                Kind::Postgres => set_in_postgres(settings, name, right),
+                _ => format!("set global {name} = {right}; -- in my.cnf too"),
+            };
+            about.warn(format!("{name} is {found}: {text}"), fix);
         }
+    }
+    check_packets(settings, "a larger message is refused when it is recorded", about);
+    check_language(kind, settings, about);
+    check_writable(kind, settings, about)
+}
+
+/// `max_allowed_packet` of MySQL and MariaDB, and what becomes of a message that is larger.
+pub(super) fn check_packets(settings: &[Setting], becomes: &str, about: &mut About) {
+    let found = settings.iter().find(|setting| setting.name == "max_allowed_packet");
+    let Some(bytes) = found.and_then(|setting| setting.value.parse::<usize>().ok()) else { return };
+    if bytes >= PACKET_BYTES {
+        return;
+    }
+    // MariaDB's default is enough for all but the largest messages, which few services have.
+    let level = if bytes < PACKET_BYTES_DEFAULT { Level::Warning } else { Level::Note };
+    about.add(
+        level,
+        format!("max_allowed_packet is {bytes}: {becomes}"),
+        Some(format!("set global max_allowed_packet = {PACKET_BYTES}; -- in my.cnf too")),
+    );
+}
+
+/// Diesel keeps no numbers of errors, so that writers and subscribers know some by their English texts.
+pub(super) fn check_language(kind: Kind, settings: &[Setting], about: &mut About) {
+    let found = settings.iter().find(|setting| setting.name == "language");
+    let Some(language) = found.map(|found| &found.value).filter(|language| !language.starts_with("en"))
+    else {
+        return;
+    };
+    let fix = match kind {
+        Kind::Postgres => set_in_postgres(settings, "lc_messages", "'C'"),
+        _ => "set global lc_messages = 'en_US'; -- in my.cnf too".to_owned(),
+    };
+    about.warn(
+        format!(
+            "the server does not speak English ({language}): writers and subscribers do not know its deadlocks, lock \
+             timeouts and missing rights, and take them for mistakes of a message"
+        ),
+        fix,
+    );
+}
+
+/// What keeps the relay from writing anything at all.
+fn check_writable(kind: Kind, settings: &[Setting], about: &mut About) -> bool {
+    let value = |name: &str| settings.iter().find(|s| s.name == name).map(|s| s.value.as_str());
+    if value("in_recovery") == Some("true") {
+        about.bad("the server is a standby and read only", "connect to the primary");
+        return false;
+    }
+    // MariaDB knows more values than ON.
+    if value("read_only").is_some_and(|value| value != "OFF") {
+        about.bad(
+            "the server is read only",
+            "set global read_only = off; -- if this is the primary, or connect to that",
+        );
+        return false;
+    }
+    let read_only = value("transaction_read_only").or(value("tx_read_only"));
+    if read_only.is_some_and(|value| value.eq_ignore_ascii_case("on")) {
+        let fix = match kind {
+            Kind::Postgres => {
+                let fix = set_in_postgres(settings, "default_transaction_read_only", "off");
+                // Otherwise that would be refused too.
+                format!("set default_transaction_read_only = off; {fix}")
+            }
+            _ => "set global transaction read write; -- in my.cnf too".to_owned(),
+        };
+        about.bad("transactions of the relay's user are read only", fix);
+        return false;
+    }
+    if value("log_bin") == Some("ON") && value("binlog_format") == Some("STATEMENT") {
+        about.bad(
+            "binlog_format is STATEMENT, which the server refuses under READ COMMITTED",
+            "set global binlog_format = 'ROW'; -- in my.cnf too",
+        );
+        return false;
+    }
+    true
+}
+
+/// What changes a setting of PostgreSQL where it is set: for the database, the user, or the server.
+fn set_in_postgres(settings: &[Setting], name: &str, right: &str) -> String {
+    let value = |name: &str| settings.iter().find(|s| s.name == name).map_or("", |s| s.value.as_str());
+    let (user, database) = (value("user"), value("database"));
+    match value(&format!("source of {name}")) {
+        "database" => format!("alter database {database} reset {name};"),
+        "user" => format!("alter role {user} reset {name};"),
+        "database user" => format!("alter role {user} in database {database} reset {name};"),
+        "client" => format!("take {name} out of the URL"),
+        _ => format!("alter system set {name} = {right}; select pg_reload_conf();"),
     }
 }
 
@@ -180,7 +255,6 @@ fn check_version(version: &str, (name, major, minor): (&str, u32, u32), about: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Level;
 
     fn bad(kind: Kind, settings: &[(&str, &str)]) -> Vec<String> {
         let settings: Vec<_> =

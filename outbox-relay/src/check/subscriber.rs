@@ -3,7 +3,7 @@
 
 use outbox_core::migrate::INBOX;
 
-use super::{About, Finding, ask, fix_exposed, rights, tables};
+use super::{About, Finding, ask, fix_exposed, rights, settings, tables};
 use crate::config::SubscriberConfig;
 use crate::outbox::store::{Database, Question, Store};
 use crate::retry::{self, Side};
@@ -29,6 +29,10 @@ pub(super) async fn check(subscriber: &SubscriberConfig) -> Vec<Finding> {
         return about.findings;
     }
     about.warn_exposed(store.database().exposed_host(), fix_exposed(""));
+    if let Ok(found) = store.settings().await {
+        settings::check_packets(&found, "a larger message that fails is set aside cut", &mut about);
+        settings::check_language(store.database().kind(), &found, &mut about);
+    }
     if rights::check_subscriber(&mut store, &mut about).await {
         let applied = ask(&mut store, Question::InboxMigrations, &mut about).await;
         let applied: Vec<_> = applied.into_iter().map(|(version, _)| version).collect();

@@ -4,7 +4,7 @@
 use outbox_core::migrate::OUTBOX;
 
 use super::{About, ask};
-use crate::outbox;
+use crate::outbox::fit;
 use crate::outbox::store::{Kind, Question, Store};
 use crate::retry::{self, Side};
 
@@ -21,11 +21,15 @@ const NEEDED_FOR: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn check(store: &mut Store, name: &str, about: &mut About) {
-    match outbox::verify(store).await {
-        Ok(generation) => about.ok(format!("tables are there and fit, generation {generation}")),
+    let kind = store.database().kind();
+    match store.meta().await {
+        Ok(meta) => match fit::misfit(&meta, kind) {
+            None => about.ok(format!("tables are there and fit, generation {}", meta.generation)),
+            Some((what, fix)) => about.bad(what, fix),
+        },
         Err(error) => about.bad(error.to_string(), retry::decide(&error, Side::Source).remedy()),
     }
-    if let Ok(Some(text)) = outbox::other_name(store, name).await {
+    if let Ok(Some(text)) = fit::other_name(store, name).await {
         about.bad(text, "correct outbox.name, which is the same wherever this database is relayed");
     }
     let applied = ask(store, Question::Migrations, about).await;
@@ -33,7 +37,6 @@ pub(super) async fn check(store: &mut Store, name: &str, about: &mut About) {
         let applied: Vec<_> = applied.into_iter().map(|(version, _)| version).collect();
         compare_migrations(&applied, &OUTBOX.versions(), NEEDED_FOR, about);
     }
-    let kind = store.database().kind();
     let indexes = ask(store, Question::Indexes, about).await;
     compare_indexes(kind, &indexes, about);
 }

@@ -346,7 +346,7 @@ impl Keeper {
         if !*is_introduced {
             self.store.forget_dead().await?;
             // Both may have started at once, when neither could see the other yet.
-            if let Some(text) = super::other_name(&mut self.store, self.status.name()).await? {
+            if let Some(text) = super::fit::other_name(&mut self.store, self.status.name()).await? {
                 warn!(outbox = self.status.name(), "{text}");
                 self.status.set_error(text);
             }

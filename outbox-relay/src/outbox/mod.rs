@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use outbox_core::{BUCKET_HASH, BUCKETS, Error, ErrorKind, Result};
+use outbox_core::{Error, ErrorKind, Result};
 use tokio::task::JoinHandle;
 #[cfg(any(feature = "postgres", all(feature = "mysql", feature = "binlog")))]
 use tokio::task::JoinSet;
@@ -31,6 +31,7 @@ use crate::pipe::{Source, Verdict};
 use crate::retry::{self, Attempt};
 use crate::status::Status;
 
+pub(crate) mod fit;
 #[cfg(all(feature = "mysql", feature = "binlog"))]
 pub(crate) mod follow;
 mod item;
@@ -169,63 +170,12 @@ fn short(name: &str) -> &str {
     name.get(..NAME_BYTES).unwrap_or(name)
 }
 
-/// What is wrong when a relay that lives works on this outbox under another name than `name`.
-///
-/// # Errors
-/// As every statement.
-pub(crate) async fn other_name(store: &mut Store, name: &str) -> Result<Option<String>> {
-    let relays = store.relays().await?;
-    // An owner without a name is a relay from before they had one.
-    let names = relays.iter().filter_map(|owner| Some((owner, owner.splitn(4, '/').nth(3)?)));
-    let other = names.into_iter().find(|(_, other)| *other != short(name));
-    Ok(other.map(|(owner, other)| {
-        format!(
-            "database {}: relay {owner} works on this outbox under the name {other:?}, here it is {name:?}: copies take an \
-             outbox by its name and would refuse half of the messages; give both relays the same `name`, or stop the other \
-             one",
-            store.database().label()
-        )
-    }))
-}
-
 /// This machine's name, 40 characters at most.
 pub(crate) fn host() -> String {
     let host = std::env::var("HOSTNAME")
         .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"))
         .unwrap_or_else(|_| "host".into());
     host.trim().chars().filter(char::is_ascii_graphic).take(40).collect()
-}
-
-/// Refuses an outbox whose writers do not agree with this relay.
-///
-/// # Errors
-/// `Database` when the table is missing, `Invalid` when it does not fit.
-pub(crate) async fn verify(store: &mut Store) -> Result<i64> {
-    let meta = store.meta().await?;
-    if meta.leases != i64::from(BUCKETS) {
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            format!(
-                "database {}: outbox_lease has rows for {} of {BUCKETS} buckets, messages of the others would wait \
-                 for ever; insert the missing ones: insert into outbox_lease (bucket) values (…)",
-                store.database().label(),
-                meta.leases
-            ),
-        ));
-    }
-    if meta.buckets == i16::try_from(BUCKETS).unwrap_or_default() && meta.bucket_hash == BUCKET_HASH {
-        return Ok(meta.generation);
-    }
-    Err(Error::new(
-        ErrorKind::Invalid,
-        format!(
-            "database {}: outbox_meta says {} buckets by {}, this relay knows {BUCKETS} by {BUCKET_HASH}: its \
-             writers are of another version",
-            store.database().label(),
-            meta.buckets,
-            meta.bucket_hash
-        ),
-    ))
 }
 
 impl OutboxSource {
@@ -393,7 +343,7 @@ impl Source for OutboxSource {
     async fn next(&mut self) -> Result<Option<Vec<Item>>> {
         self.join().await?;
         if let (false, Some(store)) = (self.is_verified, &mut self.store) {
-            verify(store).await?;
+            fit::verify(store).await?;
             self.is_verified = true;
         }
         if self.ahead.items.is_empty() {

@@ -1,19 +1,8 @@
 //! The relay's clock is wrong, and jumps: leases use the database's.
 
-use std::path::PathBuf;
-
 use super::stage::Stage;
-use crate::harness::until;
+use crate::harness::{faketime, until};
 use crate::report::size;
-
-/// What the package `faketime` brings; `cargo lab install` installs it.
-fn library() -> PathBuf {
-    let found = std::fs::read_dir("/usr/lib").unwrap().flatten().find_map(|entry| {
-        let path = entry.path().join("faketime/libfaketime.so.1");
-        path.exists().then_some(path)
-    });
-    found.expect("libfaketime.so.1 is missing: run `cargo lab install`")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_ten_minutes_apart_change_nothing() {
@@ -32,7 +21,7 @@ async fn clocks_ten_minutes_apart_change_nothing() {
         // Long enough that only a wrong clock could lose it.
         config.lease = "10s";
         config.environment = vec![
-            ("LD_PRELOAD", library().display().to_string()),
+            ("LD_PRELOAD", faketime().display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", clock(relay).display().to_string()),
             // Read for every look at the clock, so that it can jump.
             ("FAKETIME_NO_CACHE", "1".to_owned()),

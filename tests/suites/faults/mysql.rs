@@ -15,9 +15,21 @@ mod stage;
 
 #[path = "agreement.rs"]
 mod agreement;
+#[path = "deadly.rs"]
+mod deadly;
+#[path = "failover.rs"]
+mod failover;
 #[path = "kills.rs"]
 mod kills;
+#[path = "leases.rs"]
+mod leases;
+#[path = "loads.rs"]
+mod loads;
 #[path = "locks.rs"]
 mod locks;
+#[path = "networks.rs"]
+mod networks;
 #[path = "outages.rs"]
 mod outages;
+#[path = "wire.rs"]
+mod wire;

@@ -21,6 +21,8 @@ mod brokers;
 mod clocks;
 #[path = "deadly.rs"]
 mod deadly;
+#[path = "failover.rs"]
+mod failover;
 #[path = "forgetting.rs"]
 mod forgetting;
 #[path = "kills.rs"]

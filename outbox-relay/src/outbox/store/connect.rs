@@ -6,13 +6,15 @@ use std::time::Duration;
 use diesel::ConnectionError;
 #[cfg(feature = "sqlite")]
 use diesel::SqliteConnection;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use diesel_async::AsyncConnection;
 #[cfg(feature = "mysql")]
 use diesel_async::AsyncMysqlConnection;
 #[cfg(feature = "postgres")]
 use diesel_async::AsyncPgConnection;
 #[cfg(feature = "sqlite")]
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-use diesel_async::{AsyncConnection, AsyncMigrationHarness, SimpleAsyncConnection};
+use diesel_async::{AsyncMigrationHarness, SimpleAsyncConnection};
 use outbox_core::migrate::{self, Migrations};
 use outbox_core::{Error, ErrorKind, Result};
 
@@ -256,7 +258,7 @@ impl Database {
         if let Some(tls) = &self.tls {
             return super::tls::postgres(self.url.expose(), tls).await;
         }
-        AsyncPgConnection::establish(self.url.expose()).await.map_err(refused)
+        super::postgres::open(self.url.expose()).await
     }
 
     /// A relay must not make an empty file of a mistyped name; only `migrate` creates one.

@@ -463,12 +463,17 @@ struct Variable {
 pub(super) async fn settings(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Setting>> {
     let variables: Vec<Variable> = Statement::fixed(
         "show session variables where variable_name in ('version', 'tx_isolation', 'transaction_isolation',
-           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only', 'log_bin', 'binlog_format', 'sql_mode',
-           'innodb_flush_log_at_trx_commit', 'innodb_stats_persistent', 'innodb_stats_auto_recalc')",
+           'auto_increment_increment', 'wsrep_on', 'group_replication_single_primary_mode', 'read_only',
+           'transaction_read_only', 'tx_read_only', 'log_bin', 'binlog_format', 'sql_mode', 'max_allowed_packet',
+           'innodb_flush_log_at_trx_commit')",
     )
     .load(c)
     .await?;
-    Ok(variables.into_iter().map(|v| Setting { name: v.name, value: v.value }).collect())
+    // What sessions have that choose none, as the relay's do.
+    let language = "select 'language' as name, cast(@@global.lc_messages as char) as value";
+    let mut settings: Vec<Setting> = Statement::fixed(language).load(c).await?;
+    settings.extend(variables.into_iter().map(|v| Setting { name: v.name, value: v.value }));
+    Ok(settings)
 }
 
 pub(super) async fn ask(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<Vec<Setting>> {

@@ -2,9 +2,10 @@
 //! empty whenever ANALYZE looks at it, and a plan made for an empty table reads the whole backlog.
 
 use diesel::QueryableByName;
-use diesel::result::QueryResult;
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sql_types::{BigInt, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use outbox_core::Result;
 
 use super::clock::Clock;
 use super::dead::{Words, dead_letters};
@@ -64,14 +65,17 @@ pub(super) const PROBES: &[Probe] = &[
     Probe { table: "outbox_key", right: "DELETE", text: "delete from outbox_key where aggregate_type = ''" },
 ];
 
+const META: &str = "select generation, buckets, bucket_hash,
+       (select count(unclean) from outbox_lease where bucket between 0 and 63) as leases
+     from outbox_meta where id = 1";
+
+/// A table that is missing is told in words that are known, see [`probe`].
 pub(super) async fn meta(c: &mut AsyncPgConnection) -> QueryResult<Meta> {
-    Statement::fixed(
-        "select generation, buckets, bucket_hash,
-           (select count(unclean) from outbox_lease where bucket between 0 and 63) as leases
-         from outbox_meta where id = 1",
-    )
-    .get_result(c)
-    .await
+    let result = Statement::fixed(META).get_result(c).await;
+    if let Err(Error::DatabaseError(DatabaseErrorKind::Unknown, _)) = &result {
+        probe(c, META).await?;
+    }
+    result
 }
 
 pub(super) async fn heads(c: &mut AsyncPgConnection, ask: &Ask<'_>) -> QueryResult<Vec<Head>> {
@@ -395,11 +399,24 @@ pub(super) async fn held_keys(c: &mut AsyncPgConnection, limit: u32) -> QueryRes
     .await
 }
 
+/// Keeps an error's text, which tells the language: settings do not, as the server's environment has its say.
+const SAY_SOMETHING: &str = "do $say$ begin perform 1 / 0; exception when division_by_zero then \
+                             perform set_config('outbox.said', sqlerrm, false); end $say$";
+
 pub(super) async fn settings(c: &mut AsyncPgConnection) -> QueryResult<Vec<Setting>> {
+    c.batch_execute(SAY_SOMETHING).await?;
     Statement::fixed(
         "select 'version' as name, current_setting('server_version') as value
          union all select 'transaction_isolation', current_setting('transaction_isolation')
-         union all select name, setting from pg_settings where name in ('autovacuum', 'track_counts', 'fsync')
+         union all select 'transaction_read_only', current_setting('transaction_read_only')
+         union all select n.prefix || s.name, case n.prefix when '' then s.setting else s.source end
+           from pg_settings s, (values (''), ('source of ')) n (prefix)
+           where s.name in ('autovacuum', 'track_counts', 'fsync', 'full_page_writes', 'synchronous_commit',
+             'default_transaction_read_only', 'lc_messages')
+         union all select 'language',
+           coalesce(nullif(current_setting('outbox.said', true), 'division by zero'), 'en')
+         union all select 'user', quote_ident(current_user)
+         union all select 'database', quote_ident(current_database())
          union all select 'in_recovery', pg_is_in_recovery()::text",
     )
     .load(c)
@@ -432,13 +449,52 @@ pub(super) async fn ask(c: &mut AsyncPgConnection, text: &str) -> QueryResult<Ve
 }
 
 /// Diesel keeps no SQLSTATE, and the server may speak any language, which only an administrator may change: so the
-/// server itself names a missing right in words of ours.
+/// server itself names what is missing in words of ours, before its own.
 pub(super) async fn probe(c: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
     let block = format!(
-        "do $probe$ begin execute $text${text}$text$; exception when insufficient_privilege then \
-         raise insufficient_privilege using message = 'permission denied: ' || sqlerrm; end $probe$"
+        "do $probe$ begin execute $text${text}$text$; \
+         exception when insufficient_privilege then \
+         raise insufficient_privilege using message = 'permission denied: ' || sqlerrm; \
+         when undefined_table then raise undefined_table using message = 'no such table: ' || sqlerrm; \
+         when undefined_column then raise undefined_column using message = 'no such column: ' || sqlerrm; end $probe$"
     );
     c.batch_execute(&block).await
+}
+
+/// SQLSTATEs of connections that are refused, a part of what English says, and what stands before other languages: words
+/// that `retry` and `outbox_core` know.
+const REFUSALS: &[(&str, &str, &str)] = &[
+    ("3D000", "does not exist", "the database does not exist"),
+    ("28000", "for host", "authentication failed"),
+    ("28P01", "password authentication failed", "password authentication failed"),
+    ("42501", "permission denied", "permission denied"),
+    ("53300", "too many", "too many connections"),
+    ("57P03", "the database system is", "the database system is not ready"),
+];
+
+/// Opens a connection without TLS, as diesel-async does.
+pub(super) async fn open(url: &str) -> Result<AsyncPgConnection> {
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(|error| {
+            refusal(&error).unwrap_or_else(|| {
+                let text = Box::new(error.to_string());
+                Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, text).into()
+            })
+        })?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection)
+        .await
+        .map_err(super::connect::refused)
+}
+
+/// What the server said against a connection, in whatever language, and that it did so in English.
+pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<outbox_core::Error> {
+    let said = error.as_db_error()?;
+    let known = REFUSALS.iter().find(|(code, _, _)| *code == said.code().code());
+    let text = match known.filter(|(_, english, _)| !said.message().contains(english)) {
+        Some((_, _, words)) => format!("{words}: {}", said.message()),
+        None => said.message().to_owned(),
+    };
+    Some(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)).into())
 }
 
 const WORDS: Words = Words {

@@ -149,16 +149,24 @@ pub(super) fn text(kind: Kind, question: Question) -> Option<&'static str> {
             "select l.name as name, (select group_concat(i.name) from pragma_index_info(l.name) i) as value
              from pragma_index_list('outbox') l"
         }
+        // As texts MariaDB's settings are ON and OFF, MySQL's are numbers.
         (Kind::Mysql, Upkeep) => {
             "select cast(concat('engine ', table_name) as char) as name, cast(engine as char) as value
              from information_schema.tables
              where table_schema = database() and engine <> 'InnoDB' and table_name in
                ('outbox', 'outbox_lease', 'outbox_relay', 'outbox_key', 'outbox_meta', 'outbox_slot',
-                'outbox_audit', 'outbox_pause', 'outbox_resync', 'outbox_resync_service')"
+                'outbox_audit', 'outbox_pause', 'outbox_resync', 'outbox_resync_service')
+             union all
+             select 'options', cast(coalesce(create_options, '') as char) from information_schema.tables
+             where table_schema = database() and table_name = 'outbox'
+             union all
+             select 'stats_persistent', cast(@@global.innodb_stats_persistent + 0 as char)
+             union all
+             select 'stats_auto_recalc', cast(@@global.innodb_stats_auto_recalc + 0 as char)"
         }
         (Kind::Postgres, Upkeep) => {
-            "select 'reloptions' as name, coalesce(array_to_string(reloptions, ','), '') as value
-             from pg_class where oid = to_regclass('outbox')
+            "select o.option_name as name, o.option_value as value
+             from pg_class c, pg_options_to_table(c.reloptions) o where c.oid = to_regclass('outbox')
              union all
              select 'planned', reltuples::bigint::text from pg_class where oid = to_regclass('outbox')
              union all

@@ -1,6 +1,5 @@
 //! TLS to MySQL, MariaDB and PostgreSQL. The drivers are pure Rust and so is TLS: rustls for both.
 
-use diesel::result::DatabaseErrorKind;
 use outbox_core::tls::Tls;
 use outbox_core::{Error, ErrorKind, Result};
 
@@ -19,8 +18,10 @@ fn without() -> Error {
 }
 
 /// As Diesel would tell it, which `outbox_core` then judges.
+#[cfg(any(feature = "binlog", feature = "mysql"))]
 fn said_by_server(text: String) -> Error {
-    Error::from(diesel::result::Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)))
+    use diesel::result::{DatabaseErrorKind, Error as Diesel};
+    Error::from(Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)))
 }
 
 /// Reads files off the runtime's threads.
@@ -102,11 +103,11 @@ pub(super) async fn postgres(url: &str, tls: &Tls) -> Result<diesel_async::Async
     };
     let rustls = read(tls, Tls::client_config).await?;
     let (client, connection) = config.connect(MakeRustlsConnect::new(rustls)).await.map_err(|error| {
-        failure(&error, tls, &host).unwrap_or_else(|| match (error.as_db_error(), error.source()) {
-            (Some(said), _) => said_by_server(said.message().to_owned()),
-            (None, Some(why)) if why.to_string().contains("does not support TLS") => without(),
-            (None, Some(why)) => Error::new(ErrorKind::Outage, format!("{error}: {why}")),
-            (None, None) => Error::new(ErrorKind::Outage, error.to_string()),
+        let told = failure(&error, tls, &host).or_else(|| super::postgres::refusal(&error));
+        told.unwrap_or_else(|| match error.source() {
+            Some(why) if why.to_string().contains("does not support TLS") => without(),
+            Some(why) => Error::new(ErrorKind::Outage, format!("{error}: {why}")),
+            None => Error::new(ErrorKind::Outage, error.to_string()),
         })
     })?;
     diesel_async::AsyncPgConnection::try_from_client_and_connection(client, connection)

@@ -159,7 +159,12 @@ impl Fleet {
                 let peer = locked(&*self.find_private(name)?).as_peer()?;
                 return self.spawn(peer.kind.name(), Extra::Beside(peer));
             }
+            ["spawn-standby", name] => {
+                let port = locked(&*self.find_private(name)?).place().port;
+                return self.spawn(Kind::Postgres.name(), Extra::Standby(port));
+            }
             ["spawn-lower-case", kind] => return self.spawn(kind, Extra::LowerCase),
+            ["spawn-german"] => return self.spawn(Kind::Postgres.name(), Extra::German),
             ["spawn-small", kind] => return self.spawn(kind, Extra::SmallDisk),
             ["spawn", kind, mode @ ("tls" | "mutual-tls"), folder] => {
                 let mode = if mode == "tls" { Mode::Server } else { Mode::Mutual };
@@ -187,7 +192,7 @@ impl Fleet {
                 return Err(Failure::new(format!(
                     "unknown command {line:?}; there are start|stop|kill|restart|remove NAME, \
                      spawn KIND [tls|mutual-tls FOLDER], spawn-small KIND, spawn-lower-case KIND, \
-                     spawn-beside NAME, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
+                     spawn-german, spawn-standby NAME, spawn-beside NAME, fill|free NAME, rabbitmqctl NAME ARGUMENTS, list"
                 )));
             }
         }

@@ -24,7 +24,7 @@ const FAULTS_AT_A_TIME: &str = "4";
 /// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, three nodes of RabbitMQ
 /// take half a minute to start, and the broker's faults and the lines to it are not different for a relay of the other
 /// database.
-const ONLY_IN_FULL: &str = "test(a_full_disk) | test(a_queue_whose_leader) | test(/^postgres::(brokers|clocks)::/) | test(/^mariadb::networks::.*_(broker|line|delay)/)";
+const ONLY_IN_FULL: &str = "test(a_full_disk) | test(a_queue_whose_leader) | test(/^postgres::(brokers|clocks)::/) | test(/^(mariadb|mysql)::networks::.*_(broker|line|delay)/) | test(/^mysql::loads::a_l/)";
 /// The faults of subscribers stand in a suite that other runs take as well, in their short form.
 const SUBSCRIBERS: &str =
     "binary(=subscribing) & (test(/::(killing|outages)::/) | test(all_that_is_malformed_is_set_aside))";

@@ -134,6 +134,10 @@ pub(crate) struct Place {
     pub(crate) tls: Option<Tls>,
     /// MariaDB, MySQL: names of databases and tables are stored in lower case and compared without case.
     pub(crate) is_lower_case: bool,
+    /// PostgreSQL: it speaks German.
+    pub(crate) is_german: bool,
+    /// PostgreSQL: the port of the one whose standby it is.
+    pub(crate) primary: Option<u16>,
     /// RabbitMQ: a node of the cluster that it is to be in.
     pub(crate) peer: Option<Peer>,
 }
@@ -163,6 +167,8 @@ impl Place {
         Ok(Self {
             tls,
             is_lower_case: matches!(extra, Extra::LowerCase),
+            is_german: matches!(extra, Extra::German),
+            primary: if let Extra::Standby(port) = extra { Some(*port) } else { None },
             peer,
             kind,
             name: name.to_owned(),
@@ -233,6 +239,10 @@ pub(crate) enum Extra<'a> {
     SmallDisk,
     /// Names of tables in lower case, as on the file systems of other machines.
     LowerCase,
+    /// Another language than English.
+    German,
+    /// The data of the PostgreSQL at a port, which it follows.
+    Standby(u16),
     /// A place in a RabbitMQ's cluster.
     Beside(Peer),
 }

@@ -22,6 +22,9 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
             chown(path, Some(user), Some(group)).doing(|| format!("giving {} away", path.display()))?;
         }
     }
+    if let Some(primary) = place.primary {
+        return follow(place, primary);
+    }
     let mut command = program("initdb", place)?;
     command
         .args(["-A", "scram-sha-256", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"])
@@ -33,6 +36,17 @@ pub(crate) fn prepare(place: &Place) -> Result<()> {
         Some(tls) => only_with_tls(place, tls),
         None => Ok(()),
     }
+}
+
+/// Copies the data of another server, and follows it from there on.
+fn follow(place: &Place, primary: u16) -> Result<()> {
+    let mut command = program("pg_basebackup", place)?;
+    command
+        .env("PGPASSWORD", PASSWORD)
+        .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &primary.to_string()])
+        .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "-D"])
+        .arg(place.folder.join("data"));
+    process::run(command, &place.log)
 }
 
 /// It takes no key that others may read, and no connection without TLS.
@@ -63,6 +77,10 @@ pub(crate) fn command(place: &Place) -> Result<Command> {
         ] {
             command.args(["-c", &setting]);
         }
+    }
+    if place.is_german {
+        // Of a locale that is no translation gettext asks this; so none has to be installed.
+        command.env("LANGUAGE", "de");
     }
     command.arg("-p").arg(place.port.to_string());
     Ok(command)
