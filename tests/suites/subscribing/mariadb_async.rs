@@ -20,6 +20,8 @@ mod stage;
 mod hanging;
 #[path = "killing.rs"]
 mod killing;
+#[path = "panics.rs"]
+mod panics;
 #[path = "policies.rs"]
 mod policies;
 #[path = "services_async.rs"]

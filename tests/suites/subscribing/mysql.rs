@@ -22,6 +22,8 @@ mod hanging;
 mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "panics.rs"]
+mod panics;
 #[path = "poison.rs"]
 mod poison;
 #[path = "policies.rs"]

@@ -18,6 +18,8 @@ mod stage;
 
 #[path = "hanging_async.rs"]
 mod hanging;
+#[path = "panics.rs"]
+mod panics;
 #[path = "policies.rs"]
 mod policies;
 #[path = "services_async.rs"]

@@ -28,6 +28,8 @@ mod memories;
 mod outages;
 #[path = "over_rabbitmq.rs"]
 mod over_rabbitmq;
+#[path = "panics.rs"]
+mod panics;
 #[path = "poison.rs"]
 mod poison;
 #[path = "policies.rs"]

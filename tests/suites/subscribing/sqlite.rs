@@ -20,6 +20,8 @@ mod economy;
 mod hanging;
 #[path = "memories.rs"]
 mod memories;
+#[path = "panics.rs"]
+mod panics;
 #[path = "poison.rs"]
 mod poison;
 #[path = "policies.rs"]
