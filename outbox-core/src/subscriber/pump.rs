@@ -303,10 +303,11 @@ async fn batches<K: Consumer, C: OutboxConnection>(
         let window = consumer.window();
         fit = window.map_or(Fit::Right, |window| prefetch.fit(window, bytes, count));
         let (started, ended) = (Instant::now(), CancellationToken::new());
+        let tags: Vec<_> = items.iter().map(|item| item.delivery.tag).collect();
         let applying = async {
-            let is_applied = apply_all(worker, queue, items, shutdown).await;
+            let left = apply_all(worker, queue, items, shutdown).await;
             ended.cancel();
-            is_applied
+            left
         };
         let meanwhile = async {
             // A window that is to be made wider is emptied first; into one that is too wide nothing more shall come.
@@ -320,8 +321,14 @@ async fn batches<K: Consumer, C: OutboxConnection>(
                 filled = ahead.fill(worker, consumer, size), if fit != Fit::TooWide => filled,
             }
         };
-        let (is_applied, meanwhile) = tokio::join!(applying, meanwhile);
-        if !is_applied? {
+        let (left, meanwhile) = tokio::join!(applying, meanwhile);
+        let left = left?;
+        if left > 0 {
+            // A part of it may be committed.
+            let applied = tags.len().saturating_sub(left);
+            if let Some(&tag) = applied.checked_sub(1).and_then(|place| tags.get(place)) {
+                *committed = Committed { count: committed.count + applied, through: Some(tag) };
+            }
             return Ok(Ended::Shutdown);
         }
         let took = started.elapsed();
@@ -359,7 +366,7 @@ async fn resumed<C: OutboxConnection>(worker: &Worker<C>, shutdown: &Cancellatio
 }
 
 /// Applies every delivery; while the database is out, or a message holds all up, holds them and reads nothing more.
-/// False at shutdown.
+/// Returns how many are left at shutdown.
 ///
 /// # Errors
 /// When it panicked: nothing of the rest is done.
@@ -368,7 +375,7 @@ async fn apply_all<C: OutboxConnection>(
     queue: u16,
     mut pending: VecDeque<Item>,
     shutdown: &CancellationToken,
-) -> Result<bool> {
+) -> Result<usize> {
     let mut waits = worker.retries.policy.waits();
     loop {
         let (applying, stop) = (Arc::clone(worker), shutdown.clone());
@@ -378,17 +385,17 @@ async fn apply_all<C: OutboxConnection>(
         })
         .await;
         let error = match applied {
-            Ok((_, Ok(Progress::Done))) => return Ok(true),
-            Ok((_, Ok(Progress::Stopped))) => return Ok(false),
+            Ok((_, Ok(Progress::Done))) => return Ok(0),
+            Ok((rest, Ok(Progress::Stopped))) => return Ok(rest.len()),
             Ok((rest, Ok(Progress::Halted))) => {
                 pending = rest;
                 tokio::select! {
-                    () = shutdown.cancelled() => return Ok(false),
+                    () = shutdown.cancelled() => return Ok(pending.len()),
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                     () = worker.changed.notified() => {}
                 }
                 if !resumed(worker, shutdown).await {
-                    return Ok(false);
+                    return Ok(pending.len());
                 }
                 continue;
             }
@@ -400,7 +407,7 @@ async fn apply_all<C: OutboxConnection>(
         };
         tracing::warn!(%error, held = pending.len(), "cannot apply, holding the deliveries");
         if !wait(&mut waits, shutdown).await {
-            return Ok(false);
+            return Ok(pending.len());
         }
     }
 }

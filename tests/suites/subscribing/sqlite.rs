@@ -26,6 +26,8 @@ mod panics;
 mod poison;
 #[path = "policies.rs"]
 mod policies;
+#[path = "stopping.rs"]
+mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]
