@@ -26,6 +26,8 @@ mod panics;
 mod policies;
 #[path = "services_async.rs"]
 mod services;
+#[path = "sleeping.rs"]
+mod sleeping;
 #[path = "stopping.rs"]
 mod stopping;
 #[path = "storms.rs"]

@@ -34,9 +34,13 @@ mod panics;
 mod poison;
 #[path = "policies.rs"]
 mod policies;
+#[path = "sleeping.rs"]
+mod sleeping;
 #[path = "stopping.rs"]
 mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;
+#[path = "timeouts.rs"]
+mod timeouts;
