@@ -34,3 +34,5 @@ mod stopping;
 mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;
+#[path = "upgrading.rs"]
+mod upgrading;

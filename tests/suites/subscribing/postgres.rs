@@ -44,3 +44,5 @@ mod storms;
 mod subscribers;
 #[path = "timeouts.rs"]
 mod timeouts;
+#[path = "upgrading.rs"]
+mod upgrading;

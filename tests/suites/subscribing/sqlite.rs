@@ -32,3 +32,5 @@ mod stopping;
 mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;
+#[path = "upgrading.rs"]
+mod upgrading;
