@@ -143,7 +143,8 @@ pub trait OutboxConnection:
             return nested(self, body);
         }
         outermost(self, |connection| {
-            let value = body(connection)?;
+            let value = body(connection);
+            let value = closed(connection, OUTERMOST, value)?;
             connection.commit_write()?;
             Ok(value)
         })
@@ -166,6 +167,10 @@ pub trait OutboxConnection:
     fn rollback_write(&mut self) -> QueryResult<()> {
         Self::TransactionManager::rollback_transaction(self)
     }
+
+    /// Makes the connection usable again after a panic while it was used, if that is needed.
+    #[doc(hidden)]
+    fn after_panic(&mut self) {}
 
     /// The last statements of an outermost transaction.
     #[doc(hidden)]
@@ -216,8 +221,38 @@ pub(crate) fn is_open<C: OutboxConnection>(connection: &mut C) -> QueryResult<bo
 }
 
 /// How deep the open transactions are nested; `None` is none.
-fn depth<C: OutboxConnection>(connection: &mut C) -> QueryResult<Option<NonZeroU32>> {
+pub(crate) fn depth<C: OutboxConnection>(connection: &mut C) -> QueryResult<Option<NonZeroU32>> {
     C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
+}
+
+/// The depth of a transaction that is inside no other.
+pub(crate) const OUTERMOST: Option<NonZeroU32> = Some(NonZeroU32::MIN);
+
+/// The outcome of what ran in a transaction of this depth; a failure if it left another one open inside. Diesel does
+/// not end one whose closure panicked or whose future was dropped, and COMMIT or ROLLBACK would be of that one alone.
+pub(crate) fn closed<C: OutboxConnection, T>(
+    connection: &mut C,
+    own: Option<NonZeroU32>,
+    outcome: Result<T>,
+) -> Result<T> {
+    let mut was_open = false;
+    // Each time it is less deep, or broken: that has no depth.
+    while depth(connection).is_ok_and(|depth| depth > own) {
+        was_open = true;
+        // What fails here is found by the ROLLBACK that follows.
+        let _ = C::TransactionManager::rollback_transaction(connection);
+    }
+    match outcome {
+        Ok(_) if was_open => Err(left_open()),
+        outcome => outcome,
+    }
+}
+
+pub(crate) fn left_open() -> Error {
+    Error::invalid(
+        "outbox: a transaction or savepoint inside this one was left open, so nothing is committed; its closure \
+         panicked and the panic was caught, or its future was dropped: let both end",
+    )
 }
 
 /// A transaction that `body` commits itself; rolled back when it fails before that.
@@ -226,7 +261,8 @@ fn outermost<C: OutboxConnection, T>(
     body: impl FnOnce(&mut C) -> Result<T>,
 ) -> Result<T> {
     connection.begin_write()?;
-    body(connection).map_err(|error| match is_open(connection) {
+    let outcome = body(connection);
+    closed(connection, OUTERMOST, outcome).map_err(|error| match is_open(connection) {
         Ok(true) => rolled_back(error, connection.rollback_write()),
         // A COMMIT that failed has ended it.
         Ok(false) | Err(_) => error,
@@ -240,7 +276,8 @@ pub(crate) fn nested<C: OutboxConnection, T>(
 ) -> Result<T> {
     C::TransactionManager::begin_transaction(connection)?;
     let depth = depth(connection)?;
-    let outcome = match body(connection) {
+    let outcome = body(connection);
+    let outcome = match closed(connection, depth, outcome) {
         Ok(value) => match C::TransactionManager::commit_transaction(connection) {
             Ok(()) => Ok(value),
             Err(error) => Err(not_released(connection, depth, error.into())),

@@ -79,6 +79,7 @@ mod message;
 pub mod migrate;
 mod model;
 mod nested;
+mod panics;
 mod resync;
 mod retry;
 mod rows;

@@ -33,6 +33,7 @@ mod freshness;
 mod held;
 mod incoming;
 mod item;
+mod prefetch;
 mod pump;
 mod stats;
 mod upkeep;

@@ -8,7 +8,7 @@ use std::fmt;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 
 use crate::buffer::{Buffer, SEVERAL};
-use crate::connection::{OutboxConnection, is_lost, nested};
+use crate::connection::{OUTERMOST, OutboxConnection, closed, is_lost, nested};
 use crate::entity::{Entity, Operation};
 use crate::error::{Error, ErrorKind, Result, database_kind};
 use crate::event::Event;
@@ -461,6 +461,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Writes what was recorded and commits.
     pub(crate) fn commit(mut self) -> Result<()> {
+        closed(self.connection, OUTERMOST, Ok(()))?;
         self.make_ready()?;
         self.connection.append_and_commit(self.buffer.messages())
     }

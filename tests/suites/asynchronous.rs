@@ -110,6 +110,38 @@ async fn a_rollback_leaves_neither() {
     assert!(outbox_is_empty(&mut sync));
 }
 
+/// As in a handler that gives a part of its work a limit.
+#[tokio::test]
+async fn a_savepoint_whose_future_was_dropped_commits_nothing() {
+    let database = fresh();
+    let mut connection = open(&database).await;
+    for fails in [false, true] {
+        let written = tokio::sync::Notify::new();
+        let result = connection
+            .outbox_transaction(async |tx| {
+                tx.insert(&new("outside")).await?;
+                let inside = tx.savepoint(async |tx| {
+                    tx.insert(&new("inside")).await?;
+                    written.notify_one();
+                    std::future::pending::<outbox_core::Result<()>>().await
+                });
+                tokio::select! {
+                    _ = inside => unreachable!("it waits for nothing"),
+                    () = written.notified() => {}
+                }
+                if fails { Err(Error::application("changed my mind")) } else { Ok(()) }
+            })
+            .await;
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(if fails { "changed my mind" } else { "was left open" }), "{error}");
+        let mut other = connect(&database);
+        assert!(items(&mut other).is_empty(), "fails: {fails}");
+        assert!(outbox_is_empty(&mut other));
+    }
+    let whole = connection.outbox_transaction(async |tx| tx.insert(&new("whole")).await).await.unwrap();
+    assert_eq!(items(&mut connect(&database)), [whole], "the connection is of use");
+}
+
 #[tokio::test]
 async fn a_savepoint_that_rolls_back_takes_its_messages_along() {
     let database = fresh();

@@ -147,14 +147,28 @@ async fn garbage_is_parked_with_its_reason_and_loses_nothing() {
     });
     broken("0192e4a0-0000-7000-8000-000000000005", &|frame| frame.body = b"{}".to_vec());
     broken("0192e4a0-0000-7000-8000-000000000006", &|frame| frame.kind = "item.exploded".into());
+    broken("0192e4a0-0000-7000-8000-000000000007", &|frame| {
+        let headers = frame.headers.iter();
+        let newer = headers.map(|(name, value)| (name, if name == "outbox-format" { "2" } else { value }));
+        frame.headers = newer.collect();
+    });
     frames.push(change(2, "created", "b", 2));
     running.feed(&frames).await;
     running.feed(&frames).await;
 
     assert_eq!(copies(&mut running.connection), [copy(1, "a", 1), copy(2, "b", 2)]);
     let held = running.held();
-    assert_eq!(held.len(), 8, "{held:?}");
-    for text in ["UTF-8", "JSON", "outbox-format is missing", "UUID", "field id", "neither", "no consumer"] {
+    assert_eq!(held.len(), 9, "{held:?}");
+    for text in [
+        "UTF-8",
+        "JSON",
+        "outbox-format is missing",
+        "UUID",
+        "field id",
+        "neither",
+        "no consumer",
+        "upgrade the subscriber",
+    ] {
         assert!(held.iter().any(|(_, _, error)| error.contains(text)), "{text}: {held:?}");
     }
     assert!(running.database.url.len() > 1);

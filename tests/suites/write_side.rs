@@ -1,5 +1,7 @@
 //! P1 and P2 where they begin: a message exists exactly if its change does, and says what the row is.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use diesel::prelude::*;
 use outbox_core::{Error, ErrorKind, Message, OutboxConnection as _};
 use serde_json::json;
@@ -98,6 +100,35 @@ fn writing_a_row_that_is_not_there_says_so_and_records_nothing() {
         assert!(error.to_string().contains("item of key 404"), "{error}");
     }
     assert!(outbox_is_empty(&mut connection));
+}
+
+/// Diesel leaves a savepoint open whose closure panicked; the COMMIT or ROLLBACK that follows would be of it alone.
+#[test]
+fn a_savepoint_that_a_caught_panic_left_open_commits_nothing() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    for fails in [false, true] {
+        let result = connection.outbox_transaction(|tx| {
+            tx.insert(&new("outside"))?;
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                tx.savepoint(|tx| {
+                    tx.insert(&new("inside"))?;
+                    panic!("halfway");
+                    #[allow(unreachable_code, reason = "the type of what never comes")]
+                    Ok(())
+                })
+            }));
+            assert!(caught.is_err());
+            if fails { Err(Error::application("changed my mind")) } else { Ok(()) }
+        });
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(if fails { "changed my mind" } else { "was left open" }), "{error}");
+        let mut other = connect(&database);
+        assert!(items(&mut other).is_empty(), "fails: {fails}");
+        assert!(outbox_is_empty(&mut other));
+    }
+    let whole = connection.outbox_transaction(|tx| tx.insert(&new("whole"))).unwrap();
+    assert_eq!(items(&mut connect(&database)), [whole], "the connection is of use");
 }
 
 #[test]

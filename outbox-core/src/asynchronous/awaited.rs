@@ -4,6 +4,7 @@
 use std::future::Future;
 
 use diesel::QueryResult;
+use diesel_async::SimpleAsyncConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use tokio::runtime::Handle;
 
@@ -52,6 +53,11 @@ macro_rules! outbox_connection {
     ($connection:ty, $sql:expr) => {
         impl OutboxConnection for Awaited<$connection> {
             const DEADLOCK_ENDS_ALL: bool = <$connection as AsyncOutboxConnection>::DEADLOCK_ENDS_ALL;
+
+            /// What diesel-async locks its SQLite connections with is poisoned until a statement has run.
+            fn after_panic(&mut self) {
+                let _ = ask(SimpleAsyncConnection::batch_execute(&mut ***self, "select 1"));
+            }
 
             fn begin_write(&mut self) -> QueryResult<()> {
                 ask(AsyncOutboxConnection::begin_writing(&mut ***self))

@@ -1,12 +1,13 @@
 //! What differs between diesel-async's connections.
 
 use std::future::Future;
+use std::num::NonZeroU32;
 
 use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::transaction::AsyncOutboxTx;
-use crate::connection::{Ends, NumberRow, rolled_back};
+use crate::connection::{Ends, NumberRow, left_open, rolled_back};
 use crate::error::Result;
 use crate::lost;
 use crate::message::Message;
@@ -91,12 +92,13 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     {
         async move {
             self.begin_writing().await?;
+            let own = depth(self)?;
             let mut tx = AsyncOutboxTx::new(self);
             let outcome = match body(&mut tx).await {
                 Ok(value) => tx.flush().await.map(|()| value),
                 Err(error) => Err(error),
             };
-            finish(self, outcome).await
+            finish(self, own, outcome).await
         }
     }
 
@@ -177,14 +179,35 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
 }
 
 /// How deep the open transactions are nested; `None` is none.
-pub(crate) fn depth<C: AsyncConnection>(connection: &mut C) -> QueryResult<Option<std::num::NonZeroU32>> {
+pub(crate) fn depth<C: AsyncConnection>(connection: &mut C) -> QueryResult<Option<NonZeroU32>> {
     C::TransactionManager::transaction_manager_status_mut(connection).transaction_depth()
 }
 
-/// Commits, or rolls back and passes the error on. A deadlock in a savepoint stays one, although the savepoint is gone
-/// with it.
-pub(super) async fn finish<C: AsyncOutboxConnection, T>(connection: &mut C, outcome: Result<T>) -> Result<T> {
-    let outcome = match outcome {
+/// As the sync one.
+async fn closed<C: AsyncOutboxConnection, T>(
+    connection: &mut C,
+    own: Option<NonZeroU32>,
+    outcome: Result<T>,
+) -> Result<T> {
+    let mut was_open = false;
+    while depth(connection).is_ok_and(|depth| depth > own) {
+        was_open = true;
+        let _ = C::TransactionManager::rollback_transaction(connection).await;
+    }
+    match outcome {
+        Ok(_) if was_open => Err(left_open()),
+        outcome => outcome,
+    }
+}
+
+/// Commits the transaction of this depth, or rolls back and passes the error on. A deadlock in a savepoint stays one,
+/// although the savepoint is gone with it.
+pub(super) async fn finish<C: AsyncOutboxConnection, T>(
+    connection: &mut C,
+    own: Option<NonZeroU32>,
+    outcome: Result<T>,
+) -> Result<T> {
+    let outcome = match closed(connection, own, outcome).await {
         Ok(value) => match C::TransactionManager::commit_transaction(connection).await {
             Ok(()) => Ok(value),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use tokio::task::block_in_place;
 
-use super::connection::{AsyncOutboxConnection, finish};
+use super::connection::{AsyncOutboxConnection, depth, finish};
 use crate::broker::memory::MemoryBroker;
 use crate::error::Result;
 use crate::testing::run::{ROUNDS_MAX, all_taken, no_end, publish_all};
@@ -38,8 +38,9 @@ pub async fn publish_async<C: AsyncOutboxConnection>(
     broker: &MemoryBroker,
 ) -> Result<usize> {
     connection.begin_writing().await?;
+    let own = depth(connection)?;
     let outcome = publish_open(connection, broker).await;
-    let (published, refused) = finish(connection, outcome).await?;
+    let (published, refused) = finish(connection, own, outcome).await?;
     refused.map_or(Ok(published), Err)
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 use diesel_async::TransactionManager;
 
-use super::connection::{AsyncBody, AsyncOutboxConnection, finish, is_lost};
+use super::connection::{AsyncBody, AsyncOutboxConnection, depth, finish, is_lost};
 use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
 use crate::buffer::{Buffer, SEVERAL};
 use crate::entity::{Entity, Operation};
@@ -324,10 +324,11 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     {
         self.held_back.note(self.buffer.messages());
         C::TransactionManager::begin_transaction(self.open()?).await?;
+        let own = depth(self.connection)?;
         let mut inner = AsyncOutboxTx::with(&mut *self.connection, self.buffer.inner());
         let outcome = body(&mut inner).await;
         let recorded = inner.buffer;
-        let outcome = finish(self.connection, outcome).await;
+        let outcome = finish(self.connection, own, outcome).await;
         if recorded.is_lost() || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();
         }

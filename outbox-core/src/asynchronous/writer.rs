@@ -45,12 +45,13 @@ impl Writer {
         let mut attempts = self.retry.as_ref().filter(|_| !is_test).map(Attempts::of);
         loop {
             connection.begin_writing().await?;
+            let own = depth(connection)?;
             let mut tx = AsyncOutboxTx::new(connection);
             let outcome = match body(&mut tx).await {
                 Ok(value) => tx.flush().await.map(|()| value),
                 Err(error) => Err(error),
             };
-            let error = match finish(connection, outcome).await {
+            let error = match finish(connection, own, outcome).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };

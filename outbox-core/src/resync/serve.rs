@@ -11,6 +11,7 @@ use crate::connection::OutboxConnection;
 use crate::connection::resync::ResyncRequest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, bucket_of};
+use crate::panics::caught_on;
 use crate::transaction::OutboxTx;
 
 /// The wait while the relay publishes what has to be gone first, and while the outbox is full.
@@ -152,13 +153,15 @@ impl Request<'_> {
         let page = self.settings.page.min(rate.unwrap_or(usize::MAX));
         let rows = connection.write_transaction(|connection| {
             let mut row = self.row.clone();
-            let is_over = match &keys {
-                None => self.scan_page::<E, C>(connection, &mut row, page, |_| true)?,
+            // The service's types are read and serialized.
+            let what = format!("sending {} again", self.aggregate);
+            let is_over = caught_on(connection, what, |connection| match &keys {
+                None => self.scan_page::<E, C>(connection, &mut row, page, |_| true),
                 Some(keys) if E::KEY_FIELDS.is_empty() => {
-                    self.scan_page::<E, C>(connection, &mut row, page, |key| keys.iter().any(|k| k == key))?
+                    self.scan_page::<E, C>(connection, &mut row, page, |key| keys.iter().any(|k| k == key))
                 }
-                Some(keys) => self.scan_keys::<E, C>(connection, &mut row, page, keys)?,
-            };
+                Some(keys) => self.scan_keys::<E, C>(connection, &mut row, page, keys),
+            })?;
             if is_over {
                 row.state = State::Scanned.name().into();
             }

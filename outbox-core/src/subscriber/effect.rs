@@ -3,17 +3,16 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::incoming::Incoming;
-use super::worker::panic_text;
 use crate::connection::OutboxConnection;
 use crate::copy::{self, Applied, ReplicaOn};
 use crate::entity::Operation;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::inbox::Holds;
 use crate::message::Recorded;
+use crate::panics::{caught, caught_on};
 use crate::resync::mark::Notice;
 
 /// What a message that cannot be applied holds up, until it can, or until an operator has discarded it.
@@ -112,40 +111,46 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
             return Ok(Box::new(notice));
         }
         // A `with` of the service's may be called.
-        let row = catch_unwind(AssertUnwindSafe(|| copy::read::<R>(recorded)));
-        let row = row.unwrap_or_else(|panic| {
-            let text = panic_text(&format!("reading a row of copy {}", R::COPY), &*panic);
-            Err(Error::new(ErrorKind::Application, text))
-        });
-        Ok(Box::new(row?))
+        let row = caught(format_args!("reading a row of copy {}", R::COPY), || copy::read::<R>(recorded))?;
+        Ok(Box::new(row))
     }
 
     fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, &dyn Any)>) -> Result<Applied> {
-        let mut rows = Vec::new();
-        // Where `rows` begin.
-        let mut begin = 0;
-        for (place, (recorded, change)) in changes.into_iter().enumerate() {
-            if let Some(row) = change.downcast_ref::<R>() {
-                rows.push((recorded, row));
-                continue;
-            }
-            let notice = change
-                .downcast_ref::<Notice>()
-                .ok_or_else(|| Error::invalid(format!("a row of another copy than {}", R::COPY)))?;
-            // What came before the notice is there before it.
-            if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin)? {
-                return Ok(stale);
-            }
-            rows.clear();
-            begin = place + 1;
-            copy::resync::follow::<R, C>(connection, recorded, notice)?;
-        }
-        apply_rows::<R, C>(connection, &rows, begin)
+        // The service's types are written, and a key of it may be read.
+        let writing = format!("writing rows of copy {}", R::COPY);
+        caught_on(connection, writing, |connection| apply::<R, C>(connection, changes))
     }
 
     fn sweep(&self, connection: &mut C, consumer: &str) -> Result<bool> {
         copy::resync::sweep::<R, C>(connection, consumer)
     }
+}
+
+/// Rows and what a resync tells, in their order.
+fn apply<R: ReplicaOn<C> + 'static, C: OutboxConnection>(
+    connection: &mut C,
+    changes: Vec<(&Recorded, &dyn Any)>,
+) -> Result<Applied> {
+    let mut rows = Vec::new();
+    // Where `rows` begin.
+    let mut begin = 0;
+    for (place, (recorded, change)) in changes.into_iter().enumerate() {
+        if let Some(row) = change.downcast_ref::<R>() {
+            rows.push((recorded, row));
+            continue;
+        }
+        let notice = change
+            .downcast_ref::<Notice>()
+            .ok_or_else(|| Error::invalid(format!("a row of another copy than {}", R::COPY)))?;
+        // What came before the notice is there before it.
+        if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin)? {
+            return Ok(stale);
+        }
+        rows.clear();
+        begin = place + 1;
+        copy::resync::follow::<R, C>(connection, recorded, notice)?;
+    }
+    apply_rows::<R, C>(connection, &rows, begin)
 }
 
 /// Rows of which the first has this place in the batch.

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::ahead::{Ahead, Batch};
 use super::batch::Progress;
 use super::item::Item;
+use super::prefetch::{Fit, Prefetch};
 use super::worker::Worker;
 use super::{upkeep, watch};
-use crate::broker::{Broker, Consumer, Queue, fitting};
+use crate::broker::{Broker, Consumer, Queue};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Waits;
@@ -21,8 +22,6 @@ use crate::retry::Waits;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A transaction that takes longer makes the next batch smaller; one that takes much less, larger.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
-/// How many times as many deliveries as before are asked for at most.
-const GROWTH: u16 = 16;
 
 /// One task per queue, one for what is held, one that prunes and one that watches handlers, until shutdown or until one
 /// of them cannot start.
@@ -180,49 +179,8 @@ async fn sleep_until_due<C: OutboxConnection>(
 /// Why a consumer is given back.
 enum Ended {
     Shutdown,
-    /// Its messages are larger than its prefetch was made for.
+    /// Its messages are larger, or take longer, than its prefetch was made for.
     Refit,
-}
-
-/// How many deliveries may wait in memory, by the size of those that came.
-struct Prefetch {
-    count: u16,
-    max: u16,
-    /// Of the last deliveries, in bytes.
-    average: usize,
-}
-
-/// What the size of deliveries says of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    Right,
-    TooWide,
-    TooNarrow,
-}
-
-impl Prefetch {
-    fn new(first: u16, max: u16) -> Self {
-        Self { count: first.max(1), max, average: 0 }
-    }
-
-    /// How a window fits to deliveries of these bytes; `count` is what fits then.
-    fn fit(&mut self, window: u16, bytes: usize, deliveries: usize) -> Fit {
-        let average = bytes / deliveries.max(1);
-        self.average = if self.average == 0 { average } else { (3 * self.average + average) / 4 };
-        let most = fitting(self.average);
-        // A few small ones say little about the next.
-        let count = most.min(self.max).min(window.saturating_mul(GROWTH));
-        // Not for a little: it interrupts the deliveries.
-        let fit = if most < window / 2 {
-            Fit::TooWide
-        } else if count / 2 >= window || window < count && count == self.max {
-            Fit::TooNarrow
-        } else {
-            Fit::Right
-        };
-        self.count = if fit == Fit::Right { window } else { count };
-        fit
-    }
 }
 
 /// What is committed and not acknowledged.
@@ -303,10 +261,12 @@ async fn batches<K: Consumer, C: OutboxConnection>(
         let window = consumer.window();
         fit = window.map_or(Fit::Right, |window| prefetch.fit(window, bytes, count));
         let (started, ended) = (Instant::now(), CancellationToken::new());
+        let tags: Vec<_> = items.iter().map(|item| item.delivery.tag).collect();
+        let mut busy = Duration::ZERO;
         let applying = async {
-            let is_applied = apply_all(worker, queue, items, shutdown).await;
+            let left = apply_all(worker, queue, items, &mut busy, shutdown).await;
             ended.cancel();
-            is_applied
+            left
         };
         let meanwhile = async {
             // A window that is to be made wider is emptied first; into one that is too wide nothing more shall come.
@@ -320,17 +280,28 @@ async fn batches<K: Consumer, C: OutboxConnection>(
                 filled = ahead.fill(worker, consumer, size), if fit != Fit::TooWide => filled,
             }
         };
-        let (is_applied, meanwhile) = tokio::join!(applying, meanwhile);
-        if !is_applied? {
+        let (left, meanwhile) = tokio::join!(applying, meanwhile);
+        let left = left?;
+        if left > 0 {
+            // A part of it may be committed.
+            let applied = tags.len().saturating_sub(left);
+            if let Some(&tag) = applied.checked_sub(1).and_then(|place| tags.get(place)) {
+                *committed = Committed { count: committed.count + applied, through: Some(tag) };
+            }
             return Ok(Ended::Shutdown);
         }
         let took = started.elapsed();
         tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
         size = next_size(size, count, took, batch);
+        prefetch.note(busy, count);
         *committed = Committed { count: committed.count + count, through: Some(last) };
         meanwhile?;
         if fit == Fit::TooWide {
-            tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for larger messages");
+            tracing::debug!(
+                queue,
+                prefetch = prefetch.count,
+                "consuming again, with fewer deliveries at once"
+            );
             return Ok(Ended::Refit);
         }
     }
@@ -359,7 +330,7 @@ async fn resumed<C: OutboxConnection>(worker: &Worker<C>, shutdown: &Cancellatio
 }
 
 /// Applies every delivery; while the database is out, or a message holds all up, holds them and reads nothing more.
-/// False at shutdown.
+/// Returns how many are left at shutdown; adds to `busy` what was no outage.
 ///
 /// # Errors
 /// When it panicked: nothing of the rest is done.
@@ -367,28 +338,33 @@ async fn apply_all<C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     queue: u16,
     mut pending: VecDeque<Item>,
+    busy: &mut Duration,
     shutdown: &CancellationToken,
-) -> Result<bool> {
+) -> Result<usize> {
     let mut waits = worker.retries.policy.waits();
     loop {
+        let began = Instant::now();
         let (applying, stop) = (Arc::clone(worker), shutdown.clone());
         let applied = on_blocking_thread(move || {
             let result = applying.apply(queue, &mut pending, &stop);
             Ok((pending, result))
         })
         .await;
+        if matches!(applied, Ok((_, Ok(_)))) {
+            *busy += began.elapsed();
+        }
         let error = match applied {
-            Ok((_, Ok(Progress::Done))) => return Ok(true),
-            Ok((_, Ok(Progress::Stopped))) => return Ok(false),
+            Ok((_, Ok(Progress::Done))) => return Ok(0),
+            Ok((rest, Ok(Progress::Stopped))) => return Ok(rest.len()),
             Ok((rest, Ok(Progress::Halted))) => {
                 pending = rest;
                 tokio::select! {
-                    () = shutdown.cancelled() => return Ok(false),
+                    () = shutdown.cancelled() => return Ok(pending.len()),
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                     () = worker.changed.notified() => {}
                 }
                 if !resumed(worker, shutdown).await {
-                    return Ok(false);
+                    return Ok(pending.len());
                 }
                 continue;
             }
@@ -400,7 +376,7 @@ async fn apply_all<C: OutboxConnection>(
         };
         tracing::warn!(%error, held = pending.len(), "cannot apply, holding the deliveries");
         if !wait(&mut waits, shutdown).await {
-            return Ok(false);
+            return Ok(pending.len());
         }
     }
 }
@@ -424,41 +400,6 @@ async fn wait(waits: &mut Waits, shutdown: &CancellationToken) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn large_messages_get_a_smaller_prefetch_and_small_ones_the_whole() {
-        const MIB: usize = 1024 * 1024;
-        let mut prefetch = Prefetch::new(100, 100);
-        let mut fit = |bytes, deliveries| (prefetch.fit(prefetch.count, bytes, deliveries), prefetch.count);
-        assert_eq!(fit(100 * 1000, 100), (Fit::Right, 100));
-        assert_eq!(fit(MIB, 10), (Fit::Right, 100), "a little larger");
-        let refits = (0..20).filter(|_| fit(160 * MIB, 10).0 == Fit::TooWide).count();
-        assert!((1..=4).contains(&refits), "{refits}");
-        let (_, count) = fit(160 * MIB, 10);
-        assert!((4..=8).contains(&count), "{count}");
-        let refits = (0..60).filter(|_| fit(1000, 1).0 == Fit::TooNarrow).count();
-        assert!((1..=6).contains(&refits), "{refits}");
-        let (_, count) = fit(1000, 1);
-        assert!(count > 50, "{count}");
-    }
-
-    #[test]
-    fn a_small_first_fill_grows_in_steps() {
-        let mut prefetch = Prefetch::new(4, 100);
-        let mut counts = Vec::new();
-        while prefetch.fit(prefetch.count, 4 * 1000, 4) == Fit::TooNarrow {
-            counts.push(prefetch.count);
-        }
-        assert_eq!(counts, [64, 100]);
-    }
-
-    #[test]
-    fn a_window_that_was_made_wider_stays_so_for_small_messages() {
-        let mut prefetch = Prefetch::new(4, 100);
-        assert_eq!(prefetch.fit(2000, 4 * 1000, 4), Fit::Right);
-        assert_eq!(prefetch.fit(2000, 4 * 1024 * 1024, 4), Fit::TooWide);
-        assert_eq!(prefetch.count, 100);
-    }
 
     #[test]
     fn batches_shrink_when_they_take_long_and_grow_when_they_are_full_and_quick() {

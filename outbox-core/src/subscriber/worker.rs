@@ -1,8 +1,6 @@
 //! What the tasks of a subscriber share: its consumers, its database, and how it sets messages aside. Blocking.
 
-use std::any::Any;
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,10 +11,11 @@ use tokio::sync::Notify;
 use super::effect::{Effect, Effects, Found, Handler, Run};
 use super::incoming::Incoming;
 use super::stats::SubscriberStats;
-use crate::connection::OutboxConnection;
+use crate::connection::{OutboxConnection, closed, depth};
 use crate::connections::Connections;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::message::{Recorded, Version};
+use crate::panics::caught_on;
 use crate::retry::RetryPolicy;
 use crate::trace;
 
@@ -215,11 +214,10 @@ impl<C: OutboxConnection> Worker<C> {
     pub(super) fn handle(&self, connection: &mut C, run: &Handler<C>, incoming: &Incoming<'_>) -> Result<()> {
         let message = incoming.message();
         let _running = self.stats.running(incoming);
-        trace::handling(&message.kind(), message.headers())
-            .in_scope(|| catch_unwind(AssertUnwindSafe(|| run(connection, incoming))))
-            .unwrap_or_else(|panic| {
-                Err(Error::new(ErrorKind::Application, panic_text("the handler", &*panic)))
-            })
+        let own = depth(connection)?;
+        let handled = trace::handling(&message.kind(), message.headers())
+            .in_scope(|| caught_on(connection, "the handler", |connection| run(connection, incoming)));
+        closed(connection, own, handled)
             .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))
     }
 
@@ -287,13 +285,6 @@ pub(super) fn stale_unknown(copy: &str, recorded: &Recorded) -> Error {
 
 pub(super) fn millis(wait: Duration) -> i64 {
     i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What a panic of the service's own code said.
-pub(super) fn panic_text(what: &str, panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("{what} panicked: {}", text.unwrap_or("no text"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod composite;
 #[path = "../database.rs"]
 #[allow(dead_code, reason = "shared with the suites; a part of it is needed here")]
 mod database;
+#[path = "panicking.rs"]
+mod panicking;
 #[path = "programs.rs"]
 mod programs;
 #[path = "rights.rs"]

@@ -84,7 +84,7 @@ impl Stage {
         Task::spawn(|end| relay.run(end))
     }
 
-    pub(super) fn serve(&self, resync: Resync<Item>) -> Task {
+    pub(super) fn serve<E: 'static>(&self, resync: Resync<E>) -> Task {
         Task::spawn(|end| resync.run(end))
     }
 

@@ -34,6 +34,16 @@ impl<B: Broker> Handles for Subscriber<B> {
         })
     }
 
+    fn steps_in_savepoint(self, handle: impl Fn(&Stepped) + Send + Sync + 'static) -> Self {
+        self.on("account.stepped", move |tx, step: Stepped| {
+            enter(tx.conn(), &step.account, step.sequence)?;
+            tx.savepoint(|_| {
+                handle(&step);
+                Ok(())
+            })
+        })
+    }
+
     fn raw(self, kind: &str, handle: impl Fn(&Incoming<'_>) -> Result<()> + Send + Sync + 'static) -> Self {
         self.on_raw(kind, move |_, incoming| handle(incoming))
     }

@@ -54,6 +54,19 @@ impl<B: Broker> Handles for Subscriber<B> {
         })
     }
 
+    fn steps_in_savepoint(self, handle: impl Fn(&Stepped) + Send + Sync + 'static) -> Self {
+        self.on_async("account.stepped", async move |tx, step: Stepped| {
+            let mut entries = Entries::default();
+            entries.enter(&step);
+            write(tx, entries).await?;
+            tx.savepoint(async |_| {
+                handle(&step);
+                Ok(())
+            })
+            .await
+        })
+    }
+
     fn raw(self, kind: &str, handle: impl Fn(&Incoming<'_>) -> Result<()> + Send + Sync + 'static) -> Self {
         self.on_raw_async(kind, async move |_, incoming| {
             tokio::task::yield_now().await;

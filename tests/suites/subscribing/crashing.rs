@@ -1,6 +1,5 @@
 //! A message that ends the process that handles it, each time: it alone is set aside.
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use outbox_core::broker::rabbitmq::RabbitMq;
@@ -11,6 +10,7 @@ use super::consumer::at;
 use super::database::{connect, fresh, ledger_entries};
 use super::stage::{Handles as _, held_rows, quick, step};
 use crate::harness::{server_url, unique};
+use crate::process::Process;
 
 /// What the process is told, in its environment.
 const DATABASE: &str = "OUTBOX_TEST_CRASHED_DATABASE";
@@ -44,26 +44,6 @@ async fn the_process() {
     subscriber.run(CancellationToken::new()).await.unwrap();
 }
 
-/// The process, killed when it is dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(name: &str, database: &str) -> Self {
-        let (_, module) = module_path!().split_once("::").unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", &format!("{module}::the_process"), "--ignored", "--nocapture"]);
-        command.envs([(NAME, name), (DATABASE, database)]);
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_ends_its_process_is_set_aside_and_no_other_is_lost() {
     let (database, name) = (fresh(), unique("crashing"));
@@ -79,11 +59,12 @@ async fn a_message_that_ends_its_process_is_set_aside_and_no_other_is_lost() {
 
     let mut connection = connect(&database);
     let expected = ACCOUNTS * usize::try_from(STEPS).unwrap();
+    let start = || Process::start(module_path!(), &[(NAME, &name), (DATABASE, &database.url)]);
     let mut starts = 0;
     'starts: loop {
         starts += 1;
         assert!(starts < STARTS_MAX, "still ending: {:?}", held_rows(&mut connection));
-        let (mut process, started) = (Process::start(&name, &database.url), Instant::now());
+        let (mut process, started) = (start(), Instant::now());
         while process.0.try_wait().unwrap().is_none() {
             assert!(started.elapsed() < LIMIT, "not set aside: {:?}", held_rows(&mut connection));
             tokio::time::sleep(Duration::from_millis(20)).await;

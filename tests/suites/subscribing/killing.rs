@@ -1,7 +1,6 @@
 //! A subscriber that is a process of its own, killed between each pair of its steps: receive, inbox, effect, COMMIT,
 //! acknowledgement. The places are exact, as a proxy stops what is on its way to the server there.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use outbox_core::Frame;
@@ -16,6 +15,7 @@ use super::stage::{Handles as _, change, copy, held_rows, quick, step};
 use crate::checker::Counts;
 use crate::harness::{Server, server_url, unique, until, until_within};
 use crate::items::ItemCopy;
+use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::report::{Row, size};
 
@@ -82,24 +82,8 @@ async fn the_process() {
     subscriber.run(CancellationToken::new()).await.unwrap();
 }
 
-/// The process, killed when it is dropped.
-struct Killed(Child);
-
-impl Killed {
-    fn start(name: &str, database: &str, broker: &str) -> Self {
-        let (_, module) = module_path!().split_once("::").unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", &format!("{module}::the_process"), "--ignored", "--nocapture"]);
-        command.envs([(NAME, name), (DATABASE, database), (BROKER, broker)]);
-        Self(command.stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(name: &str, database: &str, broker: &str) -> Process {
+    Process::start(module_path!(), &[(NAME, name), (DATABASE, database), (BROKER, broker)])
 }
 
 /// The next steps of each account, and changes of as many items.
@@ -150,7 +134,7 @@ async fn a_process_killed_between_any_two_steps_loses_and_repeats_nothing() {
             }
         };
         publisher.publish(&story(round)).await.unwrap();
-        let process = Killed::start(&name, &database_url, &broker_url);
+        let process = start(&name, &database_url, &broker_url);
         let proxy = if is_in_database { &to_database } else { &to_broker };
         until_within(LIMIT, &format!("it comes to {place:?}"), || async { proxy.has_frozen() }).await;
         drop(process);
@@ -159,7 +143,7 @@ async fn a_process_killed_between_any_two_steps_loses_and_repeats_nothing() {
         to_broker.cut();
     }
 
-    let _process = Killed::start(&name, &database_url, &broker_url);
+    let _process = start(&name, &database_url, &broker_url);
     let mut connection = connect(&database);
     let steps = rounds * 3;
     let entries = ACCOUNTS * usize::try_from(steps).unwrap();

@@ -29,6 +29,8 @@ mod postgres;
 #[cfg(feature = "servers")]
 mod postgres_async;
 #[cfg(feature = "servers")]
+mod process;
+#[cfg(feature = "servers")]
 #[path = "../faults/proxy.rs"]
 #[allow(dead_code, reason = "shared with the faults; subscribers need a part of it")]
 mod proxy;

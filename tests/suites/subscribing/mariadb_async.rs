@@ -20,10 +20,16 @@ mod stage;
 mod hanging;
 #[path = "killing.rs"]
 mod killing;
+#[path = "panics.rs"]
+mod panics;
 #[path = "policies.rs"]
 mod policies;
 #[path = "services_async.rs"]
 mod services;
+#[path = "sleeping.rs"]
+mod sleeping;
+#[path = "stopping.rs"]
+mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]

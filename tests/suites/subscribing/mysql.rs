@@ -22,11 +22,17 @@ mod hanging;
 mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "panics.rs"]
+mod panics;
 #[path = "poison.rs"]
 mod poison;
 #[path = "policies.rs"]
 mod policies;
+#[path = "stopping.rs"]
+mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;
+#[path = "upgrading.rs"]
+mod upgrading;

@@ -18,10 +18,14 @@ mod stage;
 
 #[path = "hanging_async.rs"]
 mod hanging;
+#[path = "panics.rs"]
+mod panics;
 #[path = "policies.rs"]
 mod policies;
 #[path = "services_async.rs"]
 mod services;
+#[path = "stopping.rs"]
+mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]

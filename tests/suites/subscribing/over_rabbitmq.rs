@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use outbox_core::Error;
 use outbox_core::broker::rabbitmq::RabbitMq;
-use outbox_core::broker::{Broker as _, Publisher as _};
+use outbox_core::broker::{Broker as _, Confirm, Publisher as _, Queue};
+use rand::seq::SliceRandom as _;
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Subscriber, on};
-use super::database::{connect, fresh, ledger_entries};
-use super::stage::{Handles as _, held_rows, quick, step};
-use crate::harness::{TestDatabase, server_url, unique, until};
+use super::database::{connect, copies, fresh, ledger_entries};
+use super::poison::malformed;
+use super::stage::{Handles as _, change, copy, held_rows, quick, step};
+use super::storms::{check, story};
+use crate::harness::{TestDatabase, server_url, unique, until, until_within};
+use crate::items::ItemCopy;
+use crate::report::{random, size};
 
 fn build(name: &str, broker: &RabbitMq, database: &TestDatabase) -> Subscriber<RabbitMq> {
     let count = Arc::new(AtomicU32::new(0));
@@ -72,6 +77,101 @@ async fn a_process_takes_over_from_one_that_was_cut_off_and_the_order_holds() {
     shutdown.cancel();
     other.unwrap().await.unwrap().unwrap();
     broker.remove(&[format!("{exchange}.0"), format!("{exchange}.1")]).await.unwrap();
+}
+
+/// Everything three times and more, in any order, while consumers are cut off and what they had comes again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_repetitions_has_each_effect_once() {
+    let exchange = unique("storm");
+    let broker = RabbitMq::new(&server_url(outbox_tests::lab_client::AMQP_URL)).unwrap().exchange(&exchange);
+    let database = fresh();
+    let mut connection = connect(&database);
+    let build = || build(&exchange, &broker, &database).copy::<ItemCopy>();
+    build().declare().await.unwrap();
+    let mut publisher = broker.publisher().await.unwrap();
+    let frames = story();
+    let mut random = random();
+    let (shutdown, mut last) = (CancellationToken::new(), None);
+    for (place, part) in frames.chunks(36).enumerate() {
+        let subscriber = build();
+        let stats = subscriber.stats();
+        let task = tokio::spawn(subscriber.run(shutdown.clone()));
+        publisher.publish(part).await.unwrap();
+        // Twice more what was published before, in the middle of what is new.
+        let published = &frames[..place * 36 + part.len()];
+        let mut again = [published, published].concat();
+        again.shuffle(&mut random);
+        publisher.publish(&again).await.unwrap();
+        // The next one is there already, and takes over what it had.
+        if let Some(before) = last.replace(task) {
+            before.abort();
+        }
+        until("it works", || async { stats.applied() + stats.duplicates() > 40 }).await;
+    }
+    let steps = frames.iter().filter(|frame| frame.kind == "account.stepped").count();
+    let look = std::cell::RefCell::new(&mut connection);
+    until("all is applied and nothing is held", || async {
+        let mut connection = look.borrow_mut();
+        ledger_entries(&mut connection).len() >= steps && held_rows(&mut connection).is_empty()
+    })
+    .await;
+    // What else there is comes again.
+    for number in [0, 1] {
+        let queue = Queue { name: format!("{exchange}.{number}"), bindings: Vec::new(), prefetch: 1 };
+        until("all is delivered", || async { broker.depth(&queue).await.unwrap() == Some(0) }).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    shutdown.cancel();
+    last.unwrap().await.unwrap().unwrap();
+    check(&mut connection);
+    assert!(held_rows(&mut connection).is_empty());
+    broker.remove(&[format!("{exchange}.0"), format!("{exchange}.1")]).await.unwrap();
+}
+
+/// As `poison` does it with the broker in the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_malformed_is_set_aside_and_all_that_is_good_is_applied() {
+    let count = size(600, 100_000);
+    let exchange = unique("poison");
+    let broker = RabbitMq::new(&server_url(outbox_tests::lab_client::AMQP_URL)).unwrap().exchange(&exchange);
+    let database = fresh();
+    let mut connection = connect(&database);
+    let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
+    subscriber.declare().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(subscriber.run(shutdown.clone()));
+    let mut publisher = broker.publisher().await.unwrap();
+    let mut frames = Vec::new();
+    for id in 1..=count {
+        frames.push(change(id, "created", "good", id));
+        if id % 10 == 0 {
+            frames.push(malformed(usize::try_from(id / 10).unwrap()));
+        }
+    }
+    for part in frames.chunks(1000) {
+        let confirms = publisher.publish(part).await.unwrap();
+        assert!(confirms.iter().all(|confirm| *confirm == Confirm::Confirmed), "{confirms:?}");
+    }
+    let bad = usize::try_from(count / 10).unwrap();
+    let look = std::cell::RefCell::new(&mut connection);
+    let limit = size(Duration::from_secs(60), Duration::from_secs(1500));
+    until_within(limit, "all is consumed", || async {
+        let mut connection = look.borrow_mut();
+        held_rows(&mut connection).len() >= bad && copies(&mut connection).len() >= frames.len() - bad
+    })
+    .await;
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    let expected: Vec<_> = (1..=count).map(|id| copy(id, "good", id)).collect();
+    assert_eq!(copies(&mut connection), expected);
+    let held = held_rows(&mut connection);
+    assert_eq!(held.len(), bad);
+    assert!(held.iter().all(|row| row.state == "dead" && !row.error.is_empty()), "{held:?}");
+    for name in ["0", "dead"] {
+        let queue = Queue { name: format!("{exchange}.{name}"), bindings: Vec::new(), prefetch: 1 };
+        assert_eq!(broker.depth(&queue).await.unwrap(), Some(0), "{name}");
+    }
+    broker.remove(&[format!("{exchange}.0")]).await.unwrap();
 }
 
 /// From one queue to four as docs/guide/subscribing.md says: nothing is published in between.

@@ -15,7 +15,7 @@ use crate::report::size;
 use outbox_core::broker::memory::MemoryBroker;
 
 /// A change that is broken in the way of this number; each is set aside.
-fn malformed(number: usize) -> Frame {
+pub(super) fn malformed(number: usize) -> Frame {
     let id = 500_000 + i64::try_from(number).unwrap();
     let mut frame = change(id, "created", "good", id);
     let after =

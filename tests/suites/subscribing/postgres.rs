@@ -28,11 +28,21 @@ mod memories;
 mod outages;
 #[path = "over_rabbitmq.rs"]
 mod over_rabbitmq;
+#[path = "panics.rs"]
+mod panics;
 #[path = "poison.rs"]
 mod poison;
 #[path = "policies.rs"]
 mod policies;
+#[path = "sleeping.rs"]
+mod sleeping;
+#[path = "stopping.rs"]
+mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;
+#[path = "timeouts.rs"]
+mod timeouts;
+#[path = "upgrading.rs"]
+mod upgrading;

@@ -20,11 +20,17 @@ mod economy;
 mod hanging;
 #[path = "memories.rs"]
 mod memories;
+#[path = "panics.rs"]
+mod panics;
 #[path = "poison.rs"]
 mod poison;
 #[path = "policies.rs"]
 mod policies;
+#[path = "stopping.rs"]
+mod stopping;
 #[path = "storms.rs"]
 mod storms;
 #[path = "../subscribers.rs"]
 mod subscribers;
+#[path = "upgrading.rs"]
+mod upgrading;

@@ -96,6 +96,9 @@ pub(crate) trait Handles: Sized {
         handle: impl Fn(&mut Entries, &Stepped, &Incoming<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self;
 
+    /// Enters each step; what is done with it besides is in a savepoint.
+    fn steps_in_savepoint(self, handle: impl Fn(&Stepped) + Send + Sync + 'static) -> Self;
+
     fn enter_steps(self) -> Self {
         self.steps(|entries, step, _| {
             entries.enter(step);

@@ -37,7 +37,7 @@ fn build(broker: &MemoryBroker, database: &TestDatabase) -> Subscriber {
 }
 
 /// Steps and changes, each key in its order.
-fn story() -> Vec<Frame> {
+pub(super) fn story() -> Vec<Frame> {
     let mut frames = Vec::new();
     for sequence in 1..=STEPS {
         for account in 0..ACCOUNTS {
@@ -50,7 +50,8 @@ fn story() -> Vec<Frame> {
     frames
 }
 
-fn check(connection: &mut Connection) {
+/// Each effect of the story once, in order.
+pub(super) fn check(connection: &mut Connection) {
     let entries = ledger_entries(connection);
     for account in 0..ACCOUNTS {
         let name = format!("a{account}");
