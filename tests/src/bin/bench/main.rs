@@ -21,7 +21,7 @@ use clap::Parser;
 
 use table::Measure;
 
-/// As the relay has it, and as the guide advises services: with glibc's allocator a subscriber applies a tenth less.
+/// As the relay has it, and as the guide advises services with many messages.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
