@@ -172,6 +172,10 @@ pub trait OutboxConnection:
     #[doc(hidden)]
     fn after_panic(&mut self) {}
 
+    /// Waits for a statement that nobody waits for any more and that still runs.
+    #[doc(hidden)]
+    fn settle(&mut self) {}
+
     /// The last statements of an outermost transaction.
     #[doc(hidden)]
     fn append_and_commit(&mut self, messages: &[Message]) -> Result<()> {
@@ -249,7 +253,8 @@ pub(crate) fn closed<C: OutboxConnection, T>(
 }
 
 pub(crate) fn left_open() -> Error {
-    Error::invalid(
+    Error::new(
+        ErrorKind::Application,
         "outbox: a transaction or savepoint inside this one was left open, so nothing is committed; its closure \
          panicked and the panic was caught, or its future was dropped: let both end",
     )

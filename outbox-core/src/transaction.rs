@@ -461,6 +461,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// Writes what was recorded and commits.
     pub(crate) fn commit(mut self) -> Result<()> {
+        // That the transaction is lost says more than that it was left open.
+        self.look();
+        self.buffer.check_lost()?;
         closed(self.connection, OUTERMOST, Ok(()))?;
         self.make_ready()?;
         self.connection.append_and_commit(self.buffer.messages())

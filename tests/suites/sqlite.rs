@@ -13,6 +13,8 @@ mod asynchronous;
 mod backlog;
 #[path = "database.rs"]
 mod database;
+#[path = "dropped_sqlite.rs"]
+mod dropped_sqlite;
 #[path = "end_to_end.rs"]
 mod end_to_end;
 #[path = "migrations.rs"]

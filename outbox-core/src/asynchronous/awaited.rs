@@ -59,6 +59,10 @@ macro_rules! outbox_connection {
                 let _ = ask(SimpleAsyncConnection::batch_execute(&mut ***self, "select 1"));
             }
 
+            fn settle(&mut self) {
+                let _ = wait_for(AsyncOutboxConnection::settle(&mut ***self));
+            }
+
             fn begin_write(&mut self) -> QueryResult<()> {
                 ask(AsyncOutboxConnection::begin_writing(&mut ***self))
             }

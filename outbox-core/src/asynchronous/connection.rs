@@ -147,6 +147,12 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
         Self::TransactionManager::begin_transaction(self)
     }
 
+    /// Waits for a statement whose future was dropped and that still runs.
+    #[doc(hidden)]
+    fn settle(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// As [`OutboxConnection::lock_keys`](crate::OutboxConnection::lock_keys).
     #[doc(hidden)]
     fn lock_keys(&mut self, keys: &[(&str, &str)]) -> impl Future<Output = Result<()>> + Send;
@@ -189,6 +195,7 @@ async fn closed<C: AsyncOutboxConnection, T>(
     own: Option<NonZeroU32>,
     outcome: Result<T>,
 ) -> Result<T> {
+    connection.settle().await;
     let mut was_open = false;
     while depth(connection).is_ok_and(|depth| depth > own) {
         was_open = true;
@@ -345,6 +352,11 @@ impl AsyncOutboxConnection for super::AsyncSqliteConnection {
             diesel::connection::AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE")
         })
         .await
+    }
+
+    /// It runs on a thread of its own, and diesel-async panics when it is asked for its state meanwhile.
+    async fn settle(&mut self) {
+        let _ = self.spawn_blocking(|_| Ok(())).await;
     }
 
     /// Nothing to take: who has begun to write is the only writer until its COMMIT.

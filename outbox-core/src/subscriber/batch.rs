@@ -304,8 +304,8 @@ impl<C: OutboxConnection> Worker<C> {
             Err(error) if error.kind() == ErrorKind::Invalid => return dead(holds, error),
             checked => checked?,
         }
-        let is_waited_for = |known: &Known| known.waited_for.contains(&key_of(recorded));
-        if holds == Holds::Key && !known.waited_for.is_empty() && is_waited_for(known) {
+        let is_waited_for = !known.waited_for.is_empty() && known.waited_for.contains(&key_of(recorded));
+        if holds == Holds::Key && is_waited_for {
             return Ok(Step::Hold(HeldState::Waiting, holds, None));
         }
         if let Some(suspicion) = item.suspicion() {

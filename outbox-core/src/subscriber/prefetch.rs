@@ -11,14 +11,18 @@ const GROWTH: u16 = 16;
 /// which RabbitMQ closes the channel of a consumer that has not acknowledged it (`consumer_timeout`).
 const WITHIN: Duration = Duration::from_secs(300);
 
-/// How many deliveries may wait in memory, by the size of those that came, and by how long one of them took.
+/// So many of the last deliveries say how long the next take.
+const REMEMBERED: u32 = 256;
+
+/// How many deliveries may wait in memory, by the size of those that came, and by how long they took.
 pub(super) struct Prefetch {
     pub(super) count: u16,
     max: u16,
     /// Of the last deliveries, in bytes.
     average: usize,
-    /// Of the last deliveries.
-    pace: Duration,
+    /// How long the last deliveries took, and how many they were.
+    spent: Duration,
+    dealt: u32,
 }
 
 /// What these say of a window.
@@ -31,19 +35,25 @@ pub(super) enum Fit {
 
 impl Prefetch {
     pub(super) fn new(first: u16, max: u16) -> Self {
-        Self { count: first.max(1), max, average: 0, pace: Duration::ZERO }
+        Self { count: first.max(1), max, average: 0, spent: Duration::ZERO, dealt: 0 }
     }
 
     /// So many deliveries took so long.
     pub(super) fn note(&mut self, took: Duration, deliveries: usize) {
-        let pace = took / u32::try_from(deliveries.max(1)).unwrap_or(u32::MAX);
-        // Forgotten soon: it may have been a lock that somebody else had.
-        self.pace = (self.pace + pace) / 2;
+        self.spent += took;
+        self.dealt = self.dealt.saturating_add(u32::try_from(deliveries).unwrap_or(u32::MAX));
+        while self.dealt > REMEMBERED {
+            self.spent /= 2;
+            self.dealt /= 2;
+        }
     }
 
     /// How many are dealt with in time; one at least.
     fn in_time(&self) -> u16 {
-        let count = WITHIN.as_nanos() / self.pace.as_nanos().max(1);
+        if self.dealt == 0 {
+            return u16::MAX;
+        }
+        let count = WITHIN.as_nanos() * u128::from(self.dealt) / self.spent.as_nanos().max(1);
         u16::try_from(count).unwrap_or(u16::MAX).max(1)
     }
 
@@ -51,9 +61,10 @@ impl Prefetch {
     pub(super) fn fit(&mut self, window: u16, bytes: usize, deliveries: usize) -> Fit {
         let average = bytes / deliveries.max(1);
         self.average = if self.average == 0 { average } else { (3 * self.average + average) / 4 };
-        let most = fitting(self.average).min(self.in_time());
-        // A few small ones say little about the next.
-        let count = most.min(self.max).min(window.saturating_mul(GROWTH));
+        let most = fitting(self.average);
+        // A few small ones say little about the next. Nothing is given back for the time it takes: what came back too often
+        // is taken for what ends this process.
+        let count = most.min(self.in_time()).min(self.max).min(window.saturating_mul(GROWTH));
         // Not for a little: it interrupts the deliveries.
         let fit = if most < window / 2 {
             Fit::TooWide
@@ -99,24 +110,24 @@ mod tests {
     }
 
     #[test]
-    fn slow_handlers_get_a_smaller_prefetch_until_they_are_quick_again() {
+    fn slow_handlers_get_a_wider_window_only_when_they_are_quick() {
         let mut prefetch = Prefetch::new(4, 2000);
         for _ in 0..5 {
             prefetch.note(Duration::from_secs(20), 4);
         }
-        assert_eq!(prefetch.fit(2000, 4 * 1000, 4), Fit::TooWide);
-        assert!((60..=65).contains(&prefetch.count), "{}", prefetch.count);
+        assert_eq!(prefetch.fit(4, 4 * 1000, 4), Fit::TooNarrow);
+        assert!((55..=65).contains(&prefetch.count), "{}", prefetch.count);
         assert_eq!(prefetch.fit(prefetch.count, 4 * 1000, 4), Fit::Right);
         prefetch.note(Duration::from_secs(3600), 1);
-        assert_eq!(prefetch.fit(prefetch.count, 1000, 1), Fit::TooWide);
-        assert_eq!(prefetch.count, 1, "it takes one at a time, whatever that takes");
+        assert_eq!(prefetch.fit(2000, 1000, 1), Fit::Right, "nothing is given back for it");
         let mut batches = 0;
+        prefetch.count = 4;
         while prefetch.count < 2000 {
             batches += 1;
-            prefetch.note(Duration::from_millis(1), 1);
+            prefetch.note(Duration::from_millis(1), 100);
             prefetch.fit(prefetch.count, 1000, 1);
         }
-        assert!(batches < 30, "{batches}");
+        assert!(batches < 60, "{batches}");
     }
 
     #[test]

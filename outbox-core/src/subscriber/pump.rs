@@ -179,7 +179,7 @@ async fn sleep_until_due<C: OutboxConnection>(
 /// Why a consumer is given back.
 enum Ended {
     Shutdown,
-    /// Its messages are larger, or take longer, than its prefetch was made for.
+    /// Its messages are larger than its prefetch was made for.
     Refit,
 }
 
@@ -262,9 +262,9 @@ async fn batches<K: Consumer, C: OutboxConnection>(
         fit = window.map_or(Fit::Right, |window| prefetch.fit(window, bytes, count));
         let (started, ended) = (Instant::now(), CancellationToken::new());
         let tags: Vec<_> = items.iter().map(|item| item.delivery.tag).collect();
-        let mut busy = Duration::ZERO;
+        let mut dealt = (Duration::ZERO, 0);
         let applying = async {
-            let left = apply_all(worker, queue, items, &mut busy, shutdown).await;
+            let left = apply_all(worker, queue, items, &mut dealt, shutdown).await;
             ended.cancel();
             left
         };
@@ -284,24 +284,19 @@ async fn batches<K: Consumer, C: OutboxConnection>(
         let left = left?;
         if left > 0 {
             // A part of it may be committed.
-            let applied = tags.len().saturating_sub(left);
-            if let Some(&tag) = applied.checked_sub(1).and_then(|place| tags.get(place)) {
-                *committed = Committed { count: committed.count + applied, through: Some(tag) };
+            if let Some(&tag) = tags.len().checked_sub(left + 1).and_then(|place| tags.get(place)) {
+                committed.through = Some(tag);
             }
             return Ok(Ended::Shutdown);
         }
         let took = started.elapsed();
         tracing::debug!(queue, messages = count, waited = ?(started - waiting), ?took, "applied a batch");
         size = next_size(size, count, took, batch);
-        prefetch.note(busy, count);
+        prefetch.note(dealt.0, dealt.1);
         *committed = Committed { count: committed.count + count, through: Some(last) };
         meanwhile?;
         if fit == Fit::TooWide {
-            tracing::debug!(
-                queue,
-                prefetch = prefetch.count,
-                "consuming again, with fewer deliveries at once"
-            );
+            tracing::debug!(queue, prefetch = prefetch.count, "consuming again, for larger messages");
             return Ok(Ended::Refit);
         }
     }
@@ -330,7 +325,7 @@ async fn resumed<C: OutboxConnection>(worker: &Worker<C>, shutdown: &Cancellatio
 }
 
 /// Applies every delivery; while the database is out, or a message holds all up, holds them and reads nothing more.
-/// Returns how many are left at shutdown; adds to `busy` what was no outage.
+/// Returns how many are left at shutdown; adds to `dealt` how many were dealt with, and how long that took.
 ///
 /// # Errors
 /// When it panicked: nothing of the rest is done.
@@ -338,20 +333,22 @@ async fn apply_all<C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     queue: u16,
     mut pending: VecDeque<Item>,
-    busy: &mut Duration,
+    dealt: &mut (Duration, usize),
     shutdown: &CancellationToken,
 ) -> Result<usize> {
     let mut waits = worker.retries.policy.waits();
     loop {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), pending.len());
         let (applying, stop) = (Arc::clone(worker), shutdown.clone());
         let applied = on_blocking_thread(move || {
             let result = applying.apply(queue, &mut pending, &stop);
             Ok((pending, result))
         })
         .await;
-        if matches!(applied, Ok((_, Ok(_)))) {
-            *busy += began.elapsed();
+        if let Ok((rest, result)) = &applied
+            && (result.is_ok() || rest.len() < before)
+        {
+            *dealt = (dealt.0 + began.elapsed(), dealt.1 + before - rest.len());
         }
         let error = match applied {
             Ok((_, Ok(Progress::Done))) => return Ok(0),

@@ -217,6 +217,7 @@ impl<C: OutboxConnection> Worker<C> {
         let own = depth(connection)?;
         let handled = trace::handling(&message.kind(), message.headers())
             .in_scope(|| caught_on(connection, "the handler", |connection| run(connection, incoming)));
+        connection.settle();
         closed(connection, own, handled)
             .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))
     }
