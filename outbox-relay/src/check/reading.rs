@@ -14,8 +14,6 @@ use crate::replication::{State, UNPROVEN, report};
 
 /// How long the log may say nothing: a source that seems to lack transactions is given 15 s for them.
 const WORD: Duration = Duration::from_secs(25);
-/// How often a log without news says so, so that there is a word.
-const HEARTBEAT: Duration = Duration::from_millis(200);
 /// How readers of ours name themselves to a source.
 const OUR_NAME: &str = "outbox-relay-";
 
@@ -32,7 +30,7 @@ pub(super) async fn check(
     };
     let remake = format!("outbox-relay snapshot {}", config.name);
     // By an id at random: with its own one this would end the reader that is at work.
-    let source = Source { server_id: None, heartbeat: HEARTBEAT, ..config.source() };
+    let source = Source { server_id: None, ..config.source() };
     let stream = match checkpoint {
         Ok(Some(checkpoint)) => {
             let stream = follow(source, Tables::default(), checkpoint.position.clone());
@@ -61,6 +59,12 @@ pub(super) async fn check(
         Ok(Err(error)) if is_denied(&error) => {
             let user = user(server.connection()).await;
             about.bad(error.to_string(), format!("grant replication slave on *.* to {user};"));
+        }
+        Ok(Err(error)) if error.kind() == outbox_core::ErrorKind::Outage => {
+            about.bad(
+                error.to_string(),
+                "mend what the text names; `outbox-relay run` goes on by itself then",
+            );
         }
         Ok(Err(error)) => about.bad(error.to_string(), remake),
         Err(_) => about.warn(

@@ -296,7 +296,13 @@ async fn check_copy(
     match described(target, &spec.target_table).await {
         Ok(Some(facts)) => {
             match CopyPlan::resolve(spec, &source, &facts) {
-                Ok(_) => about.ok("fits its table"),
+                Ok(plan) => match plan.merging() {
+                    Some(why) => about.bad(
+                        why,
+                        format!("change table {} so, then have it copied anew", quoted(&spec.target_table)),
+                    ),
+                    None => about.ok("fits its table"),
+                },
                 Err(error) => about.bad(
                     error.to_string(),
                     format!("alter table {} as the text says", quoted(&spec.target_table)),

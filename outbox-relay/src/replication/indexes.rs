@@ -6,6 +6,7 @@ use super::facts::{Index, TableFacts};
 use super::park;
 use super::project::Origin;
 use super::sql::quoted;
+use crate::change::ColumnType;
 
 /// The keys of a table that is created.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ pub(super) fn of_copy(
     let mut found = Indexes::default();
     for index in &source.indexes {
         let is_key = index.columns.len() == key.len() && key.iter().all(|at| index.columns.contains(at));
-        if is_key && index.is_unique && index.special.is_none() {
+        if is_key && index.is_unique && (index.special.is_none() || index.name == "PRIMARY") {
             continue;
         }
         let columns = match there(index, written, source) {
@@ -90,6 +91,8 @@ fn why_not_unique(
         if let (Origin::Column(_), Some(collation)) = (&column.origin, &source.columns[*at].collation)
             && !is_same
             && !collation::is_common(collation)
+            // An ENUM or SET is compared by its number.
+            && matches!(source.table.columns[*at].kind, ColumnType::Text { .. })
         {
             return Some(format!("the target has no {collation}, by which values of {} differ", column.name));
         }

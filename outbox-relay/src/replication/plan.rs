@@ -41,6 +41,8 @@ pub struct CopyPlan {
     /// The target's columns that are written, in order; the primary key's ordinals are those of the mapped key.
     pub(super) image: Table,
     pub(super) has_source_order: bool,
+    /// Why keys of the source may be one in the target, if they may.
+    pub(super) merging: Option<String>,
     pub(super) unique_keys: Vec<OtherKey>,
     /// Whether the target's table has any unique key besides the mapped one, be it over columns of its own.
     pub(super) has_other_keys: bool,
@@ -77,6 +79,11 @@ pub struct Projected(pub Vec<Value>);
 pub struct Key(pub Vec<Value>);
 
 impl CopyPlan {
+    /// Why rows of the source may be written over by each other in the target, with the remedy; `None` if they cannot.
+    pub fn merging(&self) -> Option<&str> {
+        self.merging.as_deref()
+    }
+
     /// Puts a specification, the source's table and the target's together.
     ///
     /// # Errors

@@ -49,7 +49,6 @@ pub(super) fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts)
     let source_key = source_key(spec, source)?;
     let (key_name, key) = target_key(&source_key, &written, &image, target)?;
     image.primary_key = key;
-    check_key_stays_apart(&written, &image, source, target)?;
     let has_source_order = has_source_order(&source_key, &written, &image, source, target);
     let filter = spec.filter.as_deref().map(Filter::parse).transpose()?;
     let hash_key = match &spec.hash_key {
@@ -63,6 +62,7 @@ pub(super) fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts)
         name: spec.name.clone(),
         source: (spec.source_database.clone(), spec.source_table.clone()),
         source_key,
+        merging: merging(&written, &image, source, target),
         unique_keys: other_keys(&key_name, &image, target)?,
         has_other_keys: target.unique_keys.len() > 1,
         image,
@@ -218,15 +218,15 @@ fn target_key(
     )))
 }
 
-/// The target must not take two keys of the source for one: a row would be written over by another.
-fn check_key_stays_apart(
-    written: &[Written],
-    image: &Table,
-    source: &TableFacts,
-    target: &TableFacts,
-) -> Result<()> {
+/// Why the target may take two keys of the source for one, so that a row would be written over by another.
+fn merging(written: &[Written], image: &Table, source: &TableFacts, target: &TableFacts) -> Option<String> {
     for column in image.primary_key.iter().map(|at| &written[*at]) {
         let Origin::Column(origin) = &column.origin else { continue };
+        // An ENUM or SET has a collation, and is compared by its number.
+        let is_text = |at: usize| matches!(target.table.columns[at].kind, ColumnType::Text { .. });
+        if !target.table.ordinal(&column.name).is_some_and(is_text) {
+            continue;
+        }
         let collation = |facts: &TableFacts, name: &str| {
             facts.table.ordinal(name).and_then(|at| facts.columns[at].collation.clone())
         };
@@ -234,15 +234,15 @@ fn check_key_stays_apart(
             continue;
         };
         if collation::may_merge(&here, &there) {
-            return Err(invalid(format!(
+            return Some(format!(
                 "column `{}` of the key: {there} may take for equal what {here} of the source tells apart, so that a row \
-                 would be written over by another: give it `collate {}`",
+                 would be written over by another: empty the table and give it `collate {}`",
                 column.name,
                 collation::apart(&here, source.is_mariadb, target.is_mariadb)
-            )));
+            ));
         }
     }
-    Ok(())
+    None
 }
 
 /// Whether keys have the same order on both sides.

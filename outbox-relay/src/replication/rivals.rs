@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable as _;
 
 use super::aside::key_hash;
 use super::plan::{CopyPlan, Key, OtherKey, Projected};
-use super::session::failed;
+use super::session::said;
 use super::sql::{self, literal, quoted};
 use super::statement::key_in;
 use super::write::{Trouble, Writer};
@@ -27,7 +27,7 @@ impl Writer<'_> {
         for other in &plan.unique_keys {
             let Some(rivals) = rivals_sql(&plan, other, key, row) else { continue };
             let mut aside = Vec::new();
-            for rival in self.asked(&plan, &rivals).await? {
+            for rival in self.asked(at, &rivals).await? {
                 let rival = snapshot::row(&plan.image, rival);
                 let rival = rival.map_err(|error| Trouble::Copy(at, error.to_string()))?;
                 let key = plan.key(&Projected(rival.0));
@@ -36,22 +36,28 @@ impl Writer<'_> {
                     "select 1 from outbox_aside where {} and key_hash = {hash} limit 1",
                     self.of_copy(at)
                 );
-                if !self.asked(&plan, &is_aside).await?.is_empty() {
+                if !self.asked(at, &is_aside).await?.is_empty() {
                     aside.push(key);
                 }
             }
             let aside: Vec<_> = aside.iter().collect();
-            self.park_rows(at, other, &aside).await?;
-            has_moved |= !aside.is_empty();
+            match self.park_rows(at, other, &aside).await {
+                Ok(()) => has_moved |= !aside.is_empty(),
+                // It is this row that waits then, not the whole copy.
+                Err(Trouble::Copy(..)) => return Ok(false),
+                Err(trouble) => return Err(trouble),
+            }
         }
         Ok(has_moved)
     }
 
-    async fn asked(&mut self, plan: &CopyPlan, sql: &str) -> Result<Vec<Row>, Trouble> {
+    async fn asked(&mut self, at: usize, sql: &str) -> Result<Vec<Row>, Trouble> {
         // By the binary protocol: the other one rounds.
         let asked = self.connection.exec(sql, ()).await;
         asked.map_err(|error| {
-            Trouble::Wait(failed(&format!("looking for rivals in table {}", plan.image.name), &error))
+            let lasting =
+                || Trouble::Copy(at, format!("looking for the rows in another's way: {}", said(&error)));
+            self.trouble(at, &error).unwrap_or_else(lasting)
         })
     }
 }

@@ -210,6 +210,8 @@ impl Replication {
         if let Some(pause) = tables.pause_state().await? {
             return Ok(Opened::Paused(paused(&pause, &self.config.name)));
         }
+        // What tables of an older version lack is found before this takes the replication from a process that works.
+        tables.unproven_since().await?;
         let target = Target::open(self.target.clone(), &self.config.name, &self.owner).await?;
         let session = Session::open(&self.config, self.source.clone(), target, self.status.clone()).await?;
         Ok(Opened::Session(Box::new(session)))

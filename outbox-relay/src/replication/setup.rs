@@ -199,7 +199,18 @@ async fn copy(
     if let Some(held) = known.as_ref().filter(|known| known.phase == CopyPhase::Held) {
         return Ok(Copy { spec, state: held.clone(), plan: None, row_bytes, is_changed: false });
     }
-    let (plan, definition) = match resolve(&spec, create, server, target).await {
+    let resolved = resolve(&spec, create, server, target).await.and_then(|(plan, definition)| {
+        match plan.merging() {
+            // One that works is not stopped for what may be.
+            Some(why) if known.as_ref().is_some_and(|known| known.phase == CopyPhase::Ready) => {
+                warn!(replication, copy = spec.name, why, "the copy may lack rows");
+            }
+            Some(why) => return Err(Error::new(ErrorKind::Invalid, why)),
+            None => {}
+        }
+        Ok((plan, definition))
+    });
+    let (plan, definition) = match resolved {
         Ok(resolved) => resolved,
         Err(error) if error.is_outage() => return Err(error),
         Err(error) => {

@@ -361,6 +361,11 @@ impl Writer<'_> {
                     };
                     inserted += new;
                     self.applied.upserted += rows.len() as u64;
+                    // Before another row asks who is set aside: these are what the source has, and give way to nobody.
+                    if self.aside.contains(self.plans[at].name()) {
+                        let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
+                        self.clear_aside(at, &keys).await?;
+                    }
                 }
                 Err(error) => {
                     if let Some(trouble) = self.trouble(at, &error) {

@@ -205,3 +205,27 @@ async fn unique_values_move_while_a_table_is_copied() {
     assert_eq!(keys, 2);
     pair.drop().await;
 }
+
+/// What the target alone has unique: a row that was just applied gives way to nobody, although it was set aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_applied_again_gives_way_to_nobody() {
+    let there = "create table t (id int primary key, v int, unique (v))";
+    let mut copies =
+        Copies::of(VARIABLE, &["create table t (id int primary key, v int)"], &[there], vec![spec("t")])
+            .await;
+    let applied =
+        copies.run(&["insert into t values (1, 1), (3, 10)", "update t set v = 10 where id = 1"]).await;
+    assert_eq!(applied.set_aside, 1);
+    copies
+        .run(&[
+            "begin",
+            "delete from t where id = 3",
+            "update t set v = 20 where id = 1",
+            "insert into t values (4, 20)",
+            "commit",
+        ])
+        .await;
+    assert_eq!(copies.ask("select concat_ws(':', id, v) from t order by id").await, ["1:20"]);
+    assert_eq!(copies.ask("select count(*) from outbox_aside").await, ["1"]);
+    copies.drop().await;
+}
