@@ -68,10 +68,10 @@ impl Fleet {
         if kind.named().is_some() || self.left_out.iter().any(|left_out| left_out.kind == kind) {
             return Ok(false);
         }
+        let (name, server) = create(kind, &self.folder, &self.stop)?;
         if let Some(before) = self.all().remove(Kind::Rabbitmq.name()) {
             locked(&before).discard();
         }
-        let (name, server) = create(kind, &self.folder, &self.stop)?;
         self.all().insert(name, server);
         self.has_rabbitmq_4.store(true, Ordering::Relaxed);
         Ok(true)
