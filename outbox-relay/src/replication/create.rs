@@ -54,13 +54,12 @@ pub(super) fn new_table(spec: &CopySpec, source: &TableFacts, target_is_mariadb:
     lines.push(format!("primary key ({})", key.join(", ")));
     let indexes = indexes::of_copy(&written, &source_key, source, target_is_mariadb);
     let Indexes { lines: of_indexes, left_out } = indexes;
+    let create = |lines: &[String]| {
+        format!("create table {} (\n  {}\n) engine = InnoDB", quoted(&spec.target_table), lines.join(",\n  "))
+    };
+    let sql_without_keys = create(&lines);
     lines.extend(of_indexes);
-    let sql = format!(
-        "create table {} (\n  {}\n) engine = InnoDB",
-        quoted(&spec.target_table),
-        lines.join(",\n  ")
-    );
-    Ok(NewTable { sql, left_out })
+    Ok(NewTable { sql: create(&lines), sql_without_keys, left_out })
 }
 
 /// A column's type for the target's product.

@@ -55,6 +55,8 @@ pub struct CopyPlan {
 pub struct NewTable {
     /// The CREATE TABLE.
     pub sql: String,
+    /// The same with the primary key alone, for a target that does not take the others.
+    pub sql_without_keys: String,
     /// Keys of the source's table that it does not have, or not so, each with the reason.
     pub left_out: Vec<String>,
 }

@@ -276,8 +276,16 @@ async fn resolve(
         Some(facts) => facts,
         None if create => {
             let is_mariadb = target.is_mariadb();
-            let NewTable { sql, left_out } = CopyPlan::new_table(spec, &source, is_mariadb)?;
-            target.create_table(&sql).await?;
+            let NewTable { sql, sql_without_keys, left_out } =
+                CopyPlan::new_table(spec, &source, is_mariadb)?;
+            if let Err(error) = target.create_table(&sql).await {
+                // Too long, too many, of one name: a key is no reason to have no copy.
+                if error.is_outage() || sql == sql_without_keys {
+                    return Err(error);
+                }
+                target.create_table(&sql_without_keys).await?;
+                warn!(table = spec.target_table, %error, "the copy's table has its primary key only");
+            }
             info!(table = spec.target_table, "created the copy's table");
             if !left_out.is_empty() {
                 let without = left_out.join("; ");

@@ -248,3 +248,59 @@ async fn a_table_that_is_altered_is_described_as_it_was_at_one_time() {
     assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
     source.drop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_created_without_keys_that_the_target_does_not_take() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source
+        .run(&[
+            // The name that the relay gives to what is a primary key no more.
+            "create table t (id int primary key, a int not null, v int, unique of_a (a), key source_primary (v))",
+            "insert into t values (1, 1, 1)",
+        ])
+        .await;
+    pair.config.table.push(ReplicationTableConfig {
+        key: vec!["a".to_owned()],
+        create: true,
+        ..ReplicationTableConfig::new(format!("{}.t", pair.source.database))
+    });
+    assert_eq!(pair.until_idle().await, None);
+    pair.assert_equal("t", "id, a, v").await;
+    let keys: String = pair
+        .asked(
+            "select group_concat(index_name) from information_schema.statistics \
+             where table_schema = database() and table_name = 't'",
+        )
+        .await;
+    assert_eq!(keys, "PRIMARY");
+    pair.drop().await;
+}
+
+/// Rows of the source that are one in the target: no such copy is made, and one that works is not stopped for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_keys_may_merge_is_not_made() {
+    let table = |name: &str, collation: &str| {
+        format!("create table {name} (id varchar(20) character set utf8mb4 collate {collation} primary key)")
+    };
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&[&table("made", "utf8mb4_bin"), &table("late", "utf8mb4_bin")]).await;
+    pair.target.run(&[&table("made", "utf8mb4_bin"), &table("late", "utf8mb4_general_ci")]).await;
+    let copy =
+        |pair: &Pair, name: &str| ReplicationTableConfig::new(format!("{}.{name}", pair.source.database));
+    let made = copy(&pair, "made");
+    pair.config.table.push(made);
+    assert_eq!(pair.until_idle().await, None);
+    pair.target
+        .run(&["alter table made modify id varchar(20) character set utf8mb4 collate utf8mb4_general_ci"])
+        .await;
+    pair.source.run(&["insert into made values ('a')"]).await;
+    let late = copy(&pair, "late");
+    pair.config.table.push(late);
+    let left = pair.until_idle().await.expect("one is held");
+    let reason =
+        |name: &str| left.copies.iter().find(|copy| copy.copy == name).map(|copy| copy.reason.clone());
+    assert!(reason("late").is_some_and(|reason| reason.contains("written over by another")), "{left:?}");
+    assert_eq!(reason("made"), None);
+    pair.assert_equal("made", "id").await;
+    pair.drop().await;
+}
