@@ -42,6 +42,17 @@ pub(crate) fn unique(prefix: &str) -> String {
 }
 
 impl Server {
+    /// What the lab calls a server of this kind, of which a test can have one of its own.
+    #[allow(dead_code, reason = "not every suite has servers of its own")]
+    pub(crate) fn lab_kind(self) -> &'static str {
+        match self {
+            Self::Mariadb => "mariadb",
+            Self::Mysql => "mysql",
+            Self::Postgres => "postgres",
+            Self::Sqlite => unreachable!("it has no server"),
+        }
+    }
+
     fn admin_url(self) -> String {
         match self {
             Self::Sqlite => String::new(),

@@ -108,15 +108,6 @@ fn wrongs() -> Vec<Wrong> {
     ON_ALL.iter().chain(of_server.iter().copied().flatten()).copied().collect()
 }
 
-fn kind() -> &'static str {
-    match SERVER {
-        Server::Mariadb => "mariadb",
-        Server::Mysql => "mysql",
-        Server::Postgres => "postgres",
-        Server::Sqlite => unreachable!("it has no server"),
-    }
-}
-
 /// Runs what a finding says, one statement after the other as the database's own client does, without comments.
 fn mend(relay: &Relay, fix: &str) {
     let statements = fix.split(" -- ").next().unwrap();
@@ -142,7 +133,7 @@ async fn until(relay: &Relay, is_so: impl Fn(&[Finding]) -> bool) -> Vec<Finding
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_is_wrong_is_told_and_the_statement_mends_it() {
-    let server = PrivateServer::spawn(kind()).unwrap();
+    let server = PrivateServer::spawn(SERVER.lab_kind()).unwrap();
     let relay = Relay::on(SERVER.empty_at(server.url().to_owned()));
     let before = relay.findings().await;
     assert!(faults(&before).is_empty(), "{before:?}");
@@ -164,7 +155,7 @@ async fn a_setting_that_is_wrong_is_told_and_the_statement_mends_it() {
 /// Whatever the server's sessions run, those of the relay run READ COMMITTED.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_isolation_of_the_server_is_not_the_relays() {
-    let server = PrivateServer::spawn(kind()).unwrap();
+    let server = PrivateServer::spawn(SERVER.lab_kind()).unwrap();
     let relay = Relay::on(SERVER.empty_at(server.url().to_owned()));
     for level in ["serializable", "repeatable read", "read uncommitted"] {
         relay.execute_all(&match SERVER {

@@ -18,13 +18,7 @@ use crate::harness::Server;
 const SOON: Duration = Duration::from_secs(30);
 
 fn spawn(authority: &Authority, mutual: bool) -> PrivateServer {
-    let kind = match SERVER {
-        Server::Mariadb => "mariadb",
-        Server::Mysql => "mysql",
-        Server::Postgres => "postgres",
-        Server::Sqlite => unreachable!("a file has no TLS"),
-    };
-    PrivateServer::spawn_with_tls(kind, authority.folder(), mutual).unwrap()
+    PrivateServer::spawn_with_tls(SERVER.lab_kind(), authority.folder(), mutual).unwrap()
 }
 
 /// A database `shop` on it, by the name that the server's certificate has.

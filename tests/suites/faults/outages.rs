@@ -14,18 +14,9 @@ use crate::report::size;
 /// A server is up again within this.
 const BACK: Duration = Duration::from_secs(90);
 
-fn kind() -> &'static str {
-    match SERVER {
-        Server::Mariadb => "mariadb",
-        Server::Mysql => "mysql",
-        Server::Postgres => "postgres",
-        Server::Sqlite => unreachable!("it has no server"),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_killed_and_restarted_loses_nothing() {
-    let server = PrivateServer::spawn(kind()).unwrap();
+    let server = PrivateServer::spawn(SERVER.lab_kind()).unwrap();
     let source = with_tables(SERVER.empty_at(server.url().to_owned()));
     let mut stage = Stage::on("database: SIGKILL, restart", source, &amqp()).await;
     stage.write();
@@ -83,7 +74,7 @@ fn set_read_only(admin: &str, is_on: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_database_pauses_the_relay_until_it_is_writable() {
-    let server = PrivateServer::spawn(kind()).unwrap();
+    let server = PrivateServer::spawn(SERVER.lab_kind()).unwrap();
     let mut source = with_tables(SERVER.empty_at(server.url().to_owned()));
     source.url = plain_user(&source.url);
     let mut stage = Stage::on("database: read-only", source, &amqp()).await;
@@ -106,7 +97,7 @@ async fn a_read_only_database_pauses_the_relay_until_it_is_writable() {
 /// the server does about it, down to ending itself, all goes on once there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_loses_nothing() {
-    let server = PrivateServer::spawn_small(kind()).unwrap();
+    let server = PrivateServer::spawn_small(SERVER.lab_kind()).unwrap();
     let source = with_tables(SERVER.empty_at(server.url().to_owned()));
     let mut stage = Stage::on("database: disk full", source, &amqp()).await;
     stage.write();

@@ -13,22 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::SERVER;
 use super::database::{connect, fresh, ledger_entries, with_tables};
 use super::stage::{Handles as _, change, held_rows, publish, quick, step, subscriber};
-use crate::harness::{Server, TestDatabase, until_within};
+use crate::harness::{TestDatabase, until_within};
 use crate::items::{ItemCopy, Stepped, item_copy};
 use crate::report::size;
 
 /// A server is up again, and the subscriber has noticed, within this.
 const BACK: Duration = Duration::from_secs(120);
 const ACCOUNTS: usize = 5;
-
-fn kind() -> &'static str {
-    match SERVER {
-        Server::Mariadb => "mariadb",
-        Server::Mysql => "mysql",
-        Server::Postgres => "postgres",
-        Server::Sqlite => unreachable!("it has no server"),
-    }
-}
 
 /// So many messages wait at most, so that a slow machine is not left behind for ever.
 const WAITING_MAX: u64 = 600;
@@ -87,7 +78,7 @@ async fn through(database: TestDatabase, fault: impl AsyncFnOnce(&dyn Fn() -> u6
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_killed_and_restarted_loses_and_repeats_nothing() {
-    let server = PrivateServer::spawn(kind()).unwrap();
+    let server = PrivateServer::spawn(SERVER.lab_kind()).unwrap();
     let database = with_tables(SERVER.empty_at(server.url().to_owned()));
     through(database, async |applied| {
         for _ in 0..size(1, 10) {
@@ -106,7 +97,7 @@ async fn a_database_killed_and_restarted_loses_and_repeats_nothing() {
 /// Whatever the server does about it, down to ending itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_holds_everything_up_and_loses_nothing() {
-    let server = PrivateServer::spawn_small(kind()).unwrap();
+    let server = PrivateServer::spawn_small(SERVER.lab_kind()).unwrap();
     let database = with_tables(SERVER.empty_at(server.url().to_owned()));
     through(database, async |applied| {
         for _ in 0..size(1, 3) {
