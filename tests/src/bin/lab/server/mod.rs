@@ -214,8 +214,12 @@ impl Place {
 
     /// RabbitMQ's, on the port that it has for TLS.
     pub(crate) fn tls_url(&self) -> Option<String> {
-        let tls = self.tls.as_ref().filter(|_| self.kind.is_rabbitmq())?;
-        Some(format!("amqps://guest:guest@localhost:{}/%2f", tls.port))
+        self.tls_port().map(|port| format!("amqps://guest:guest@localhost:{port}/%2f"))
+    }
+
+    /// RabbitMQ's; it opens it after the other one.
+    fn tls_port(&self) -> Option<u16> {
+        self.tls.as_ref().filter(|_| self.kind.is_rabbitmq()).map(|tls| tls.port)
     }
 
     /// PostgreSQL waits for its clients on SIGTERM, and disconnects them on SIGINT.
@@ -316,6 +320,7 @@ impl Server {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
             if let Some(version) = probe::ready(place.kind, address)
                 && place.management_url().is_none_or(|_| probe::http(place.more_ports[0]))
+                && place.tls_port().is_none_or(probe::listens)
             {
                 self.version = if place.kind == Kind::Postgres { postgres::version() } else { version };
                 self.running = Some(running);

@@ -46,6 +46,11 @@ pub(crate) fn http(port: u16) -> bool {
         .is_some_and(|answer| answer.starts_with(b"HTTP/1."))
 }
 
+/// Whether somebody takes connections there; for a port that speaks TLS only.
+pub(crate) fn listens(port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), TIMEOUT).is_ok()
+}
+
 /// The address in `SCHEME://[USER[:PASSWORD]@]HOST:PORT[/...]`.
 pub(crate) fn address(url: &str) -> Option<SocketAddr> {
     let (_, rest) = url.split_once("://")?;
