@@ -141,8 +141,8 @@ fn entity(read: &Read<'_>, input: &DeriveInput, errors: &mut Errors) -> Option<E
         (None, None) => None,
         _ => read.key(names, errors),
     };
-    read.check_recorded(key.as_deref().unwrap_or_default(), errors);
     let recorded = recorded(read, input, key.as_deref().unwrap_or_default(), errors);
+    read.check_skipped(key.as_deref().unwrap_or_default(), errors);
     check_forms(read, key.as_deref().unwrap_or_default(), errors);
     let events = event_names(container, errors);
     let version = version(read, errors);
@@ -152,7 +152,7 @@ fn entity(read: &Read<'_>, input: &DeriveInput, errors: &mut Errors) -> Option<E
         table: table?,
         aggregate: container.aggregate.clone()?,
         key: key?,
-        id: identity(read),
+        id: identity(read, &recorded),
         recorded,
         events,
         is_strict: container.strict.is_some(),
@@ -167,8 +167,10 @@ fn entity(read: &Read<'_>, input: &DeriveInput, errors: &mut Errors) -> Option<E
 fn recorded(read: &Read<'_>, input: &DeriveInput, key: &[Field], errors: &mut Errors) -> Vec<Recorded> {
     let case = Serde::of_type(&input.attrs).case();
     let Data::Struct(data) = &input.data else { return Vec::new() };
-    let (mut recorded, mut names) = (Vec::new(), Vec::new());
+    let mut recorded = Vec::new();
+    let mut names: Vec<(String, &Ident, Option<&LitStr>)> = Vec::new();
     for ((field, on), written) in read.fields.iter().zip(&data.fields) {
+        let ident = &field.ident;
         let serde = Serde::of_field(&written.attrs);
         let form = match (&on.redact, &on.hash) {
             (Some(_), _) => Form::Redacted,
@@ -196,16 +198,24 @@ fn recorded(read: &Read<'_>, input: &DeriveInput, key: &[Field], errors: &mut Er
         let mut field = field.clone();
         if on.rename.is_none() {
             field.name = serde.name(&field.ident.unraw().to_string(), case);
-            // Of our own renames the checks of all derives tell.
-            if names.contains(&field.name) {
-                let text = format!("the message has a field `{}` already; choose another name", field.name);
-                errors.push(&field.ident, text);
-            }
-            names.push(field.name.clone());
         }
+        names.push((field.name.clone(), ident, on.rename.as_ref()));
         recorded.push(Recorded { field, form, serialize_with: serde.serialize_with });
     }
+    check_names(&names, errors);
     recorded
+}
+
+/// The names in the message are distinct. Of two fields the one that is renamed is the mistake, or else the second.
+fn check_names(names: &[(String, &Ident, Option<&LitStr>)], errors: &mut Errors) {
+    for (at, (name, ident, rename)) in names.iter().enumerate() {
+        let Some((_, _, earlier)) = names[..at].iter().find(|(other, ..)| other == name) else { continue };
+        let text = format!("the message has a field `{name}` already; choose another name");
+        match rename.or(*earlier) {
+            Some(rename) => errors.push(rename, text),
+            None => errors.push(ident, text),
+        }
+    }
 }
 
 /// A field has one form, and a key field is recorded as it is.
@@ -259,12 +269,16 @@ fn version(read: &Read<'_>, errors: &mut Errors) -> Option<Field> {
     first.map(|(field, _)| field.clone())
 }
 
-/// The primary key as Diesel has it.
-fn identity(read: &Read<'_>) -> Vec<Field> {
+/// The primary key as Diesel has it, with the names that its fields have in the message.
+fn identity(read: &Read<'_>, recorded: &[Recorded]) -> Vec<Field> {
     let default = [format_ident!("id")];
     let names = read.container.diesel_key.as_deref().unwrap_or(&default);
-    let fields: Option<Vec<_>> =
-        names.iter().map(|name| read.find_column(name).map(|(field, _)| field.clone())).collect();
+    let field = |name| {
+        let (field, _) = read.find_column(name)?;
+        let written = recorded.iter().find(|recorded| recorded.field.ident == field.ident);
+        Some(written.map_or(field, |recorded| &recorded.field).clone())
+    };
+    let fields: Option<Vec<_>> = names.iter().map(field).collect();
     fields.unwrap_or_default()
 }
 

@@ -3,7 +3,9 @@
 use quote::quote;
 use syn::ext::IdentExt;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, ExprLit, FieldsNamed, Lit, Meta, Path, Token};
+use syn::{Attribute, Expr, ExprLit, FieldsNamed, Lit, Meta, Path, Token, Type};
+
+use super::read::is_option;
 
 /// The type of a field whose form in the payload cannot be seen from here.
 const UNSEEN: &str = "?";
@@ -27,6 +29,7 @@ pub(super) struct Serde {
     pub(super) flatten: Option<Path>,
     /// The function that writes it instead of its own `Serialize`.
     pub(super) serialize_with: Option<Path>,
+    may_be_missing: bool,
     /// Something else is serialized in the place of its fields.
     pub(super) is_replaced: bool,
 }
@@ -59,6 +62,7 @@ impl Serde {
                     found.rename_all_fields = on_write(&item).and_then(|case| Case::named(&case));
                 }
                 "skip" | "skip_serializing" => found.skip = Some(item.path().clone()),
+                "skip_serializing_if" => found.may_be_missing = true,
                 "flatten" => found.flatten = Some(item.path().clone()),
                 "serialize_with" => found.serialize_with = function(&item, ""),
                 "with" => found.serialize_with = function(&item, "::serialize"),
@@ -70,6 +74,15 @@ impl Serde {
 
     pub(super) fn of_field(attributes: &[Attribute]) -> Self {
         Self::read(attributes, &[])
+    }
+
+    /// The type under which a field is written, as far as it can be told. What may be left out is an `Option`.
+    fn type_text(&self, ty: &Type, is_replaced: bool) -> String {
+        if is_replaced || self.flatten.is_some() || self.serialize_with.is_some() {
+            return UNSEEN.to_owned();
+        }
+        let text = quote!(#ty).to_string().replace(char::is_whitespace, "");
+        if self.may_be_missing && !is_option(ty) { format!("Option<{text}>") } else { text }
     }
 
     /// The name under which a field is written.
@@ -98,14 +111,7 @@ pub(super) fn fields(fields: &FieldsNamed, case: Option<Case>, is_replaced: bool
         }
         let ident = field.ident.as_ref()?.unraw().to_string();
         let ty = &field.ty;
-        Some(PayloadField {
-            name: serde.name(&ident, case),
-            ty: if is_replaced || serde.flatten.is_some() {
-                UNSEEN.to_owned()
-            } else {
-                quote!(#ty).to_string().replace(char::is_whitespace, "")
-            },
-        })
+        Some(PayloadField { name: serde.name(&ident, case), ty: serde.type_text(ty, is_replaced) })
     };
     fields.named.iter().filter_map(field).collect()
 }
@@ -237,6 +243,8 @@ mod tests {
                 renamed: i64,
                 #[serde(skip_serializing_if = "Option::is_none")]
                 some_times: Option<i64>,
+                #[serde(skip_serializing_if = "Vec::is_empty")]
+                now_and_then: Vec<i64>,
                 #[serde(skip_deserializing)]
                 written: i64,
                 #[serde(skip)]
@@ -254,8 +262,9 @@ mod tests {
                 "type:Option<Vec<u8>>",
                 "n:&'astr",
                 "notRenamed:i64",
-                "y:i64",
+                "y:?",
                 "someTimes:Option<i64>",
+                "nowAndThen:Option<Vec<i64>>",
                 "written:i64",
                 "rest:?"
             ]

@@ -191,30 +191,13 @@ impl<'a> Read<'a> {
         Some(key)
     }
 
-    /// The names in the message are distinct.
-    pub(super) fn check_recorded(&self, key: &[Field], errors: &mut Errors) {
-        for (index, (field, on)) in self.fields.iter().enumerate() {
-            if let (Some(skip), Some(_)) = (&on.skip, &on.rename) {
-                let is_key = key.iter().any(|key| key.ident == field.ident);
-                if !is_key {
-                    errors
-                        .push(skip, "a skipped field has no name in the message; remove `skip` or `rename`");
-                }
-                continue;
-            }
-            let Some(rename) = &on.rename else { continue };
-            let collides = self.fields.iter().enumerate().any(|(at, (other, other_on))| {
-                at != index
-                    && other_on.skip.is_none()
-                    && other.name == field.name
-                    // Of two renames the second is the mistake.
-                    && (other_on.rename.is_none() || at < index)
-            });
-            if collides {
-                errors.push(
-                    rename,
-                    format!("the message has a field `{}` already; choose another name", field.name),
-                );
+    /// What is skipped has no name.
+    pub(super) fn check_skipped(&self, key: &[Field], errors: &mut Errors) {
+        for (field, on) in &self.fields {
+            let (Some(skip), Some(_)) = (&on.skip, &on.rename) else { continue };
+            // Of a skipped key field another error tells.
+            if !key.iter().any(|key| key.ident == field.ident) {
+                errors.push(skip, "a skipped field has no name in the message; remove `skip` or `rename`");
             }
         }
     }

@@ -28,8 +28,14 @@ fn entity(entity: &Entity) -> TokenStream {
     } else {
         quote!((#(#id_types),*))
     };
-    let is_key =
-        !id.is_empty() && id.iter().map(|field| &field.ident).eq(key.iter().map(|field| &field.ident));
+    // Neither is one that the message has in another form than its key.
+    let is_written_so = |field: &Field| {
+        let written = entity.recorded.iter().find(|recorded| recorded.field.ident == field.ident);
+        written.is_some_and(|recorded| recorded.serialize_with.is_none())
+    };
+    let is_key = !id.is_empty()
+        && id.iter().map(|field| &field.ident).eq(key.iter().map(|field| &field.ident))
+        && id.iter().all(is_written_so);
     let key_fields = is_key.then(|| {
         let names = id.iter().map(|field| &field.name);
         quote!(const KEY_FIELDS: &'static [&'static ::core::primitive::str] = &[#(#names),*];)
