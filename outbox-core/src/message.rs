@@ -7,6 +7,7 @@ use std::hash::Hasher;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::entity::Operation;
 use crate::error::{Error, ErrorKind, Result};
 
 mod headers;
@@ -142,7 +143,7 @@ impl Message {
     /// # Errors
     /// `Invalid`, naming the part: a name that is empty, longer than [`NAME_BYTES_MAX`] or not of
     /// `[A-Za-z0-9_-]`; a key that is empty or longer than [`KEY_BYTES_MAX`]; a payload that is not UTF-8 or
-    /// larger than [`PAYLOAD_BYTES_MAX`].
+    /// larger than [`PAYLOAD_BYTES_MAX`]; an event called `current`, with which a resync sends what is there.
     ///
     /// ```
     /// let message = outbox_core::Message::new("product", "7", "price_raised", br#"{"by":5}"#.to_vec())?;
@@ -150,6 +151,23 @@ impl Message {
     /// # Ok::<(), outbox_core::Error>(())
     /// ```
     pub fn new(
+        aggregate: impl Into<String>,
+        key: impl Into<String>,
+        event: impl Into<String>,
+        payload: Vec<u8>,
+    ) -> Result<Self> {
+        let message = Self::fresh(aggregate, key, event, payload)?;
+        if message.event == Operation::Current.name() {
+            return Err(Error::invalid(format!(
+                "{}: the event `current` is a resync's, and for copies alone; choose another name",
+                message.kind()
+            )));
+        }
+        Ok(message)
+    }
+
+    /// As [`new`](Self::new), of a resync too.
+    pub(crate) fn fresh(
         aggregate: impl Into<String>,
         key: impl Into<String>,
         event: impl Into<String>,

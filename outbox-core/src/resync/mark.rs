@@ -49,7 +49,7 @@ impl Notice {
     }
 
     pub(crate) fn message(&self, aggregate: &str, key: impl Into<String>) -> Result<Message> {
-        Message::new(aggregate, key, Operation::Current.name(), serde_json::to_vec(self)?)
+        Message::fresh(aggregate, key, Operation::Current.name(), serde_json::to_vec(self)?)
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_row_is_no_notice() {
-        let row = |event| Message::new("product", "7", event, br#"{"after":{"id":7}}"#.to_vec()).unwrap();
+        let row = |event| Message::fresh("product", "7", event, br#"{"after":{"id":7}}"#.to_vec()).unwrap();
         assert_eq!(Notice::of(&row("current")), None);
         let gone = Notice::Gone { resync: 1, key: Image::new() };
         let message = gone.message("product", "7").unwrap();
