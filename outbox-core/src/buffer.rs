@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::lost;
 use crate::message::{Headers, Message};
+use crate::write::Upserted;
 
 /// More rows than this may have been inserted by several statements, of which the first ones have worked.
 pub(crate) const SEVERAL: usize = 100;
@@ -113,6 +114,13 @@ impl Buffer {
         self.entity(Operation::Updated, entity, entity::change_text("after", entity, changed.as_deref())?)
     }
 
+    pub(crate) fn upserted<E: Entity>(&mut self, upserted: &Upserted<E>) -> Result<()> {
+        match upserted.operation {
+            Operation::Created => self.created(&upserted.row),
+            _ => self.updated(upserted.before.as_ref(), &upserted.row),
+        }
+    }
+
     pub(crate) fn deleted<E: Entity>(&mut self, last: &E) -> Result<()> {
         let taken = self.take_deleted(last);
         self.taken(taken)
@@ -133,7 +141,7 @@ impl Buffer {
     }
 
     fn entity<E: Entity>(&mut self, operation: Operation, entity: &E, payload: Vec<u8>) -> Result<()> {
-        let message = Message::new(E::AGGREGATE, entity.key(), E::EVENTS.of(operation), payload)?;
+        let message = Message::fresh(E::AGGREGATE, entity.key(), E::EVENTS.of(operation), payload)?;
         if E::STRICT {
             self.keep_strict(message.aggregate(), message.key());
         }

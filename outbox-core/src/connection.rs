@@ -145,6 +145,7 @@ pub trait OutboxConnection:
         outermost(self, |connection| {
             let value = body(connection);
             let value = closed(connection, OUTERMOST, value)?;
+            connection.check_commits()?;
             connection.commit_write()?;
             Ok(value)
         })
@@ -166,6 +167,13 @@ pub trait OutboxConnection:
     #[doc(hidden)]
     fn rollback_write(&mut self) -> QueryResult<()> {
         Self::TransactionManager::rollback_transaction(self)
+    }
+
+    /// Whether COMMIT would commit the open transaction; PostgreSQL rolls one back in which a statement has failed,
+    /// and says so in a word that Diesel does not read.
+    #[doc(hidden)]
+    fn check_commits(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// Makes the connection usable again after a panic while it was used, if that is needed.
@@ -257,6 +265,16 @@ pub(crate) fn left_open() -> Error {
         ErrorKind::Application,
         "outbox: a transaction or savepoint inside this one was left open, so nothing is committed; its closure \
          panicked and the panic was caught, or its future was dropped: let both end",
+    )
+}
+
+/// What a transaction in which a statement has failed ends with on PostgreSQL.
+#[cfg(any(feature = "postgres", feature = "async-postgres"))]
+pub(crate) fn spoiled() -> Error {
+    Error::new(
+        ErrorKind::Application,
+        "outbox: a statement in this transaction failed and its error was not passed on, so PostgreSQL commits \
+         nothing of it; let errors of the database leave the closure, or put the statement into a savepoint",
     )
 }
 

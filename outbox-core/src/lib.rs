@@ -123,7 +123,7 @@ pub use subscriber::{
     FailurePolicy, Freshness, Hanging, Incoming, Pruned, Reached, Seen, Subscriber, SubscriberStats,
 };
 pub use transaction::OutboxTx;
-pub use write::{EntityOn, InsertOn, UpsertOn};
+pub use write::{EntityOn, InsertOn, UpsertOn, Upserted};
 pub use writer::{BacklogLimit, WhenFull, Writer};
 
 #[doc(hidden)]

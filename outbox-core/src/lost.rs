@@ -14,7 +14,8 @@ pub(crate) fn note(status: &mut TransactionManagerStatus) {
     status.set_requires_rollback_maybe_up_to_top_level(true);
 }
 
-/// Only where a deadlock ends all does this mean that the transaction is lost.
+/// Only where a deadlock ends all does this mean that the transaction is lost; on PostgreSQL, of the sync connections,
+/// that it or the innermost savepoint can only be rolled back.
 pub(crate) fn is_noted(status: &mut TransactionManagerStatus) -> bool {
     let Ok(state) = status.transaction_state() else { return false };
     state.in_transaction.as_ref().is_some_and(|open| open.requires_rollback_maybe_up_to_top_level)

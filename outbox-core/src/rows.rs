@@ -1,16 +1,20 @@
 //! Many rows: conditions on them, how they are read back, and their pairing by key.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use diesel::associations::Identifiable;
 use diesel::backend::Backend;
 use diesel::expression::{AppearsOnTable, Expression, NonAggregate};
 use diesel::query_builder::{QueryFragment, QueryId};
-use diesel::result::{Error, QueryResult};
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sql_types::BoolOrNullableBool;
 
+use crate::entity::Operation;
+use crate::error::{ErrorKind, database_kind};
 use crate::model::{EntitySql, NewRowSql, ReadBack};
 use crate::statement::{Fragment, Server, Statement, select};
+use crate::write::Upserted;
 
 /// A condition on the rows of a table, as Diesel's `filter` takes it.
 ///
@@ -53,6 +57,8 @@ const INSERT_ROWS_MAX: usize = 1000;
 const PLACEHOLDERS_MAX: usize = 30_000;
 /// Rows that are read back by conditions on each: their order costs the square of it.
 const READ_BACK_ROWS_MAX: usize = 100;
+/// Conditions in one chain of OR.
+const CHAIN_MAX: usize = 64;
 
 /// How many of these rows one INSERT takes.
 pub(crate) fn of_one_insert<I: NewRowSql<DB>, DB: Backend>(new: &[I]) -> usize {
@@ -115,10 +121,24 @@ where
 pub fn any_of<'a, DB: Backend + 'a>(
     conditions: impl IntoIterator<Item = Fragment<'a, DB>>,
 ) -> Fragment<'a, DB> {
+    Box::new(any(conditions.into_iter().collect()).not_kept())
+}
+
+/// As a tree: SQLite refuses an expression that is 1000 deep, and a chain is as deep as it is long.
+fn any<'a, DB: Backend + 'a>(mut conditions: Vec<Fragment<'a, DB>>) -> Statement<'a, DB> {
+    if conditions.len() > CHAIN_MAX {
+        let later = any(conditions.split_off(conditions.len() / 2));
+        let earlier = any(conditions);
+        return Statement::new("(")
+            .fragment(Box::new(earlier))
+            .sql(" OR ")
+            .fragment(Box::new(later))
+            .sql(")");
+    }
     let any = conditions.into_iter().fold(None, |any: Option<Statement<'a, DB>>, condition| {
         Some(any.map_or_else(|| Statement::new("("), |any| any.sql(" OR ")).fragment(condition))
     });
-    Box::new(any.unwrap_or_else(|| Statement::new("(1 = 0")).sql(")").not_kept())
+    any.unwrap_or_else(|| Statement::new("(1 = 0")).sql(")")
 }
 
 /// The rows, if as many were read back as were inserted.
@@ -154,6 +174,31 @@ where
     Ok(before.into_iter().zip(order).filter_map(|(row, place)| Some((row, after[place].take()?))).collect())
 }
 
+/// The error of the read that follows a write. The write stands, which its caller has to know; a transaction that has
+/// ended with the error is told by it.
+pub(crate) fn not_read_back(error: Error) -> Error {
+    match error {
+        Error::NotFound => Error::QueryBuilderError(
+            "the row is written and was not found again: its key must be stored as it is given, so no trigger may \
+             change it, nor the server replace it (a 0 in an AUTO_INCREMENT column)"
+                .into(),
+        ),
+        error if database_kind(&error) == ErrorKind::Outage => error,
+        error => Error::QueryBuilderError(Box::new(NotReadBack(error))),
+    }
+}
+
+#[derive(Debug)]
+struct NotReadBack(Error);
+
+impl fmt::Display for NotReadBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the row is written and could not be read again: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotReadBack {}
+
 /// The one row that an UPDATE has written, as far as it was found again by its key.
 ///
 /// # Errors
@@ -161,6 +206,20 @@ where
 pub(crate) fn of_updated<E>(updated: usize, found: Vec<E>) -> QueryResult<E> {
     let missing = if updated > 0 { key_changed() } else { Error::NotFound };
     found.into_iter().next().ok_or(missing)
+}
+
+/// What an upsert has done to a row, of which `found` is what was there; where `is_kept`, its message key cannot have
+/// changed.
+///
+/// # Errors
+/// A serialization failure when the row came between the look and the upsert.
+pub(crate) fn of_upserted<E>(is_kept: bool, found: Vec<E>, row: E, is_new: bool) -> QueryResult<Upserted<E>> {
+    let before = if is_kept { None } else { found.into_iter().next() };
+    if before.is_none() && !is_kept && !is_new {
+        let text = "another transaction has inserted the row of the upsert under way".to_owned();
+        return Err(Error::DatabaseError(DatabaseErrorKind::SerializationFailure, Box::new(text)));
+    }
+    Ok(Upserted { before, row, operation: Operation::of_upsert(is_new) })
 }
 
 fn key_changed() -> Error {

@@ -251,12 +251,12 @@ impl<R, DB: Backend> QueryId for Loading<'_, R, DB> {
 }
 
 /// An upserted row, and whether it is new: the last column. Of PostgreSQL only.
-pub(crate) struct Upserted<E> {
+pub(crate) struct RowAndNew<E> {
     pub(crate) row: E,
     pub(crate) is_new: bool,
 }
 
-impl<E: FromRow<DB>, DB: Server> FromRow<DB> for Upserted<E> {
+impl<E: FromRow<DB>, DB: Server> FromRow<DB> for RowAndNew<E> {
     fn from_row<'r>(row: &impl Row<'r, DB>) -> deserialize::Result<Self> {
         let last = row.get(row.field_count().saturating_sub(1)).ok_or(UnexpectedEndOfRow)?;
         Ok(Self { is_new: DB::flag(last.value())?, row: E::from_row(row)? })
@@ -272,7 +272,7 @@ pub(crate) fn returning<E: EntitySql<DB>, DB: Server>(statement: Statement<'_, D
     statement.fragment(DB::returning(E::selection()))
 }
 
-/// As [`returning`], for an [`Upserted`]: a row version that an UPDATE made carries the locker in xmax.
+/// As [`returning`], for an [`RowAndNew`]: a row version that an UPDATE made carries the locker in xmax.
 pub(crate) fn returning_upserted<E: EntitySql<DB>, DB: Server>(
     statement: Statement<'_, DB>,
 ) -> Statement<'_, DB> {
@@ -349,8 +349,13 @@ pub(crate) fn upsert<'a, E: EntitySql<DB> + UpsertKey, DB: Server>(
     for (place, column) in E::KEY_COLUMNS.iter().enumerate() {
         upsert = upsert.sql(between(place)).identifier(column);
     }
-    if changes_nothing {
-        return Ok(upsert.sql(") DO NOTHING"));
+    upsert = upsert.sql(") DO UPDATE SET ");
+    if !changes_nothing {
+        return Ok(upsert.fragment(changes));
     }
-    Ok(upsert.sql(") DO UPDATE SET ").fragment(changes))
+    // DO NOTHING would give no row back.
+    for (place, column) in E::KEY_COLUMNS.iter().enumerate() {
+        upsert = upsert.sql(between(place)).identifier(column).sql(" = excluded.").identifier(column);
+    }
+    Ok(upsert)
 }

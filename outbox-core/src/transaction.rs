@@ -9,7 +9,7 @@ use diesel::query_builder::{AsChangeset, QueryFragment};
 
 use crate::buffer::{Buffer, SEVERAL};
 use crate::connection::{OUTERMOST, OutboxConnection, closed, is_lost, nested};
-use crate::entity::{Entity, Operation};
+use crate::entity::Entity;
 use crate::error::{Error, ErrorKind, Result, database_kind};
 use crate::event::Event;
 use crate::lost;
@@ -142,13 +142,10 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn upsert<E: UpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
-        let (row, operation) =
+        let upserted =
             entity.upsert_on(self.open()?).map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
-        match operation {
-            Operation::Created => self.buffer.created(&row)?,
-            _ => self.buffer.updated(None, &row)?,
-        }
-        Ok(row)
+        self.buffer.upserted(&upserted)?;
+        Ok(upserted.row)
     }
 
     /// Reads the row of a primary key and locks it until the transaction ends.
@@ -202,9 +199,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     fn update_row<E: EntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
-        let after =
+        let (was, after) =
             entity.update_on(self.open()?).map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
-        self.buffer.updated(before, &after)?;
+        self.buffer.updated(before.or(was.as_ref()), &after)?;
         Ok(after)
     }
 
@@ -425,17 +422,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     }
 
     fn failed<E: Entity>(&mut self, error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
-        // What the derived code finds wrong after the statement has run; an upsert always finds its row, unless
-        // another unique key led it to another one.
-        let is_found_afterwards = matches!(error, diesel::result::Error::QueryBuilderError(_));
-        let error = in_context::<E>(error, what, key);
-        if is_found_afterwards || what == "upsert" && error.kind() == ErrorKind::NotFound {
-            self.buffer.leave_incomplete();
-        }
-        if ends_all::<C>(&error) {
-            self.buffer.lose();
-        }
-        error
+        failed::<E>(&mut self.buffer, C::DEADLOCK_ENDS_ALL, error, what, key)
     }
 
     /// Has a lock taken on a key before the messages go in, so that transactions that record messages of this
@@ -465,6 +452,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         self.look();
         self.buffer.check_lost()?;
         closed(self.connection, OUTERMOST, Ok(()))?;
+        self.connection.check_commits()?;
         self.make_ready()?;
         self.connection.append_and_commit(self.buffer.messages())
     }
@@ -518,7 +506,35 @@ pub(crate) fn append_failed(appended: Appended, error: diesel::result::Error) ->
     Error::with_source(kind, format!("recording {count} messages in table outbox{hint}"), error)
 }
 
-pub(crate) fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
+/// The error of a write, with what it says of the transaction.
+pub(crate) fn failed<E: Entity>(
+    buffer: &mut Buffer,
+    deadlock_ends_all: bool,
+    error: diesel::result::Error,
+    what: &str,
+    key: Option<String>,
+) -> Error {
+    use diesel::result::{EmptyChangeset, Error as Diesel};
+
+    // What is found wrong after the statement has run; an upsert always finds its row, unless another unique key led
+    // it to another one.
+    let stands = match &error {
+        Diesel::QueryBuilderError(reason) => !reason.is::<EmptyChangeset>(),
+        Diesel::DeserializationError(_) => true,
+        Diesel::NotFound => what == "upsert",
+        _ => false,
+    };
+    if stands && what != "lock" {
+        buffer.leave_incomplete();
+    }
+    let error = in_context::<E>(error, what, key);
+    if deadlock_ends_all && error.is_contention() {
+        buffer.lose();
+    }
+    error
+}
+
+fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
     let error = Error::from(error);
     let missing = error.kind() == ErrorKind::NotFound;
     let key = key.map(|key| format!(" of key {key}")).unwrap_or_default();

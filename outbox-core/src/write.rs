@@ -9,8 +9,8 @@ use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
-    self, Fragment, Server, ServerKind, StatementConnection, Upserted, first, returning, select,
-    select_locked, select_matching,
+    self, Fragment, RowAndNew, Server, ServerKind, StatementConnection, first, returning, select_locked,
+    select_matching,
 };
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
@@ -78,13 +78,14 @@ pub trait EntityOn<C: Connection>: Entity {
     /// `NotFound` when there is no such row, and any other of Diesel's.
     fn lock_on(id: &Self::Id, connection: &mut C) -> QueryResult<Self>;
 
-    /// Updates the row of this key and returns it as the database then holds it.
+    /// Updates the row of this key and returns it as the database then holds it; before that, where its message key
+    /// is not its primary key and may have been another one, the row as it was.
     ///
     /// # Errors
     /// `NotFound` when there is no such row, and any other of Diesel's.
-    fn update_on(&self, connection: &mut C) -> QueryResult<Self>;
+    fn update_on(&self, connection: &mut C) -> QueryResult<(Option<Self>, Self)>;
 
-    /// As [`update_on`](Self::update_on), with a changeset instead of the entity's own fields.
+    /// Updates the row of this key with a changeset instead of the entity's own fields.
     ///
     /// # Errors
     /// As [`update_on`](Self::update_on).
@@ -124,6 +125,18 @@ pub trait EntityOn<C: Connection>: Entity {
         P: Condition<Self::Table, C::Backend>;
 }
 
+/// What an upsert has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upserted<E> {
+    /// The row as it was, where there was one and its message key is not its primary key: it may have been another
+    /// one.
+    pub before: Option<E>,
+    /// The row as the database then holds it.
+    pub row: E,
+    /// Whether it was created or updated.
+    pub operation: Operation,
+}
+
 /// An entity that can be inserted or, where its key is there, updated in one statement;
 /// `#[derive(Outbox)]` gives it to entities whose key the database does not generate.
 #[diagnostic::on_unimplemented(
@@ -131,12 +144,11 @@ pub trait EntityOn<C: Connection>: Entity {
     note = "an entity whose key the database generates (`#[diesel(skip_insertion)]`) has none to be found by: insert or update it"
 )]
 pub trait UpsertOn<C>: Entity {
-    /// Inserts the row or updates the one of its primary key; returns it as the database then holds it, and
-    /// which of the two was done.
+    /// Inserts the row or updates the one of its primary key.
     ///
     /// # Errors
     /// Any of Diesel's.
-    fn upsert_on(&self, connection: &mut C) -> QueryResult<(Self, Operation)>;
+    fn upsert_on(&self, connection: &mut C) -> QueryResult<Upserted<Self>>;
 }
 
 type Sql<'a, C> = Fragment<'a, <C as Connection>::Backend>;
@@ -156,7 +168,7 @@ where
             return first(connection.load_all(returning::<I::Entity, _>(insert))?);
         }
         connection.execute_returning_count(&insert)?;
-        first(connection.load_all(rows::of_inserted(self)?)?)
+        connection.load_all(rows::of_inserted(self)?).and_then(first).map_err(rows::not_read_back)
     }
 
     fn insert_all_on(new: &[Self], connection: &mut C) -> QueryResult<Vec<Self::Entity>> {
@@ -169,7 +181,8 @@ where
                 continue;
             }
             connection.insert_many(&insert)?;
-            let inserted = connection.load_all::<I::Entity>(rows::of_all_inserted(part)?)?;
+            let inserted = connection.load_all::<I::Entity>(rows::of_all_inserted(part)?);
+            let inserted = inserted.map_err(rows::not_read_back)?;
             all.extend(rows::all_of(part.len(), inserted)?);
         }
         Ok(all)
@@ -201,8 +214,10 @@ where
         first(connection.load_all(select_locked::<E, _>(E::is_row(id)))?)
     }
 
-    fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        update_one(self, self.changes(), connection)
+    fn update_on(&self, connection: &mut C) -> QueryResult<(Option<Self>, Self)> {
+        let is_kept = !E::KEY_FIELDS.is_empty();
+        let before = if is_kept { None } else { Some(present(self, connection).and_then(first)?) };
+        Ok((before, update_one(self, self.changes(), connection)?))
     }
 
     fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -230,7 +245,7 @@ where
             connection.execute_returning_count(&update)?;
             drop(update);
             // These are locked already.
-            connection.load_all(select_locked::<E, _>(E::are_rows(&before)))?
+            connection.load_all(select_locked::<E, _>(E::are_rows(&before))).map_err(rows::not_read_back)?
         };
         E::pair(before, after)
     }
@@ -259,6 +274,15 @@ where
     }
 }
 
+/// The row of its key, if there is one, locked.
+fn present<E, C>(entity: &E, connection: &mut C) -> QueryResult<Vec<E>>
+where
+    C: StatementConnection,
+    E: EntitySql<C::Backend>,
+{
+    connection.load_all(select_locked::<E, _>(entity.is_self()))
+}
+
 fn update_one<E, C>(entity: &E, changes: Sql<'_, C>, connection: &mut C) -> QueryResult<E>
 where
     C: StatementConnection,
@@ -270,7 +294,7 @@ where
     }
     let updated = connection.execute_returning_count(&update)?;
     // Locks, to see the row that the update saw and not an older one of the transaction's snapshot.
-    rows::of_updated(updated, connection.load_all(select_locked::<E, _>(entity.is_self()))?)
+    rows::of_updated(updated, present(entity, connection).map_err(rows::not_read_back)?)
 }
 
 fn delete_one<'e, E, C>(row: impl Fn() -> Sql<'e, C>, connection: &mut C) -> QueryResult<E>
@@ -293,25 +317,27 @@ where
     C: StatementConnection,
     E: EntitySql<C::Backend> + NewRowSql<C::Backend> + UpsertKey,
 {
-    fn upsert_on(&self, connection: &mut C) -> QueryResult<(Self, Operation)> {
+    fn upsert_on(&self, connection: &mut C) -> QueryResult<Upserted<Self>> {
         let upsert = statement::upsert::<E, _>(self.values(), self.changes())?;
+        let is_kept = !E::KEY_FIELDS.is_empty();
+        // A look that locks sees what is committed, not the transaction's snapshot.
+        let found = match C::Backend::KIND {
+            ServerKind::Postgres if is_kept => Vec::new(),
+            _ => present(self, connection)?,
+        };
         let (row, is_new) = match C::Backend::KIND {
             ServerKind::Postgres => {
                 let rows = connection.load_all(statement::returning_upserted::<E, _>(upsert))?;
-                let Upserted { row, is_new } = first(rows)?;
+                let RowAndNew { row, is_new } = first(rows)?;
                 (row, is_new)
             }
-            ServerKind::Sqlite => {
-                let found: Vec<E> = connection.load_all(select::<E, _>(self.is_self()))?;
-                (first(connection.load_all(returning::<E, _>(upsert))?)?, found.is_empty())
-            }
+            ServerKind::Sqlite => (first(connection.load_all(returning::<E, _>(upsert))?)?, found.is_empty()),
             ServerKind::Mysql => {
-                // A look that locks sees what is committed, not the transaction's snapshot.
-                let found: Vec<E> = connection.load_all(select_locked::<E, _>(self.is_self()))?;
                 connection.execute_returning_count(&upsert)?;
-                (first(connection.load_all(select_locked::<E, _>(self.is_self()))?)?, found.is_empty())
+                let after = present(self, connection).map_err(rows::not_read_back)?;
+                (first(after)?, found.is_empty())
             }
         };
-        Ok((row, Operation::of_upsert(is_new)))
+        rows::of_upserted(is_kept, found, row, is_new)
     }
 }

@@ -19,6 +19,8 @@ mod database;
 mod end_to_end;
 #[path = "grants.rs"]
 mod grants;
+#[path = "keyed.rs"]
+mod keyed;
 #[path = "late_commit.rs"]
 mod late_commit;
 #[path = "many_rows.rs"]
@@ -39,6 +41,8 @@ mod settings;
 mod statements;
 #[path = "store.rs"]
 mod store;
+#[path = "swallowed.rs"]
+mod swallowed;
 #[path = "testkit.rs"]
 mod testkit;
 #[path = "testkit_async.rs"]

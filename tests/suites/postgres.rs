@@ -17,6 +17,8 @@ mod database;
 mod end_to_end;
 #[path = "grants.rs"]
 mod grants;
+#[path = "keyed.rs"]
+mod keyed;
 #[path = "languages.rs"]
 mod languages;
 #[path = "late_commit.rs"]
@@ -37,6 +39,8 @@ mod standby;
 mod statements;
 #[path = "store.rs"]
 mod store;
+#[path = "swallowed.rs"]
+mod swallowed;
 #[path = "tail.rs"]
 mod tail;
 #[path = "testkit.rs"]

@@ -17,6 +17,8 @@ mod database;
 mod dropped_sqlite;
 #[path = "end_to_end.rs"]
 mod end_to_end;
+#[path = "keyed.rs"]
+mod keyed;
 #[path = "migrations.rs"]
 mod migrations;
 #[path = "random_writes.rs"]
@@ -27,6 +29,8 @@ mod recording;
 mod statements;
 #[path = "store.rs"]
 mod store;
+#[path = "swallowed.rs"]
+mod swallowed;
 #[path = "testkit.rs"]
 mod testkit;
 #[path = "testkit_async.rs"]

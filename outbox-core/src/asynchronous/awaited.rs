@@ -67,6 +67,10 @@ macro_rules! outbox_connection {
                 ask(AsyncOutboxConnection::begin_writing(&mut ***self))
             }
 
+            fn check_commits(&mut self) -> Result<()> {
+                wait_for(AsyncOutboxConnection::check_commits(&mut ***self))?
+            }
+
             fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
                 wait_for(AsyncOutboxConnection::lock_keys(&mut ***self, keys))?
             }

@@ -8,7 +8,7 @@ use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::transaction::AsyncOutboxTx;
 use crate::connection::{Ends, NumberRow, left_open, rolled_back};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::lost;
 use crate::message::Message;
 
@@ -145,6 +145,13 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     #[doc(hidden)]
     fn begin_writing(&mut self) -> impl Future<Output = QueryResult<()>> + Send {
         Self::TransactionManager::begin_transaction(self)
+    }
+
+    /// As [`OutboxConnection::check_commits`](crate::OutboxConnection::check_commits), where nothing else is sent before
+    /// COMMIT.
+    #[doc(hidden)]
+    fn check_commits(&mut self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
     }
 
     /// Waits for a statement whose future was dropped and that still runs.
@@ -312,6 +319,15 @@ impl AsyncOutboxConnection for diesel_async::AsyncMysqlConnection {
 
 #[cfg(feature = "async-postgres")]
 impl AsyncOutboxConnection for diesel_async::AsyncPgConnection {
+    /// Nobody notes what the server tells of the transaction: asked, where no other statement follows that would fail.
+    async fn check_commits(&mut self) -> Result<()> {
+        let asked = diesel_async::SimpleAsyncConnection::batch_execute(self, "select 1").await;
+        asked.map_err(|error| match Error::from(error) {
+            error if error.kind() == ErrorKind::Database => crate::connection::spoiled(),
+            error => error,
+        })
+    }
+
     async fn lock_keys(&mut self, keys: &[(&str, &str)]) -> Result<()> {
         use diesel::sql_types::{Array, Integer};
 

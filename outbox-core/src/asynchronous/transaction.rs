@@ -8,14 +8,14 @@ use diesel_async::TransactionManager;
 use super::connection::{AsyncBody, AsyncOutboxConnection, depth, finish, is_lost};
 use super::write::{AsyncEntityOn, AsyncInsertOn, AsyncUpsertOn};
 use crate::buffer::{Buffer, SEVERAL};
-use crate::entity::{Entity, Operation};
-use crate::error::{Error, ErrorKind, Result};
+use crate::entity::Entity;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::lost;
 use crate::message::Message;
 use crate::nested::HeldBack;
 use crate::rows::Condition;
-use crate::transaction::{Appended, append_failed, in_context, lock_failed};
+use crate::transaction::{Appended, append_failed, failed, lock_failed};
 
 /// An open transaction in which writes are recorded; get one from
 /// [`AsyncOutboxConnection::outbox_transaction`].
@@ -149,15 +149,12 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub async fn upsert<E: AsyncUpsertOn<C>>(&mut self, entity: &E) -> Result<E> {
-        let (row, operation) = entity
+        let upserted = entity
             .upsert_on(self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "upsert", Some(entity.key())))?;
-        match operation {
-            Operation::Created => self.buffer.created(&row)?,
-            _ => self.buffer.updated(None, &row)?,
-        }
-        Ok(row)
+        self.buffer.upserted(&upserted)?;
+        Ok(upserted.row)
     }
 
     /// Reads the row of a primary key and locks it until the transaction ends.
@@ -185,11 +182,11 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     }
 
     async fn update_row<E: AsyncEntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
-        let after = entity
+        let (was, after) = entity
             .update_on(self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
-        self.buffer.updated(before, &after)?;
+        self.buffer.updated(before.or(was.as_ref()), &after)?;
         Ok(after)
     }
 
@@ -339,17 +336,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     }
 
     fn failed<E: Entity>(&mut self, error: diesel::result::Error, what: &str, key: Option<String>) -> Error {
-        // What the derived code finds wrong after the statement has run; an upsert always finds its row, unless
-        // another unique key led it to another one.
-        let is_found_afterwards = matches!(error, diesel::result::Error::QueryBuilderError(_));
-        let error = in_context::<E>(error, what, key);
-        if is_found_afterwards || what == "upsert" && error.kind() == ErrorKind::NotFound {
-            self.buffer.leave_incomplete();
-        }
-        if ends_all::<C>(&error) {
-            self.buffer.lose();
-        }
-        error
+        failed::<E>(&mut self.buffer, C::DEADLOCK_ENDS_ALL, error, what, key)
     }
 
     /// Writes what was recorded: one multi-row INSERT, or a few where it would grow too large.
@@ -358,7 +345,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         self.look();
         self.buffer.check()?;
         if self.buffer.messages().is_empty() {
-            return Ok(());
+            return self.connection.check_commits().await;
         }
         let keys = self.buffer.strict_keys();
         if !keys.is_empty() {

@@ -7,13 +7,14 @@ use diesel::{QueryResult, Table};
 use diesel_async::{AsyncConnection, AsyncConnectionCore, TransactionManager};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::entity::{Entity, Operation};
+use crate::entity::Entity;
 use crate::model::{EntitySql, EntityTable, FromRow, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
-    self, Fragment, Server, ServerKind, Statement, Upserted, first, from_row, returning, select,
-    select_locked, select_matching,
+    self, Fragment, RowAndNew, Server, ServerKind, Statement, first, from_row, returning, select_locked,
+    select_matching,
 };
+use crate::write::Upserted;
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
 /// the entity itself and, with `#[outbox(entity = Product)]`, for its insertable.
@@ -59,13 +60,15 @@ pub trait AsyncEntityOn<C: AsyncConnectionCore>: Entity {
     /// `NotFound` when there is no such row, and any other of Diesel's.
     fn lock_on(id: &Self::Id, connection: &mut C) -> impl Future<Output = QueryResult<Self>> + Send;
 
-    /// Updates the row of this key and returns it as the database then holds it.
+    /// Updates the row of this key and returns it as the database then holds it; before that, where its message key
+    /// is not its primary key and may have been another one, the row as it was.
     ///
     /// # Errors
     /// `NotFound` when there is no such row, and any other of Diesel's.
-    fn update_on(&self, connection: &mut C) -> impl Future<Output = QueryResult<Self>> + Send;
+    fn update_on(&self, connection: &mut C)
+    -> impl Future<Output = QueryResult<(Option<Self>, Self)>> + Send;
 
-    /// As [`update_on`](Self::update_on), with a changeset instead of the entity's own fields.
+    /// Updates the row of this key with a changeset instead of the entity's own fields.
     ///
     /// # Errors
     /// As [`update_on`](Self::update_on).
@@ -123,12 +126,11 @@ pub trait AsyncEntityOn<C: AsyncConnectionCore>: Entity {
     note = "an entity whose key the database generates (`#[diesel(skip_insertion)]`) has none to be found by: insert or update it"
 )]
 pub trait AsyncUpsertOn<C>: Entity {
-    /// Inserts the row or updates the one of its primary key; returns it as the database then holds it, and
-    /// which of the two was done.
+    /// Inserts the row or updates the one of its primary key.
     ///
     /// # Errors
     /// Any of Diesel's.
-    fn upsert_on(&self, connection: &mut C) -> impl Future<Output = QueryResult<(Self, Operation)>> + Send;
+    fn upsert_on(&self, connection: &mut C) -> impl Future<Output = QueryResult<Upserted<Self>>> + Send;
 }
 
 type Sql<'a, C> = Fragment<'a, <C as AsyncConnectionCore>::Backend>;
@@ -162,7 +164,7 @@ where
         }
         connection.execute_returning_count(insert).await?;
         let reading = load(connection, rows::of_inserted(self)?);
-        first(reading.await?)
+        reading.await.and_then(first).map_err(rows::not_read_back)
     }
 
     async fn insert_all_on(new: &[Self], connection: &mut C) -> QueryResult<Vec<Self::Entity>> {
@@ -176,7 +178,7 @@ where
             }
             connection.execute_returning_count(insert).await?;
             let reading = load::<I::Entity, _>(connection, rows::of_all_inserted(part)?);
-            all.extend(rows::all_of(part.len(), reading.await?)?);
+            all.extend(rows::all_of(part.len(), reading.await.map_err(rows::not_read_back)?)?);
         }
         Ok(all)
     }
@@ -217,8 +219,10 @@ where
         first(load(connection, select_locked::<E, _>(E::is_row(id))).await?)
     }
 
-    async fn update_on(&self, connection: &mut C) -> QueryResult<Self> {
-        update_one(self, || self.changes(), connection).await
+    async fn update_on(&self, connection: &mut C) -> QueryResult<(Option<Self>, Self)> {
+        let is_kept = !E::KEY_FIELDS.is_empty();
+        let before = if is_kept { None } else { Some(first(present(self, connection).await?)?) };
+        Ok((before, update_one(self, || self.changes(), connection).await?))
     }
 
     async fn update_with_on<X>(&self, changes: X, connection: &mut C) -> QueryResult<Self>
@@ -249,7 +253,8 @@ where
         } else {
             connection.execute_returning_count(update).await?;
             // These are locked already.
-            load(connection, select_locked::<E, _>(E::are_rows(&before))).await?
+            let reading = load(connection, select_locked::<E, _>(E::are_rows(&before)));
+            reading.await.map_err(rows::not_read_back)?
         };
         E::pair(before, after)
     }
@@ -278,6 +283,15 @@ where
     }
 }
 
+/// The row of its key, if there is one, locked.
+async fn present<E, C>(entity: &E, connection: &mut C) -> QueryResult<Vec<E>>
+where
+    C: AsyncConnection<Backend: Server>,
+    E: EntitySql<C::Backend> + Send + Sync,
+{
+    load(connection, select_locked::<E, _>(entity.is_self())).await
+}
+
 async fn update_one<'x, E, C>(
     entity: &'x E,
     changes: impl FnOnce() -> Sql<'x, C> + Send,
@@ -294,7 +308,7 @@ where
     // A row that did not change counts as none here: the read tells whether there is one. It locks, to see the
     // row that the update saw and not an older one of the transaction's snapshot.
     let updated = connection.execute_returning_count(update).await?;
-    rows::of_updated(updated, load(connection, select_locked::<E, _>(entity.is_self())).await?)
+    rows::of_updated(updated, present(entity, connection).await.map_err(rows::not_read_back)?)
 }
 
 async fn delete_one<'e, E, C>(row: impl Fn() -> Sql<'e, C> + Send, connection: &mut C) -> QueryResult<E>
@@ -317,27 +331,31 @@ where
     C: AsyncConnection<Backend: Server>,
     E: EntitySql<C::Backend> + NewRowSql<C::Backend> + UpsertKey + Send + Sync,
 {
-    async fn upsert_on(&self, connection: &mut C) -> QueryResult<(Self, Operation)> {
+    async fn upsert_on(&self, connection: &mut C) -> QueryResult<Upserted<Self>> {
         let upsert = || statement::upsert::<E, _>(self.values(), self.changes());
+        let is_kept = !E::KEY_FIELDS.is_empty();
+        // A look that locks sees what is committed, not the transaction's snapshot.
+        let found = match C::Backend::KIND {
+            ServerKind::Postgres if is_kept => Vec::new(),
+            _ => present(self, connection).await?,
+        };
         let (row, is_new) = match C::Backend::KIND {
             ServerKind::Postgres => {
                 let upserting = load(connection, statement::returning_upserted::<E, _>(upsert()?));
-                let Upserted { row, is_new } = first(upserting.await?)?;
+                let RowAndNew { row, is_new } = first(upserting.await?)?;
                 (row, is_new)
             }
             ServerKind::Sqlite => {
-                let found: Vec<E> = load(connection, select::<E, _>(self.is_self())).await?;
                 let upserting = load(connection, returning::<E, _>(upsert()?));
                 (first(upserting.await?)?, found.is_empty())
             }
             ServerKind::Mysql => {
-                // A look that locks sees what is committed, not the transaction's snapshot.
-                let found: Vec<E> = load(connection, select_locked::<E, _>(self.is_self())).await?;
                 let upserting = connection.execute_returning_count(upsert()?);
                 upserting.await?;
-                (first(load(connection, select_locked::<E, _>(self.is_self())).await?)?, found.is_empty())
+                let after = present(self, connection).await.map_err(rows::not_read_back)?;
+                (first(after)?, found.is_empty())
             }
         };
-        Ok((row, Operation::of_upsert(is_new)))
+        rows::of_upserted(is_kept, found, row, is_new)
     }
 }

@@ -2,16 +2,20 @@
 
 use std::num::NonZeroU32;
 
-use diesel::connection::{Connection as _, InstrumentationEvent, SimpleConnection as _};
+use diesel::connection::{
+    AnsiTransactionManager, Connection as _, InstrumentationEvent, SimpleConnection as _,
+    TransactionManager as _,
+};
 use diesel::pg::PgConnection;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Integer};
 
 use super::{
-    OutboxConnection, append_methods, backlog, backlog_methods, columns, is_open, lock, rendered,
+    OutboxConnection, append_methods, backlog, backlog_methods, columns, is_open, lock, rendered, spoiled,
     testing_methods,
 };
 use crate::error::Result;
+use crate::lost;
 use crate::message::Message;
 use crate::transaction::{Appended, append_failed};
 
@@ -43,6 +47,14 @@ impl OutboxConnection for PgConnection {
             Err(error) if is_open(self)? => Err(append_failed(Appended::of(messages), error)),
             sent => Ok(sent?),
         }
+    }
+
+    /// Diesel notes what libpq tells of the transaction.
+    fn check_commits(&mut self) -> Result<()> {
+        if lost::is_noted(AnsiTransactionManager::transaction_manager_status_mut(self)) {
+            return Err(spoiled());
+        }
+        Ok(())
     }
 
     backlog_methods!(backlog::POSTGRES);

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::Connection;
 use super::database::{enter, pool_at};
-use super::stage::{Entries, Handles};
+use super::stage::{Entries, FAILS, Handles};
 use crate::harness::TestDatabase;
 use crate::items::Stepped;
 
@@ -41,6 +41,16 @@ impl<B: Broker> Handles for Subscriber<B> {
                 handle(&step);
                 Ok(())
             })
+        })
+    }
+
+    fn steps_with_an_error(self, has_error: impl Fn(&Stepped) -> bool + Send + Sync + 'static) -> Self {
+        self.on("account.stepped", move |tx, step: Stepped| {
+            enter(tx.conn(), &step.account, step.sequence)?;
+            if has_error(&step) {
+                let _ = diesel::RunQueryDsl::execute(diesel::sql_query(FAILS), tx.conn());
+            }
+            Ok(())
         })
     }
 

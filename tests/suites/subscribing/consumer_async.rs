@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::AsyncConnection;
 use super::database::settings;
-use super::stage::{Entries, Handles};
+use super::stage::{Entries, FAILS, Handles};
 use crate::harness::TestDatabase;
 use crate::items::{Stepped, ledger};
 
@@ -64,6 +64,18 @@ impl<B: Broker> Handles for Subscriber<B> {
                 Ok(())
             })
             .await
+        })
+    }
+
+    fn steps_with_an_error(self, has_error: impl Fn(&Stepped) -> bool + Send + Sync + 'static) -> Self {
+        self.on_async("account.stepped", async move |tx, step: Stepped| {
+            let mut entries = Entries::default();
+            entries.enter(&step);
+            write(tx, entries).await?;
+            if has_error(&step) {
+                let _ = diesel_async::RunQueryDsl::execute(diesel::sql_query(FAILS), tx.conn()).await;
+            }
+            Ok(())
         })
     }
 

@@ -1,4 +1,4 @@
-//! Panics of the service's own code: each is the failure of its message, and of no other.
+//! Panics and ignored errors of the service's own code: each is the failure of its message, and of no other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,10 @@ use outbox_core::Replica;
 use outbox_core::broker::memory::MemoryBroker;
 use serde::{Deserialize, Serialize};
 
+use super::SERVER;
 use super::database::{fresh, ledger_entries};
 use super::stage::{Handles as _, Held, Running, ask, change, step, subscriber};
-use crate::harness::until;
+use crate::harness::{Server, until};
 use crate::items::timed_copy;
 
 /// A text of which one cannot be written.
@@ -111,5 +112,31 @@ async fn a_handler_that_panics_within_a_savepoint_fails_alone() {
     ask(&mut running.connection, "replay", "dead");
     running.until_held("nothing is held", <[Held]>::is_empty).await;
     assert_eq!(of("x", ledger_entries(&mut running.connection)), [1, 2, 3, 4, 5]);
+    running.stop().await;
+}
+
+/// PostgreSQL commits nothing of a transaction in which a statement has failed, and says so in a word that nobody reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_a_handler_ignores_loses_no_message() {
+    let (database, broker) = (fresh(), MemoryBroker::new());
+    let fails = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&fails);
+    let subscriber = subscriber(&broker, &database)
+        .steps_with_an_error(move |step| step.account == "x" && asked.load(Ordering::Relaxed));
+    // The last of its batch: no other statement follows it.
+    let frames = [step("y", 1), step("y", 2), step("x", 1)];
+    let mut running = Running::over(broker, database, subscriber, &frames).await;
+    until("all is consumed", || async { running.broker.is_idle() }).await;
+    if SERVER == Server::Postgres {
+        running.until_held("it is given up", |held| held.iter().any(|row| row.state == "dead")).await;
+        let held = running.rows();
+        assert_eq!((held.len(), held[0].aggregate_id.as_str()), (1, "x"), "{held:?}");
+        fails.store(false, Ordering::Relaxed);
+        ask(&mut running.connection, "replay", "dead");
+    }
+    running.until_held("nothing is held", <[Held]>::is_empty).await;
+    let mut entries = ledger_entries(&mut running.connection);
+    entries.sort();
+    assert_eq!(entries, [("x".into(), 1), ("y".into(), 1), ("y".into(), 2)]);
     running.stop().await;
 }

@@ -89,6 +89,9 @@ impl Entries {
     }
 }
 
+/// A statement that no database takes.
+pub(crate) const FAILS: &str = "insert into ledger (no_such_column) values (1)";
+
 /// Handlers that do the same whether they are sync or async: what they say is entered into the ledger.
 pub(crate) trait Handles: Sized {
     fn steps(
@@ -98,6 +101,9 @@ pub(crate) trait Handles: Sized {
 
     /// Enters each step; what is done with it besides is in a savepoint.
     fn steps_in_savepoint(self, handle: impl Fn(&Stepped) + Send + Sync + 'static) -> Self;
+
+    /// Enters each step; after one of which this is true a statement fails, whose error is ignored.
+    fn steps_with_an_error(self, has_error: impl Fn(&Stepped) -> bool + Send + Sync + 'static) -> Self;
 
     fn enter_steps(self) -> Self {
         self.steps(|entries, step, _| {
