@@ -15,7 +15,14 @@ use syn::{DeriveInput, parse_macro_input};
 
 /// Makes a Diesel model an *entity*, whose writes are recorded, or marks an *insertable* of one.
 ///
-/// ```ignore
+/// ```
+/// use diesel::prelude::*;
+/// use outbox_core::{Entity, Outbox};
+///
+/// diesel::table! {
+///     products (id) { id -> BigInt, name -> Text, price_cents -> BigInt, }
+/// }
+///
 /// #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
 /// #[diesel(table_name = products)]
 /// #[outbox(aggregate = "product")]
@@ -31,6 +38,9 @@ use syn::{DeriveInput, parse_macro_input};
 /// struct NewProduct<'a> {
 ///     name: &'a str,
 /// }
+///
+/// let lamp = Product { id: 7, name: "lamp".into(), price_cents: 950 };
+/// assert_eq!((Product::AGGREGATE, lamp.key().as_str()), ("product", "7"));
 /// ```
 ///
 /// | attribute | where | value | default |
@@ -52,7 +62,8 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// A recorded field needs `Serialize`, a key field `Display`. The struct itself is not serialized, but serde's
 /// attributes are followed where ours say nothing else: `rename`, `rename_all`, `skip`, `skip_serializing`,
-/// `with` and `serialize_with`; `flatten` is refused.
+/// `with` and `serialize_with`; `flatten` is refused. A recorded field is always there: `skip_serializing_if` is not
+/// followed, and neither is what stands for the whole struct (`into`, `transparent`, `tag`).
 ///
 /// An entity also needs Diesel's `Queryable`, `Selectable`, `Identifiable`, `Insertable` and `AsChangeset`;
 /// rows are found by Diesel's primary key, whatever the message key is. An insertable needs `Insertable`.
@@ -95,7 +106,16 @@ pub fn derive_outbox(input: TokenStream) -> TokenStream {
 /// Makes a struct a domain event, or an enum one event for each variant, to be recorded beside the entity it
 /// is about.
 ///
-/// ```ignore
+/// ```
+/// use outbox_core::{Event, OutboxEvent};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, OutboxEvent)]
+/// #[outbox(aggregate = "product", event = "recalled", key = id)]
+/// struct Recalled {
+///     id: i64,
+/// }
+///
 /// #[derive(Serialize, OutboxEvent)]
 /// #[outbox(aggregate = "product", event = "price_raised", key = product_id)]
 /// struct PriceRaised {
@@ -112,6 +132,9 @@ pub fn derive_outbox(input: TokenStream) -> TokenStream {
 ///     Delisted { id: i64 }, // product.taken_off
 ///     Recalled(Recalled), // product.recalled; the key is that of the event inside
 /// }
+///
+/// let event = ProductEvent::Delisted { id: 7 };
+/// assert_eq!((event.event(), event.key().as_str()), ("taken_off", "7"));
 /// ```
 ///
 /// | attribute | where | value | default |
@@ -136,8 +159,9 @@ pub fn derive_outbox(input: TokenStream) -> TokenStream {
 /// variant's name.
 ///
 /// `EVENTS` names the fields as they are called in the payload. It follows serde's `rename`, `rename_all`,
-/// `rename_all_fields`, `skip` and `skip_serializing`. What `flatten` puts in the place of a field, and `into`
-/// or `transparent` in the place of all, cannot be seen: the type of such fields is `?`. A tag is not among
+/// `rename_all_fields`, `skip` and `skip_serializing`; what `skip_serializing_if` may leave out is an `Option`. What
+/// `flatten`, `with` or `serialize_with` puts in the place of a field, and `into` or `transparent` in the place of
+/// all, cannot be seen: the type of such fields is `?`. A tag is not among
 /// the fields, and neither is what a `Serialize` written by hand does.
 ///
 /// Lifetimes are fine; unions, tuple structs, unit and tuple variants, type and const parameters are not
@@ -165,15 +189,33 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 
 /// Makes a struct the row of a copy: a table that follows an entity of another service.
 ///
-/// ```ignore
+/// ```
+/// use outbox_core::Replica;
+///
+/// diesel::table! {
+///     product_copies (id) {
+///         id -> BigInt,
+///         name -> Text,
+///         price -> Double,
+///         note -> Text,
+///         outbox_generation -> BigInt,
+///         outbox_id -> BigInt,
+///         outbox_bucket -> SmallInt,
+///     }
+/// }
+///
+/// fn euros(cents: i64) -> Result<f64, std::convert::Infallible> {
+///     Ok(cents as f64 / 100.0)
+/// }
+///
 /// #[derive(Replica)]
 /// #[diesel(table_name = product_copies)]
 /// #[replica(of = "product")]
 /// struct ProductCopy {
 ///     id: i64,
 ///     name: String,
-///     #[replica(from = "price_cents", with = Money::from_cents)]
-///     price: Money,
+///     #[replica(from = "price_cents", with = euros)]
+///     price: f64,
 ///     #[replica(local)]
 ///     note: String,
 /// }

@@ -28,7 +28,8 @@ pub enum ErrorKind {
 
 /// What went wrong, where, and why.
 ///
-/// The text names what was being done and on which table, key or id; it never holds payload values.
+/// The text names what was being done and on which table, key or id, and never holds a payload. What the database said
+/// is part of it, and may hold a value of its own choice (`Duplicate entry 'a@b.c' for key …`).
 pub struct Error {
     kind: ErrorKind,
     context: String,

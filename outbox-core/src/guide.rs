@@ -8,6 +8,10 @@ struct FirstEntity;
 #[doc = include_str!("../docs/guide/existing-transactions.md")]
 struct ExistingTransactions;
 
+#[cfg(all(feature = "derive", feature = "sqlite"))]
+#[doc = include_str!("../docs/guide/contract.md")]
+struct Contract;
+
 #[cfg(all(feature = "async-sqlite", feature = "derive"))]
 #[doc = include_str!("../docs/guide/async.md")]
 struct Asynchronous;

@@ -52,7 +52,9 @@ assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
 )]
 //!
 //! Features: `derive` and `sqlite` (both on), `mysql` and `postgres` (link the C client library of the
-//! database), `rabbitmq`, `tls` (`amqps://` with rustls), `testing` (for tests of a service, without a broker).
+//! database), `async-sqlite`, `async-mysql` and `async-postgres` (the same on diesel-async, the latter two in pure Rust),
+//! `rabbitmq`, `tls` (`amqps://` with rustls), `opentelemetry` (messages carry the caller's trace context), `testing`
+//! (for tests of a service, without a broker).
 
 #![cfg_attr(
     not(any(feature = "mysql", feature = "postgres", feature = "sqlite")),

@@ -124,7 +124,8 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         Ok(rows)
     }
 
-    /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`.
+    /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`. Where its message
+    /// key is another one than the row had, that is a `deleted` of the old key and a `created` of the new one.
     ///
     /// On MySQL and MariaDB, which of the two is told from a locking look just before the statement. A row that
     /// collides in another unique key than the primary one is an error there, after which the transaction or the
@@ -165,7 +166,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         E::lock_on(id, self.open()?).map_err(|e| self.failed::<E>(e, "lock", None))
     }
 
-    /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
+    /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is. Where its
+    /// message key is another one than the row had, that is a `deleted` of the old key and a `created` of the new one;
+    /// an entity whose message key is not its primary key is read and locked for that first.
     ///
     /// ```standalone_crate
     /// # include!("doc_setup.rs");
