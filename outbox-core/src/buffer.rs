@@ -61,6 +61,13 @@ impl Buffer {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
+        self.check_written()?;
+        self.check_lost()
+    }
+
+    /// # Errors
+    /// `Invalid`, when a row may be in the database without its message.
+    pub(crate) fn check_written(&self) -> Result<()> {
         if self.is_incomplete {
             return Err(Error::new(
                 ErrorKind::Invalid,
@@ -68,7 +75,7 @@ impl Buffer {
                  the closure, or put the write into a savepoint",
             ));
         }
-        self.check_lost()
+        Ok(())
     }
 
     /// # Errors

@@ -169,8 +169,8 @@ pub trait OutboxConnection:
         Self::TransactionManager::rollback_transaction(self)
     }
 
-    /// Whether COMMIT would commit the open transaction; PostgreSQL rolls one back in which a statement has failed,
-    /// and says so in a word that Diesel does not read.
+    /// Whether COMMIT would commit the open transaction, or RELEASE the savepoint: PostgreSQL rolls one back in which a
+    /// statement has failed, and says so in a word that Diesel does not read.
     #[doc(hidden)]
     fn check_commits(&mut self) -> Result<()> {
         Ok(())
@@ -269,13 +269,19 @@ pub(crate) fn left_open() -> Error {
 }
 
 /// What a transaction in which a statement has failed ends with on PostgreSQL.
-#[cfg(any(feature = "postgres", feature = "async-postgres"))]
 pub(crate) fn spoiled() -> Error {
     Error::new(
         ErrorKind::Application,
-        "outbox: a statement in this transaction failed and its error was not passed on, so PostgreSQL commits \
-         nothing of it; let errors of the database leave the closure, or put the statement into a savepoint",
+        "outbox: a statement in this transaction or savepoint failed and its error was not passed on, so PostgreSQL \
+         commits nothing of it; let errors of the database leave the closure, or put the statement into a savepoint",
     )
+}
+
+/// Whether PostgreSQL takes no statement in this transaction because one has failed, as far as it says so in English:
+/// Diesel keeps the text alone.
+pub(crate) fn is_spoiled(error: &diesel::result::Error) -> bool {
+    let diesel::result::Error::DatabaseError(_, information) = error else { return false };
+    information.message().starts_with("current transaction is aborted")
 }
 
 /// A transaction that `body` commits itself; rolled back when it fails before that.
@@ -300,7 +306,12 @@ pub(crate) fn nested<C: OutboxConnection, T>(
     C::TransactionManager::begin_transaction(connection)?;
     let depth = depth(connection)?;
     let outcome = body(connection);
-    let outcome = match closed(connection, depth, outcome) {
+    // Diesel may leave a savepoint open whose RELEASE has failed.
+    let outcome = closed(connection, depth, outcome).and_then(|value| {
+        connection.check_commits()?;
+        Ok(value)
+    });
+    let outcome = match outcome {
         Ok(value) => match C::TransactionManager::commit_transaction(connection) {
             Ok(()) => Ok(value),
             Err(error) => Err(not_released(connection, depth, error.into())),

@@ -7,11 +7,10 @@ use diesel::associations::Identifiable;
 use diesel::backend::Backend;
 use diesel::expression::{AppearsOnTable, Expression, NonAggregate};
 use diesel::query_builder::{QueryFragment, QueryId};
-use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::result::{EmptyChangeset, Error, QueryResult};
 use diesel::sql_types::BoolOrNullableBool;
 
 use crate::entity::Operation;
-use crate::error::{ErrorKind, database_kind};
 use crate::model::{EntitySql, NewRowSql, ReadBack};
 use crate::statement::{Fragment, Server, Statement, select};
 use crate::write::Upserted;
@@ -174,18 +173,22 @@ where
     Ok(before.into_iter().zip(order).filter_map(|(row, place)| Some((row, after[place].take()?))).collect())
 }
 
-/// The error of the read that follows a write. The write stands, which its caller has to know; a transaction that has
-/// ended with the error is told by it.
+/// An error after which the write stands, of the read that follows it. [`stands`] gives it back.
 pub(crate) fn not_read_back(error: Error) -> Error {
-    match error {
+    let error = match error {
         Error::NotFound => Error::QueryBuilderError(
             "the row is written and was not found again: its key must be stored as it is given, so no trigger may \
              change it, nor the server replace it (a 0 in an AUTO_INCREMENT column)"
                 .into(),
         ),
-        error if database_kind(&error) == ErrorKind::Outage => error,
-        error => Error::QueryBuilderError(Box::new(NotReadBack(error))),
-    }
+        error => error,
+    };
+    Error::QueryBuilderError(Box::new(NotReadBack(error)))
+}
+
+/// The error of a statement that writes and gives its rows back: those that cannot be read are written.
+pub(crate) fn not_returned(error: Error) -> Error {
+    if matches!(error, Error::DeserializationError(_)) { not_read_back(error) } else { error }
 }
 
 #[derive(Debug)]
@@ -198,6 +201,19 @@ impl fmt::Display for NotReadBack {
 }
 
 impl std::error::Error for NotReadBack {}
+
+/// What a write has failed with, and whether it may stand nevertheless.
+pub(crate) fn stands(error: Error) -> (bool, Error) {
+    let reason = match error {
+        Error::QueryBuilderError(reason) => reason,
+        error => return (false, error),
+    };
+    match reason.downcast::<NotReadBack>() {
+        Ok(written) => (true, written.0),
+        // That nothing is changed is found out before, all else after the statement.
+        Err(reason) => (!reason.is::<EmptyChangeset>(), Error::QueryBuilderError(reason)),
+    }
+}
 
 /// The one row that an UPDATE has written, as far as it was found again by its key.
 ///
@@ -212,12 +228,15 @@ pub(crate) fn of_updated<E>(updated: usize, found: Vec<E>) -> QueryResult<E> {
 /// changed.
 ///
 /// # Errors
-/// A serialization failure when the row came between the look and the upsert.
+/// `QueryBuilderError` when a row was updated that was not there before.
 pub(crate) fn of_upserted<E>(is_kept: bool, found: Vec<E>, row: E, is_new: bool) -> QueryResult<Upserted<E>> {
     let before = if is_kept { None } else { found.into_iter().next() };
     if before.is_none() && !is_kept && !is_new {
-        let text = "another transaction has inserted the row of the upsert under way".to_owned();
-        return Err(Error::DatabaseError(DatabaseErrorKind::SerializationFailure, Box::new(text)));
+        return Err(Error::QueryBuilderError(
+            "the row that the upsert has updated was not there just before: another transaction has inserted it, or a \
+             trigger changes its key; run the transaction again"
+                .into(),
+        ));
     }
     Ok(Upserted { before, row, operation: Operation::of_upsert(is_new) })
 }

@@ -299,6 +299,16 @@ pub(crate) fn select_locked<'a, E: EntitySql<DB>, DB: Server>(
     }
 }
 
+/// A read of what is going to be updated, which waits for whom the UPDATE would wait.
+pub(crate) fn select_present<'a, E: EntitySql<DB>, DB: Server>(
+    condition: Fragment<'a, DB>,
+) -> Statement<'a, DB> {
+    match DB::KIND {
+        ServerKind::Postgres => select::<E, DB>(condition).sql(" FOR NO KEY UPDATE"),
+        ServerKind::Sqlite | ServerKind::Mysql => select_locked::<E, DB>(condition),
+    }
+}
+
 /// [`select_locked`] by a condition of the caller's.
 ///
 /// libmariadb waits for ever when it runs a prepared SELECT again whose last run ended in a deadlock between

@@ -8,14 +8,14 @@ use std::fmt;
 use diesel::query_builder::{AsChangeset, QueryFragment};
 
 use crate::buffer::{Buffer, SEVERAL};
-use crate::connection::{OUTERMOST, OutboxConnection, closed, is_lost, nested};
+use crate::connection::{OUTERMOST, OutboxConnection, closed, is_lost, is_spoiled, nested, spoiled};
 use crate::entity::Entity;
 use crate::error::{Error, ErrorKind, Result, database_kind};
 use crate::event::Event;
 use crate::lost;
 use crate::message::Message;
 use crate::nested::HeldBack;
-use crate::rows::Condition;
+use crate::rows::{self, Condition};
 use crate::write::{EntityOn, InsertOn, UpsertOn};
 
 /// An open transaction in which writes are recorded; get one from
@@ -204,7 +204,7 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     fn update_row<E: EntityOn<C>>(&mut self, entity: &E, before: Option<&E>) -> Result<E> {
         let (was, after) =
             entity.update_on(self.open()?).map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
-        self.buffer.updated(before.or(was.as_ref()), &after)?;
+        self.buffer.updated(moved(was.as_ref(), &after).or(before), &after)?;
         Ok(after)
     }
 
@@ -413,7 +413,9 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
             let mut tx = OutboxTx::with(connection, buffer);
             let value = body(&mut tx);
             inner_is_lost = tx.buffer.is_lost();
-            Ok((value?, tx.buffer))
+            let value = value?;
+            tx.buffer.check_written()?;
+            Ok((value, tx.buffer))
         });
         if inner_is_lost || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();
@@ -455,8 +457,10 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
         self.look();
         self.buffer.check_lost()?;
         closed(self.connection, OUTERMOST, Ok(()))?;
-        self.connection.check_commits()?;
         self.make_ready()?;
+        if self.buffer.messages().is_empty() {
+            self.connection.check_commits()?;
+        }
         self.connection.append_and_commit(self.buffer.messages())
     }
 
@@ -497,6 +501,9 @@ impl Appended {
 
 pub(crate) fn append_failed(appended: Appended, error: diesel::result::Error) -> Error {
     let Appended { count, largest } = appended;
+    if is_spoiled(&error) {
+        return spoiled();
+    }
     let kind = database_kind(&error);
     let hint = match kind {
         ErrorKind::Database => " (missing? run `outbox-relay migrate`)".to_owned(),
@@ -517,17 +524,10 @@ pub(crate) fn failed<E: Entity>(
     what: &str,
     key: Option<String>,
 ) -> Error {
-    use diesel::result::{EmptyChangeset, Error as Diesel};
-
-    // What is found wrong after the statement has run; an upsert always finds its row, unless another unique key led
-    // it to another one.
-    let stands = match &error {
-        Diesel::QueryBuilderError(reason) => !reason.is::<EmptyChangeset>(),
-        Diesel::DeserializationError(_) => true,
-        Diesel::NotFound => what == "upsert",
-        _ => false,
-    };
-    if stands && what != "lock" {
+    let (stands, error) = rows::stands(error);
+    // An upsert always finds its row, unless another unique key led it to another one.
+    let is_other = what == "upsert" && matches!(error, diesel::result::Error::NotFound);
+    if what != "lock" && (stands || is_other) {
         buffer.leave_incomplete();
     }
     let error = in_context::<E>(error, what, key);
@@ -535,6 +535,11 @@ pub(crate) fn failed<E: Entity>(
         buffer.lose();
     }
     error
+}
+
+/// The row as it was, if it had another message key.
+pub(crate) fn moved<'e, E: Entity>(was: Option<&'e E>, after: &E) -> Option<&'e E> {
+    was.filter(|was| was.key() != after.key())
 }
 
 fn in_context<E: Entity>(error: diesel::result::Error, what: &str, key: Option<String>) -> Error {

@@ -10,7 +10,7 @@ use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
     self, Fragment, RowAndNew, Server, ServerKind, StatementConnection, first, returning, select_locked,
-    select_matching,
+    select_matching, select_present,
 };
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
@@ -165,7 +165,9 @@ where
     fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
         let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
-            return first(connection.load_all(returning::<I::Entity, _>(insert))?);
+            return first(
+                connection.load_all(returning::<I::Entity, _>(insert)).map_err(rows::not_returned)?,
+            );
         }
         connection.execute_returning_count(&insert)?;
         connection.load_all(rows::of_inserted(self)?).and_then(first).map_err(rows::not_read_back)
@@ -177,7 +179,8 @@ where
             let Some(values) = I::all_values(part) else { return insert_each(new, connection) };
             let insert = statement::insert::<I::Entity, _>(values);
             if C::Backend::HAS_RETURNING {
-                all.extend(connection.load_all::<I::Entity>(returning::<I::Entity, _>(insert))?);
+                let inserted = connection.load_all::<I::Entity>(returning::<I::Entity, _>(insert));
+                all.extend(inserted.map_err(rows::not_returned)?);
                 continue;
             }
             connection.insert_many(&insert)?;
@@ -240,7 +243,7 @@ where
         }
         let update = statement::update::<E, _>(E::are_rows(&before), Box::new(changes.as_changeset()))?;
         let after = if C::Backend::HAS_RETURNING {
-            connection.load_all(returning::<E, _>(update))?
+            connection.load_all(returning::<E, _>(update)).map_err(rows::not_returned)?
         } else {
             connection.execute_returning_count(&update)?;
             drop(update);
@@ -264,7 +267,7 @@ where
     {
         if C::Backend::HAS_RETURNING {
             let delete = statement::delete::<E, _>(Box::new(condition));
-            return connection.load_all(returning::<E, _>(delete));
+            return connection.load_all(returning::<E, _>(delete)).map_err(rows::not_returned);
         }
         let last: Vec<E> = connection.load_all(select_matching::<E, _>(Box::new(condition)))?;
         if !last.is_empty() {
@@ -280,7 +283,7 @@ where
     C: StatementConnection,
     E: EntitySql<C::Backend>,
 {
-    connection.load_all(select_locked::<E, _>(entity.is_self()))
+    connection.load_all(select_present::<E, _>(entity.is_self()))
 }
 
 fn update_one<E, C>(entity: &E, changes: Sql<'_, C>, connection: &mut C) -> QueryResult<E>
@@ -290,7 +293,7 @@ where
 {
     let update = statement::update::<E, _>(entity.is_self(), changes)?;
     if C::Backend::HAS_RETURNING {
-        return first(connection.load_all(returning::<E, _>(update))?);
+        return first(connection.load_all(returning::<E, _>(update)).map_err(rows::not_returned)?);
     }
     let updated = connection.execute_returning_count(&update)?;
     // Locks, to see the row that the update saw and not an older one of the transaction's snapshot.
@@ -304,7 +307,7 @@ where
 {
     let delete = statement::delete::<E, _>(row());
     if C::Backend::HAS_RETURNING {
-        return first(connection.load_all(returning::<E, _>(delete))?);
+        return first(connection.load_all(returning::<E, _>(delete)).map_err(rows::not_returned)?);
     }
     let last = first(connection.load_all(select_locked::<E, _>(row()))?)?;
     connection.execute_returning_count(&delete)?;
@@ -327,11 +330,14 @@ where
         };
         let (row, is_new) = match C::Backend::KIND {
             ServerKind::Postgres => {
-                let rows = connection.load_all(statement::returning_upserted::<E, _>(upsert))?;
-                let RowAndNew { row, is_new } = first(rows)?;
+                let rows = connection.load_all(statement::returning_upserted::<E, _>(upsert));
+                let RowAndNew { row, is_new } = first(rows.map_err(rows::not_returned)?)?;
                 (row, is_new)
             }
-            ServerKind::Sqlite => (first(connection.load_all(returning::<E, _>(upsert))?)?, found.is_empty()),
+            ServerKind::Sqlite => {
+                let rows = connection.load_all(returning::<E, _>(upsert)).map_err(rows::not_returned)?;
+                (first(rows)?, found.is_empty())
+            }
             ServerKind::Mysql => {
                 connection.execute_returning_count(&upsert)?;
                 let after = present(self, connection).map_err(rows::not_read_back)?;

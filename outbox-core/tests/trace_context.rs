@@ -62,6 +62,67 @@ fn the_span_around_the_write_travels() {
     assert_eq!(headers[2]["traceparent"], "00-mine", "the message's own wins");
 }
 
+/// What another service has sent: its span, and what its vendor keeps of the trace.
+fn remote(state: &str) -> opentelemetry::Context {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+    let (trace, span) = (TraceId::from_hex(TRACE).unwrap(), SpanId::from_hex("b7ad6b7169203331").unwrap());
+    let state: TraceState = state.parse().unwrap();
+    let remote = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, state);
+    opentelemetry::Context::new().with_remote_span_context(remote)
+}
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// Each of two transactions that take turns on one thread is in the span of its own future.
+#[cfg(feature = "async-sqlite")]
+#[tokio::test]
+async fn the_span_around_an_async_write_travels_with_the_state_of_the_trace() {
+    use diesel_async::AsyncConnection as _;
+    use outbox_core::{AsyncOutboxConnection as _, AsyncSqliteConnection};
+    use tracing::Instrument as _;
+    use tracing::instrument::WithSubscriber as _;
+
+    let provider = SdkTracerProvider::builder().build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let folder = tempfile::tempdir().unwrap();
+    let write = async |name: &str, state: &str| {
+        let path = folder.path().join(name).display().to_string();
+        let mut writer = SqliteConnection::establish(&path).unwrap();
+        migrate::run(&mut writer, &migrate::OUTBOX).unwrap();
+        let mut connection = AsyncSqliteConnection::establish(&path).await.unwrap();
+        let span = tracing::info_span!("write");
+        span.set_parent(remote(state)).unwrap();
+        connection
+            .outbox_transaction(async |tx| {
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                    tx.record_message(message(name));
+                }
+                Ok(())
+            })
+            .instrument(span)
+            .await
+            .unwrap();
+        headers(&mut writer)
+    };
+    let (one, other) = async { tokio::join!(write("one", "vendor=1"), write("other", "vendor=2")) }
+        .with_subscriber(subscriber)
+        .await;
+    for (headers, state) in [(one, "vendor=1"), (other, "vendor=2")] {
+        assert_eq!(headers.len(), 3);
+        for headers in headers {
+            assert_eq!(headers["tracestate"], state);
+            let parent = headers["traceparent"].as_str().unwrap();
+            assert!(
+                parent.starts_with(&format!("00-{TRACE}-")) && !parent.contains("b7ad6b7169203331"),
+                "{parent}"
+            );
+        }
+    }
+}
+
 #[test]
 fn opentelemetrys_own_context_travels_without_tracing() {
     use opentelemetry::trace::Tracer as _;

@@ -6,6 +6,7 @@ use outbox_core::{Outbox, OutboxConnection as _};
 use serde_json::json;
 
 use super::Connection;
+use super::asynchronous::open;
 use super::database::{connect, fresh, outbox};
 use crate::harness::TestDatabase;
 
@@ -99,6 +100,45 @@ fn an_upsert_that_gives_a_row_another_message_key_takes_leave_of_the_old_one() {
     }
     let messages =
         [("label.created", "a"), ("label.updated", "a"), ("label.deleted", "a"), ("label.created", "b")];
+    assert_eq!(recorded(&mut connection), expected(&messages));
+}
+
+/// What the caller takes for the row before need not be it.
+#[test]
+fn an_update_from_an_old_row_takes_leave_of_the_key_that_the_row_had() {
+    let (_database, mut connection) = tables();
+    connection
+        .outbox_transaction(|tx| {
+            let old = tx.insert(&label("a", 1))?;
+            tx.update(&label("b", 1))?;
+            tx.update_from(&old, &label("c", 1))
+        })
+        .unwrap();
+    let messages = recorded(&mut connection);
+    assert_eq!(messages[3..], expected(&[("label.deleted", "b"), ("label.created", "c")]));
+}
+
+#[tokio::test]
+async fn async_writes_take_leave_of_an_old_message_key_too() {
+    use outbox_core::AsyncOutboxConnection as _;
+
+    let (database, mut connection) = tables();
+    open(&database)
+        .await
+        .outbox_transaction(async |tx| {
+            tx.upsert(&label("a", 1)).await?;
+            tx.upsert(&label("b", 1)).await?;
+            tx.update(&label("c", 1)).await
+        })
+        .await
+        .unwrap();
+    let messages = [
+        ("label.created", "a"),
+        ("label.deleted", "a"),
+        ("label.created", "b"),
+        ("label.deleted", "b"),
+        ("label.created", "c"),
+    ];
     assert_eq!(recorded(&mut connection), expected(&messages));
 }
 

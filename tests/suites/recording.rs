@@ -291,15 +291,26 @@ fn an_upsert_inserts_or_updates_and_says_which() {
 
 #[test]
 fn a_locked_row_is_the_present_one_and_others_wait() {
-    let (_database, mut connection) = plain();
+    let (database, mut connection) = plain();
     let lamp = stocked(&mut connection, &["lamp"]).remove(0);
-    let found = connection
-        .outbox_transaction(|tx| {
-            let found = tx.lock::<Item>(&lamp.id)?;
-            tx.update_with(&found, item::amount.eq(found.amount + 1))
-        })
-        .unwrap();
-    assert_eq!(found.amount, 6);
+    let mut other = connect(&database);
+    let (locked, is_locked) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            is_locked.recv().unwrap();
+            other.outbox_transaction(|tx| Ok(tx.lock::<Item>(&lamp.id)?.amount)).unwrap()
+        });
+        connection
+            .outbox_transaction(|tx| {
+                let found = tx.lock::<Item>(&lamp.id)?;
+                locked.send(()).unwrap();
+                // Time enough to read it without waiting.
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                tx.update_with(&found, item::amount.eq(found.amount + 1))
+            })
+            .unwrap();
+        assert_eq!(waiting.join().unwrap(), 6);
+    });
     let error = connection.outbox_transaction(|tx| tx.lock::<Item>(&404)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Connection;
 use super::consumer::on;
 use super::database::{copies, fresh, ledger_entries};
-use super::stage::{Handles as _, Running, change, copy, recorded, step};
+use super::stage::{Handles as _, Running, change, copy, recorded, sent_again, step};
 use crate::items::{
     Emptied, FlaggedCopy, ItemCopy, PurseEvent, TimedCopy, flagged_copy, inbox, item_copy, timed_copy,
 };
@@ -259,11 +259,11 @@ async fn a_copy_converts_keeps_its_own_and_marks_what_is_deleted() {
 
     // Comes back by a change, by a new listing, and by its state sent again.
     running.feed(&[good(2, "changed", "2.00", 5), good(1, "delisted", "9.95", 6)]).await;
-    running.feed(&[good(1, "listed", "3.00", 7), good(3, "current", "4.00", 8)]).await;
+    running.feed(&[good(1, "listed", "3.00", 7), sent_again(good(3, "listed", "4.00", 8))]).await;
     let two = FlaggedCopy { cents: 200, gone: false, ..two };
     let expected = [flagged(1, 300, false), two, flagged(3, 400, false)];
     assert_eq!(flagged_copies(&mut running.connection), expected);
-    running.feed(&[good(3, "delisted", "4.00", 9), good(3, "current", "4.00", 10)]).await;
+    running.feed(&[good(3, "delisted", "4.00", 9), sent_again(good(3, "listed", "4.00", 10))]).await;
     assert_eq!(flagged_copies(&mut running.connection), expected);
     assert!(running.held().is_empty());
     running.stop().await;

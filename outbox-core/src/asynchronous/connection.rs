@@ -7,8 +7,8 @@ use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::transaction::AsyncOutboxTx;
-use crate::connection::{Ends, NumberRow, left_open, rolled_back};
-use crate::error::{Error, ErrorKind, Result};
+use crate::connection::{Ends, NumberRow, OUTERMOST, left_open, rolled_back};
+use crate::error::Result;
 use crate::lost;
 use crate::message::Message;
 
@@ -148,7 +148,7 @@ pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     }
 
     /// As [`OutboxConnection::check_commits`](crate::OutboxConnection::check_commits), where nothing else is sent before
-    /// COMMIT.
+    /// the end.
     #[doc(hidden)]
     fn check_commits(&mut self) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
@@ -222,6 +222,11 @@ pub(super) async fn finish<C: AsyncOutboxConnection, T>(
     outcome: Result<T>,
 ) -> Result<T> {
     let outcome = match closed(connection, own, outcome).await {
+        // diesel-async leaves a savepoint open whose RELEASE has failed.
+        Ok(value) if own > OUTERMOST => connection.check_commits().await.map(|()| value),
+        outcome => outcome,
+    };
+    let outcome = match outcome {
         Ok(value) => match C::TransactionManager::commit_transaction(connection).await {
             Ok(()) => Ok(value),
             Err(error) => {
@@ -322,9 +327,9 @@ impl AsyncOutboxConnection for diesel_async::AsyncPgConnection {
     /// Nobody notes what the server tells of the transaction: asked, where no other statement follows that would fail.
     async fn check_commits(&mut self) -> Result<()> {
         let asked = diesel_async::SimpleAsyncConnection::batch_execute(self, "select 1").await;
-        asked.map_err(|error| match Error::from(error) {
-            error if error.kind() == ErrorKind::Database => crate::connection::spoiled(),
-            error => error,
+        asked.map_err(|error| match crate::connection::is_spoiled(&error) {
+            true => crate::connection::spoiled(),
+            false => error.into(),
         })
     }
 

@@ -15,7 +15,7 @@ use crate::lost;
 use crate::message::Message;
 use crate::nested::HeldBack;
 use crate::rows::Condition;
-use crate::transaction::{Appended, append_failed, failed, lock_failed};
+use crate::transaction::{Appended, append_failed, failed, lock_failed, moved};
 
 /// An open transaction in which writes are recorded; get one from
 /// [`AsyncOutboxConnection::outbox_transaction`].
@@ -186,7 +186,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
             .update_on(self.open()?)
             .await
             .map_err(|e| self.failed::<E>(e, "update", Some(entity.key())))?;
-        self.buffer.updated(before.or(was.as_ref()), &after)?;
+        self.buffer.updated(moved(was.as_ref(), &after).or(before), &after)?;
         Ok(after)
     }
 
@@ -325,6 +325,7 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         let mut inner = AsyncOutboxTx::with(&mut *self.connection, self.buffer.inner());
         let outcome = body(&mut inner).await;
         let recorded = inner.buffer;
+        let outcome = outcome.and_then(|value| recorded.check_written().map(|()| value));
         let outcome = finish(self.connection, own, outcome).await;
         if recorded.is_lost() || outcome.as_ref().is_err_and(ends_all::<C>) {
             self.buffer.lose();

@@ -12,7 +12,7 @@ use crate::model::{EntitySql, EntityTable, FromRow, NewRow, NewRowSql, UpsertKey
 use crate::rows::{self, Condition};
 use crate::statement::{
     self, Fragment, RowAndNew, Server, ServerKind, Statement, first, from_row, returning, select_locked,
-    select_matching,
+    select_matching, select_present,
 };
 use crate::write::Upserted;
 
@@ -160,7 +160,8 @@ where
     async fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
         let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
-            return first(load(connection, returning::<I::Entity, _>(insert)).await?);
+            let inserted = load(connection, returning::<I::Entity, _>(insert)).await;
+            return first(inserted.map_err(rows::not_returned)?);
         }
         connection.execute_returning_count(insert).await?;
         let reading = load(connection, rows::of_inserted(self)?);
@@ -173,7 +174,8 @@ where
             let Some(values) = I::all_values(part) else { return insert_each(new, connection).await };
             let insert = statement::insert::<I::Entity, _>(values);
             if C::Backend::HAS_RETURNING {
-                all.extend(load::<I::Entity, _>(connection, returning::<I::Entity, _>(insert)).await?);
+                let inserted = load::<I::Entity, _>(connection, returning::<I::Entity, _>(insert)).await;
+                all.extend(inserted.map_err(rows::not_returned)?);
                 continue;
             }
             connection.execute_returning_count(insert).await?;
@@ -249,7 +251,7 @@ where
         }
         let update = statement::update::<E, _>(E::are_rows(&before), Box::new(changes.as_changeset()))?;
         let after = if C::Backend::HAS_RETURNING {
-            load(connection, returning::<E, _>(update)).await?
+            load(connection, returning::<E, _>(update)).await.map_err(rows::not_returned)?
         } else {
             connection.execute_returning_count(update).await?;
             // These are locked already.
@@ -273,7 +275,7 @@ where
     {
         if C::Backend::HAS_RETURNING {
             let delete = statement::delete::<E, _>(Box::new(condition));
-            return load(connection, returning::<E, _>(delete)).await;
+            return load(connection, returning::<E, _>(delete)).await.map_err(rows::not_returned);
         }
         let last: Vec<E> = load(connection, select_matching::<E, _>(Box::new(condition))).await?;
         if !last.is_empty() {
@@ -289,7 +291,7 @@ where
     C: AsyncConnection<Backend: Server>,
     E: EntitySql<C::Backend> + Send + Sync,
 {
-    load(connection, select_locked::<E, _>(entity.is_self())).await
+    load(connection, select_present::<E, _>(entity.is_self())).await
 }
 
 async fn update_one<'x, E, C>(
@@ -303,7 +305,7 @@ where
 {
     let update = statement::update::<E, _>(entity.is_self(), changes())?;
     if C::Backend::HAS_RETURNING {
-        return first(load(connection, returning::<E, _>(update)).await?);
+        return first(load(connection, returning::<E, _>(update)).await.map_err(rows::not_returned)?);
     }
     // A row that did not change counts as none here: the read tells whether there is one. It locks, to see the
     // row that the update saw and not an older one of the transaction's snapshot.
@@ -318,7 +320,7 @@ where
 {
     if C::Backend::HAS_RETURNING {
         let delete = statement::delete::<E, _>(row());
-        return first(load(connection, returning::<E, _>(delete)).await?);
+        return first(load(connection, returning::<E, _>(delete)).await.map_err(rows::not_returned)?);
     }
     let last = first(load(connection, select_locked::<E, _>(row())).await?)?;
     connection.execute_returning_count(statement::delete::<E, _>(row())).await?;
@@ -342,12 +344,12 @@ where
         let (row, is_new) = match C::Backend::KIND {
             ServerKind::Postgres => {
                 let upserting = load(connection, statement::returning_upserted::<E, _>(upsert()?));
-                let RowAndNew { row, is_new } = first(upserting.await?)?;
+                let RowAndNew { row, is_new } = first(upserting.await.map_err(rows::not_returned)?)?;
                 (row, is_new)
             }
             ServerKind::Sqlite => {
                 let upserting = load(connection, returning::<E, _>(upsert()?));
-                (first(upserting.await?)?, found.is_empty())
+                (first(upserting.await.map_err(rows::not_returned)?)?, found.is_empty())
             }
             ServerKind::Mysql => {
                 let upserting = connection.execute_returning_count(upsert()?);

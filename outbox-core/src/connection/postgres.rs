@@ -49,7 +49,13 @@ impl OutboxConnection for PgConnection {
         }
     }
 
-    /// Diesel notes what libpq tells of the transaction.
+    /// Of a failed statement that nobody has noted, what goes with it fails too.
+    fn commit_write(&mut self) -> QueryResult<()> {
+        self.instrumentation().on_connection_event(InstrumentationEvent::commit_transaction(NonZeroU32::MIN));
+        self.batch_execute("SELECT 1; COMMIT")
+    }
+
+    /// Diesel notes what libpq tells of the transaction after most statements.
     fn check_commits(&mut self) -> Result<()> {
         if lost::is_noted(AnsiTransactionManager::transaction_manager_status_mut(self)) {
             return Err(spoiled());

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::Connection;
 use super::consumer::{Subscriber, on};
 use super::database::{copies, fresh, ledger_entries};
-use super::stage::{Handles as _, Held, Running, ask, change, copy, held_rows, recorded, step, subscriber};
+use super::stage::{
+    Handles as _, Held, Running, ask, change, copy, held_rows, recorded, sent_again, step, subscriber,
+};
 use crate::harness::until;
 use crate::items::{ItemCopy, Stepped};
 
@@ -283,8 +285,8 @@ async fn handlers_take_patterns_and_see_headers_versions_and_an_idempotency_key(
     let message = outbox_core::Message::new("account", "x", "closed", payload).unwrap();
     let other = recorded(message.with_header("tenant", "eu").unwrap(), 5);
     // A state sent again is for copies.
-    let current = outbox_core::Message::new("account", "x", "current", b"{}".to_vec()).unwrap();
-    running.feed(&[step("x", 1), other, recorded(current, 6)]).await;
+    let current = outbox_core::Message::new("account", "x", "closed", b"{}".to_vec()).unwrap();
+    running.feed(&[step("x", 1), other, sent_again(recorded(current, 6))]).await;
     let seen = seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 2);
     assert_eq!((seen[0].0.as_str(), seen[0].2.id, seen[0].5), (KIND, 1001, 1));

@@ -26,6 +26,15 @@ pub(crate) fn recorded(message: Message, id: i64) -> Frame {
     Recorded { message, source: "items".into(), version, recorded_at: Utc::now() }.to_frame()
 }
 
+/// The same as a resync sends it.
+pub(crate) fn sent_again(mut frame: Frame) -> Frame {
+    let event = frame.kind.split('.').nth(1).unwrap().to_owned();
+    for text in [&mut frame.kind, &mut frame.routing_key] {
+        *text = text.replacen(&format!(".{event}"), ".current", 1);
+    }
+    frame
+}
+
 pub(crate) fn change(id: i64, event: &str, name: &str, version: i64) -> Frame {
     let side = if event == "deleted" { "before" } else { "after" };
     let image = serde_json::json!({ side: {"id": id, "name": name, "amount": version, "note": null} });
