@@ -13,6 +13,7 @@ use super::failure;
 use super::link::Link;
 use super::position::{Gtids, MySqlGtids, Position};
 use crate::change::AddressType;
+use crate::outbox::store::staying;
 
 /// The server's error for a statement that it does not know.
 const ER_PARSE_ERROR: u16 = 1064;
@@ -35,7 +36,7 @@ impl Server {
             let text = source.url.scrub(&error.to_string());
             Error::new(failure::kind(&error), format!("{}: connecting: {text}", source.url))
         };
-        let opts = Opts::from_url(source.url.expose()).map_err(|error| refused(error.into()))?;
+        let opts = Opts::from_url(&staying(source.url.expose())).map_err(|error| refused(error.into()))?;
         let mut connection = Link::open(
             &source.url,
             OptsBuilder::from_opts(opts),

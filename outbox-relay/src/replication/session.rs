@@ -6,6 +6,7 @@ use outbox_core::{Error, ErrorKind, Result};
 
 use super::target::TargetOptions;
 use crate::binlog::{Link, kind};
+use crate::outbox::store::staying;
 
 /// Strict, and yet with all values that a source may hold: zero dates and days that do not exist.
 pub(super) const STRICT: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
@@ -28,7 +29,7 @@ pub(super) async fn connect(options: &TargetOptions) -> Result<Link> {
         let text = options.url.scrub(&error.to_string());
         Error::new(kind(error), format!("{}: connecting: {text}", options.url))
     };
-    let opts = Opts::from_url(options.url.expose()).map_err(|_| {
+    let opts = Opts::from_url(&staying(options.url.expose())).map_err(|_| {
         Error::new(ErrorKind::Invalid, "target: expected mysql://user:password@host:port/database")
     })?;
     if opts.db_name().is_none_or(str::is_empty) {

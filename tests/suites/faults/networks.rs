@@ -31,11 +31,7 @@ impl Lines {
         let stage = Stage::new(fault).await;
         let mut config = stage.relay();
         let (broker, amqp) = Proxy::before(&config.amqp).await;
-        let (database, mut url) = Proxy::before(&config.database).await;
-        if SERVER != Server::Postgres {
-            // Or the driver goes on through the server's local socket, past the proxy.
-            url.push_str("?prefer_socket=false");
-        }
+        let (database, url) = Proxy::before(&config.database).await;
         (config.amqp, config.database) = (amqp, url);
         Self { stage, broker, database, config }
     }

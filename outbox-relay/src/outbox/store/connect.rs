@@ -1,6 +1,8 @@
 //! Opens connections: which database a URL means, what a session needs, and errors that name the database
 //! without its password.
 
+#[cfg(any(feature = "binlog", feature = "mysql"))]
+use std::borrow::Cow;
 use std::time::Duration;
 
 use diesel::ConnectionError;
@@ -249,7 +251,7 @@ impl Database {
         if let Some(tls) = &self.tls {
             return super::tls::mysql(self.url.expose(), tls).await;
         }
-        AsyncMysqlConnection::establish(self.url.expose()).await.map_err(refused)
+        AsyncMysqlConnection::establish(&staying(self.url.expose())).await.map_err(refused)
     }
 
     #[cfg(feature = "postgres")]
@@ -289,6 +291,20 @@ impl Database {
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, text)
+}
+
+/// A URL of MySQL or MariaDB whose connections stay with its host. Otherwise the driver asks each server, wherever it is,
+/// for the path of its Unix socket, and goes on with whatever server takes the login at that path of *this* machine.
+/// A URL that says what it wants is left as it is.
+#[cfg(any(feature = "binlog", feature = "mysql"))]
+pub(crate) fn staying(url: &str) -> Cow<'_, str> {
+    const PREFERENCE: &str = "prefer_socket";
+    let Ok(parsed) = url::Url::parse(url) else { return url.into() };
+    if parsed.query_pairs().any(|(name, _)| name == PREFERENCE) {
+        return url.into();
+    }
+    let separator = if parsed.query().is_some() { '&' } else { '?' };
+    format!("{url}{separator}{PREFERENCE}=false").into()
 }
 
 /// The host of a URL, if connections to it leave this machine.
@@ -344,5 +360,21 @@ pub(super) fn migrate(connection: Connection, role: &Migrations) -> Result<Vec<S
         Connection::Postgres(c) => migrate::run(&mut AsyncMigrationHarness::new(c), role),
         #[cfg(feature = "sqlite")]
         Connection::Sqlite(c) => migrate::run(&mut AsyncMigrationHarness::new(c), role),
+    }
+}
+
+#[cfg(all(test, feature = "mysql"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_stays_with_the_host_of_its_url() {
+        let socket = |url: &str| mysql_async::Opts::from_url(&staying(url)).unwrap().prefer_socket();
+        assert!(!socket("mysql://u:p@db.example:3306/shop"));
+        assert!(!socket("mysql://u:p%23@127.0.0.1/shop?compression=fast"));
+        assert!(!socket("mysql://u:p@db.example/shop?prefer_socket=false"));
+        assert!(socket("mysql://u:p@db.example/shop?prefer_socket=true"), "as it is asked for");
+        assert_eq!(staying("mysql://u:p@db/x?"), "mysql://u:p@db/x?&prefer_socket=false");
+        assert!(!socket("mysql://u:p@db/x?"));
     }
 }

@@ -54,6 +54,8 @@ pub(crate) mod tls;
 use self::connect::Connection;
 #[cfg(any(feature = "rabbitmq", feature = "binlog"))]
 pub(crate) use self::connect::remote_host;
+#[cfg(any(feature = "binlog", feature = "mysql"))]
+pub(crate) use self::connect::staying;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, Resyncing};

@@ -39,7 +39,8 @@ async fn read<T: Send + 'static>(
 /// A connection to MySQL or MariaDB, which is set up as diesel-async does it.
 #[cfg(feature = "mysql")]
 pub(super) async fn mysql(url: &str, tls: &Tls) -> Result<diesel_async::AsyncMysqlConnection> {
-    let opts = mysql_async::Opts::from_url(url).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+    let opts = mysql_async::Opts::from_url(&super::staying(url))
+        .map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
     let opts = mysql_async::OptsBuilder::from_opts(opts).stmt_cache_size(0).client_found_rows(true);
     let connection = mysql_bare(opts, tls).await?;
     diesel_async::AsyncMysqlConnection::try_from(connection).await.map_err(super::connect::refused)
