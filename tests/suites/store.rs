@@ -421,6 +421,24 @@ async fn dead_letters_are_found_by_what_they_are() {
     }
 }
 
+/// Deleted by hand, or by a restore.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_message_that_is_gone_leaves_nothing_behind() {
+    let database = fresh();
+    let (mut store, mut connection) = (store(&database, "a"), connect(&database));
+    ["gone", "there"].iter().for_each(|key| record(&mut connection, key, 10));
+    let heads = park(&mut store, 2).await;
+    let ids: Vec<_> = heads.iter().map(|head| head.id).collect();
+    record(&mut connection, "gone", 10);
+    connection.batch_execute(&format!("delete from outbox where id = {}", ids[0])).unwrap();
+    assert_eq!(store.act_on_dead(DeadAction::Replay, &ids, "ann").await.unwrap(), 2);
+    let left = store.held_keys(10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|key| (key.head_id, key.parked)).collect();
+    assert_eq!(left, [(ids[1], false)], "what was replayed and is there waits for its try");
+    let next: Vec<_> = read(&mut store, &[]).await.into_iter().map(|head| head.aggregate_id).collect();
+    assert_eq!(next, [&b"there"[..], b"gone"], "what came after it goes on");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replayed_key_goes_on_in_order_and_a_discarded_message_is_gone() {
     let database = fresh();

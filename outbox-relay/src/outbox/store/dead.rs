@@ -163,10 +163,17 @@ impl Words {
     pub(super) fn act(&self, action: DeadAction, ids: &[i64]) -> Vec<Statement> {
         let ids = list(ids);
         let texts = match action {
-            DeadAction::Replay => vec![format!(
-                "update outbox_key set parked = {}, attempts = 0, next_at = {} where head_id in ({ids})",
-                self.no, self.now
-            )],
+            DeadAction::Replay => vec![
+                // Of a message that is gone, deleted by hand or by a restore, nothing is left to wait for.
+                format!(
+                    "delete from outbox_key where head_id in ({ids})
+                       and not exists (select 1 from outbox where outbox.id = outbox_key.head_id)"
+                ),
+                format!(
+                    "update outbox_key set parked = {}, attempts = 0, next_at = {} where head_id in ({ids})",
+                    self.no, self.now
+                ),
+            ],
             DeadAction::Discard => vec![
                 format!("delete from outbox where id in ({ids})"),
                 format!("delete from outbox_key where head_id in ({ids})"),
