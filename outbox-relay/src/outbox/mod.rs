@@ -172,8 +172,10 @@ fn short(name: &str) -> &str {
 
 /// This machine's name, 40 characters at most.
 pub(crate) fn host() -> String {
+    // A process that is shut in may see no more of /proc than the processes.
     let host = std::env::var("HOSTNAME")
         .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"))
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
         .unwrap_or_else(|_| "host".into());
     host.trim().chars().filter(char::is_ascii_graphic).take(40).collect()
 }
