@@ -10,6 +10,8 @@ mod brokers;
 #[cfg(feature = "servers")]
 mod certificates;
 #[cfg(feature = "servers")]
+mod cloudevents;
+#[cfg(feature = "servers")]
 mod dead;
 #[cfg(feature = "servers")]
 mod existing_transactions;
