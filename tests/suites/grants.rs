@@ -2,16 +2,19 @@
 //! names each one that is taken away.
 
 use std::process::Command;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
+use outbox_core::broker::memory::MemoryBroker;
 use outbox_core::{Message, OutboxConnection as _};
 use outbox_relay::check::{self, Finding, Level};
+use outbox_relay::{CancellationToken, OutboxConfig, Status, Unrouted};
 use outbox_tests::lab_client::{AMQP_URL, PrivateServer};
 
 use super::SERVER;
 use super::database::{connect, with_tables};
 use super::role::{Rights, Role};
-use crate::harness::{Server, TestDatabase, program, server_url, unique};
+use crate::harness::{Server, TestDatabase, program, server_url, unique, until};
 
 /// What the relay has on each table.
 const RELAY: &Rights = &[
@@ -30,6 +33,13 @@ const PEOPLE: &Rights = &[
     ("__diesel_schema_migrations", &["SELECT"]),
 ];
 
+/// What a relay that runs needs besides.
+const RUNNING: &Rights = &[("outbox_pause", &["SELECT"]), ("outbox_audit", &["SELECT", "DELETE"])];
+/// What `status` needs besides the relay's.
+const OF_STATUS: &Rights = &[("outbox_resync", &["SELECT"])];
+/// What `generation` needs besides what people need.
+const OF_GENERATION: &Rights = &[("outbox_meta", &["UPDATE"])];
+
 /// A user with the documented rights, and the database.
 pub(super) struct Relay {
     role: Role,
@@ -43,8 +53,12 @@ impl Relay {
 
     /// In a database that is empty yet.
     pub(super) fn on(database: TestDatabase) -> Self {
+        Self::with(database, &[RELAY, PEOPLE])
+    }
+
+    fn with(database: TestDatabase, rights: &[&Rights]) -> Self {
         let database = with_tables(database);
-        Self { role: Role::with(&database, &[RELAY, PEOPLE]), database }
+        Self { role: Role::with(&database, rights), database }
     }
 
     /// The same database at another server.
@@ -74,6 +88,32 @@ impl Relay {
         }
     }
 
+    /// Records messages that nobody wants.
+    fn record(&self, keys: &[&str]) {
+        let messages = keys.iter().map(|key| Message::new("nobody", *key, "wants", b"1".to_vec()).unwrap());
+        let recorded = connect(&self.database).outbox_transaction(|tx| {
+            messages.for_each(|message| tx.record_message(message));
+            Ok(())
+        });
+        recorded.unwrap();
+    }
+
+    /// Runs the program with these arguments, whose exit codes have to be these; nothing may be denied.
+    fn run_all(&self, runs: &[(&[&str], i32)]) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("outbox-relay.toml"), self.config(&unique("ex"))).unwrap();
+        for (arguments, code) in runs {
+            let ended = Command::new(program("outbox-relay"))
+                .args(*arguments)
+                .current_dir(folder.path())
+                .output()
+                .unwrap();
+            let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+            assert_eq!(ended.status.code(), Some(*code), "{arguments:?}: {out}{err}");
+            assert!(!format!("{out}{err}").contains("denied"), "{arguments:?}: {out}{err}");
+        }
+    }
+
     pub(super) fn config(&self, exchange: &str) -> String {
         format!(
             "[broker]\nurl = {:?}\nexchange = {exchange:?}\nunrouted = \"refuse\"\n\
@@ -94,20 +134,12 @@ impl Relay {
 
 #[test]
 fn every_verb_runs_with_the_documented_rights() {
-    let relay = Relay::new();
-    let mut connection = connect(&relay.database);
-    connection
-        .outbox_transaction(|tx| {
-            for key in ["a", "b"] {
-                tx.record_message(Message::new("nobody", key, "wants", b"1".to_vec())?);
-            }
-            Ok(())
-        })
-        .unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("outbox-relay.toml"), relay.config(&unique("ex"))).unwrap();
-    for (arguments, code) in [
-        (&["check"][..], 0),
+    let relay = Relay::with(SERVER.empty(), &[RELAY, PEOPLE, OF_GENERATION]);
+    relay.record(&["a", "b"]);
+    // As a service that serves resyncs does.
+    relay.execute_all(&["insert into outbox_resync_service (aggregate_type) values ('nobody')"]);
+    relay.run_all(&[
+        (&["check"], 0),
         (&["status"], 0),
         (&["pause", "items"], 0),
         (&["resume", "items"], 0),
@@ -116,16 +148,68 @@ fn every_verb_runs_with_the_documented_rights() {
         (&["dead", "list"], 0),
         (&["dead", "replay", "--key", "a"], 0),
         (&["dead", "discard", "--key", "b"], 0),
-    ] {
-        let ended = Command::new(program("outbox-relay"))
-            .args(arguments)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {out}{err}");
-        assert!(!format!("{out}{err}").contains("denied"), "{arguments:?}: {out}{err}");
-    }
+        (&["resync", "items", "--aggregate", "nobody"], 0),
+        (&["generation", "items"], 0),
+    ]);
+}
+
+/// Without those of people.
+#[test]
+fn a_relay_runs_with_the_rights_of_a_relay_alone() {
+    let relay = Relay::with(SERVER.empty(), &[RELAY, RUNNING]);
+    relay.record(&["a"]);
+    // Parks it: nobody wants it.
+    relay.run_all(&[(&["run", "--until-idle"], 1)]);
+    let relay = Relay::with(SERVER.empty(), &[RELAY, RUNNING, OF_STATUS]);
+    relay.run_all(&[(&["status"], 0)]);
+}
+
+/// A relay that may not look any more goes by what it saw last, and one that never could says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_cannot_be_seen_any_more_holds_on() {
+    let relay = Relay::with(SERVER.empty(), &[RELAY, RUNNING]);
+    let start = || {
+        let config = OutboxConfig {
+            lease: Duration::from_secs(1).into(),
+            ..OutboxConfig::new("items", relay.role.url())
+        };
+        let running = outbox_relay::Relay::new([config], MemoryBroker::new(), Unrouted::Queue).unwrap();
+        let (status, shutdown) = (running.statuses()[0].clone(), CancellationToken::new());
+        (status, shutdown.clone(), tokio::spawn(running.run(shutdown)))
+    };
+    let is = async |status: &Status, state: &str| {
+        until(&format!("it is {state}"), || {
+            let now = status.snapshot().state;
+            async move { now.name() == state }
+        })
+        .await;
+    };
+    let (status, shutdown, running) = start();
+    is(&status, "running").await;
+    relay.execute_all(&["insert into outbox_pause (id, actor, reason) values (1, 'ann', '')"]);
+    is(&status, "paused").await;
+    let user = relay.role.user();
+    relay.role.execute(&format!("revoke SELECT on outbox_pause from {user}"));
+    relay.record(&["a"]);
+    // It looks every other third of a lease.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let now = status.snapshot();
+    assert_eq!((now.state.name(), now.published), ("paused", 0), "{now:?}");
+    relay.role.execute(&format!("grant SELECT on outbox_pause to {user}"));
+    relay.execute_all(&["delete from outbox_pause"]);
+    is(&status, "running").await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+
+    relay.role.execute(&format!("revoke SELECT on outbox_pause from {user}"));
+    let (status, shutdown, running) = start();
+    until("it says that it cannot see a pause", || {
+        let told = status.snapshot().last_error.unwrap_or_default();
+        async move { told.contains("outbox_pause") && told.contains("denied") }
+    })
+    .await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,6 +288,7 @@ fn excesses() -> &'static [(&'static str, &'static str)] {
                 "grant select, insert on {database}_too.* to {user}",
                 "rights on other databases: {database}_too",
             ),
+            ("grant select, drop on {database}.* to {user}", "rights on every table of its database"),
             ("grant replication slave on *.* to {user}", "never uses: REPLICATION SLAVE"),
             ("grant all privileges on *.* to {user}", "on the whole server that the relay never uses: "),
         ],

@@ -46,8 +46,13 @@ pub(super) async fn check(store: &mut Store, outbox: &OutboxConfig, about: &mut 
         // A table that is missing is a migration that is pending, which is told with the tables.
         if store.probe(probe).await.is_err_and(|error| is_denied(&error)) {
             let (table, right) = (probe.table, probe.right);
+            let whose = if (table, right) == ("outbox_pause", "SELECT") {
+                "a relay does not see that it is paused, nor do `pause` and `resume`"
+            } else {
+                "`dead replay`, `dead discard`, `pause`, `resume`, `resync` or `check` need it"
+            };
             about.warn(
-                format!("no right to {right} on {table}: `dead replay`, `dead discard`, `pause`, `resume`, `resync` or `check` need it"),
+                format!("no right to {right} on {table}: {whose}"),
                 format!("grant {right} on {table} to {user};"),
             );
         }
@@ -113,6 +118,15 @@ fn warn_of_excess(found: &[(String, String)], user: &str, about: &mut About) {
             others.iter().map(|other| format!("revoke all privileges on `{other}`.* from {user};")).collect();
         about.warn(format!("{user} has rights on other databases: {}", some_of(&others)), revokes.join(" "));
     }
+    for own in values("own") {
+        about.warn(
+            format!(
+                "{user} has rights on every table of its database, the service's too: grant it those on single tables \
+                 first, by docs/operating.md"
+            ),
+            format!("revoke all privileges on `{own}`.* from {user};"),
+        );
+    }
     let powers = values("power");
     if !powers.is_empty() {
         let without: Vec<_> = powers.iter().map(|power| format!("no{}", power.to_lowercase())).collect();
@@ -158,6 +172,7 @@ mod tests {
             excess(&[("global", "SUPER"), ("global", "DROP"), ("schema", "other")]),
             ["revoke SUPER, DROP on *.* from r;", "revoke all privileges on `other`.* from r;"]
         );
+        assert_eq!(excess(&[("own", "shop")]), ["revoke all privileges on `shop`.* from r;"]);
         let fixes = excess(&[("power", "SUPERUSER"), ("power", "CREATEDB")]);
         assert_eq!(fixes, ["alter role r nosuperuser nocreatedb;"]);
         assert!(less("'root'@'%'", String::new()).starts_with("create a user"));

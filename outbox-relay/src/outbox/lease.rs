@@ -292,13 +292,15 @@ pub(crate) struct Keeper {
     status: Status,
     bell: Bell,
     rounds: u32,
+    /// Whether it could not look for a pause when it last tried, which is told once.
+    is_blind: bool,
 }
 
 impl Keeper {
     pub(crate) fn new(store: Store, leases: Arc<Leases>, status: Status, bell: Bell) -> Self {
         // A statement that takes longer than this cannot renew in time; a fresh connection may.
         let store = store.with_timeout((leases.lease / 3).max(STATEMENT_MIN));
-        Self { store, leases, status, bell, rounds: 0 }
+        Self { store, leases, status, bell, rounds: 0, is_blind: false }
     }
 
     /// Keeps leases until `stop`, then gives them back.
@@ -394,10 +396,19 @@ impl Keeper {
         }
         let pause = match self.store.pause().await {
             Ok(pause) => pause,
-            // Without the table nobody can have paused it: `check` tells of the migration, and of the grant.
-            Err(error) if error.kind() == ErrorKind::Database => None,
+            // A right that is missing, mostly. What was seen last holds on.
+            Err(error) if error.kind() == ErrorKind::Database => {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    let text =
+                        format!("whether the outbox is paused cannot be seen: {error}; `outbox-relay check`");
+                    warn!(outbox = self.status.name(), "{text}");
+                    self.status.set_error(text);
+                }
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
+        self.is_blind = false;
         if self.leases.set_pause(pause.map(|pause| pause.to_string())) {
             self.bell.ring();
         }

@@ -2,6 +2,7 @@
 
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Text};
+use outbox_core::Error;
 
 /// Who has paused an outbox, and why.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
@@ -23,6 +24,15 @@ impl std::fmt::Display for Pause {
         write!(f, "paused by {} {since:?} ago", self.actor)?;
         if self.reason.is_empty() { Ok(()) } else { write!(f, ": {}", self.reason) }
     }
+}
+
+/// Whether the database has no `outbox_pause` yet. A right that is missing is something else.
+pub(super) fn is_without_table(error: &Error) -> bool {
+    let text = error.to_string();
+    // MySQL and MariaDB, PostgreSQL, SQLite.
+    ["outbox_pause' doesn't exist", "relation \"outbox_pause\" does not exist", "no such table: outbox_pause"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// The functions of every database's own file: the age of a row in seconds, an INSERT that lets a row that is there

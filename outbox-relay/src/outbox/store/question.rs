@@ -7,7 +7,7 @@ use super::{Kind, Probe};
 pub(crate) enum Question {
     /// The time, in microseconds since 1970.
     Clock,
-    /// `user`, and rights beyond the outbox: `global`, `schema`, `power`.
+    /// `user`, and rights beyond the outbox: `global`, `schema`, `own` (the whole of its database), `power`.
     Rights,
     /// The versions applied, as names: of an outbox.
     Migrations,
@@ -118,7 +118,11 @@ pub(super) fn text(kind: Kind, question: Question) -> Option<&'static str> {
              union all
              select distinct 'schema', cast(table_schema as char) from information_schema.schema_privileges
              where replace(grantee, '''', '') = current_user()
-               and replace(table_schema, '\\', '') <> database()"
+               and replace(table_schema, '\\', '') <> database()
+             union all
+             select distinct 'own', cast(table_schema as char) from information_schema.schema_privileges
+             where replace(grantee, '''', '') = current_user()
+               and replace(table_schema, '\\', '') = database()"
         }
         (Kind::Postgres, Rights) => {
             "select 'user' as name, current_user::text as value
