@@ -1,6 +1,7 @@
 //! Builds a pipe per outbox and keeps it running: the only place that knows both a source and a sink.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use outbox_core::broker::Broker;
@@ -151,9 +152,9 @@ impl<B: Broker> Relay<B> {
         // One for each outbox, which ends its pipe alone.
         let mut ends: Vec<_> = self.outboxes.iter().map(|_| all.child_token()).collect();
         // What is wrong with those that have not fitted yet.
-        let mut misfits: Vec<Option<String>> = vec![None; ends.len()];
+        let misfits: Vec<Misfit> = ends.iter().map(|_| Misfit::default()).collect();
         for (number, end) in ends.iter().enumerate() {
-            numbers.insert(self.spawn(&mut pipes, number, Start::first(), end), number);
+            numbers.insert(self.spawn(&mut pipes, number, Start::first(), &misfits[number], end), number);
         }
         let mut result = Ok(());
         loop {
@@ -179,9 +180,9 @@ impl<B: Broker> Relay<B> {
                 Ok((_, Ok(()))) => {}
                 Ok((_, Err(error))) => {
                     start = Start { wait: MISFIT, looks: true };
-                    self.stop(number, error.to_string(), &mut misfits[number]);
-                    if !self.stays && result.is_ok() && misfits.iter().all(Option::is_some) {
-                        let told: Vec<_> = misfits.iter().flatten().map(String::as_str).collect();
+                    self.stop(number, error.to_string(), &misfits[number]);
+                    let told: Vec<_> = misfits.iter().filter_map(Misfit::now).collect();
+                    if !self.stays && result.is_ok() && told.len() == misfits.len() {
                         result = Err(Error::new(error.kind(), told.join("\n")));
                         all.cancel();
                     }
@@ -194,22 +195,21 @@ impl<B: Broker> Relay<B> {
             if ends[number].is_cancelled() {
                 ends[number] = all.child_token();
                 // A running one pauses if its tables do not fit any more.
-                start = Start { wait: Duration::ZERO, looks: misfits[number].is_some() };
+                start = Start { wait: Duration::ZERO, looks: misfits[number].now().is_some() };
             }
-            numbers.insert(self.spawn(&mut pipes, number, start, &ends[number]), number);
+            numbers.insert(self.spawn(&mut pipes, number, start, &misfits[number], &ends[number]), number);
         }
         result
     }
 
     /// Shows that an outbox does not fit, and why.
-    fn stop(&self, number: usize, why: String, misfit: &mut Option<String>) {
+    fn stop(&self, number: usize, why: String, misfit: &Misfit) {
         let (outbox, status) = &self.outboxes[number];
         status.set_error(&why);
         status.set_state(State::Stopped);
-        if misfit.as_ref() != Some(&why) {
+        if misfit.set(Some(&why)) {
             error!(outbox = outbox.name, "stopped, looked at again every {} s: {why}", MISFIT.as_secs());
         }
-        *misfit = Some(why);
     }
 
     fn spawn(
@@ -217,11 +217,12 @@ impl<B: Broker> Relay<B> {
         pipes: &mut JoinSet<Result<()>>,
         number: usize,
         start: Start,
+        misfit: &Misfit,
         shutdown: &CancellationToken,
     ) -> Id {
         let (outbox, status) = self.outboxes[number].clone();
         let sink = Publish::new(self.broker.clone(), self.unrouted, outbox.in_flight_per_key, status.clone());
-        pipes.spawn(tend(outbox, sink, status, start, shutdown.clone())).id()
+        pipes.spawn(tend(outbox, sink, status, start, misfit.clone(), shutdown.clone())).id()
     }
 
     /// Runs until all that stood in the outboxes at the start is gone; later messages are relayed too but
@@ -291,6 +292,29 @@ impl Start {
     }
 }
 
+/// Why an outbox does not fit, until it does.
+#[derive(Debug, Clone, Default)]
+struct Misfit(Arc<Mutex<Option<String>>>);
+
+impl Misfit {
+    fn now(&self) -> Option<String> {
+        self.why().clone()
+    }
+
+    /// Whether that is news.
+    fn set(&self, why: Option<&str>) -> bool {
+        let mut now = self.why();
+        let is_news = now.as_deref() != why;
+        *now = why.map(str::to_owned);
+        is_news
+    }
+
+    fn why(&self) -> MutexGuard<'_, Option<String>> {
+        // Nothing panics while it holds this.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Runs one outbox's pipe and, beside it, the keeper of its leases, each of which ends when the other does, and
 /// in tail mode what listens to the doorbell.
 async fn tend<B: Broker>(
@@ -298,6 +322,7 @@ async fn tend<B: Broker>(
     mut sink: Publish<B>,
     status: Status,
     start: Start,
+    misfit: Misfit,
     shutdown: CancellationToken,
 ) -> Result<()> {
     let bell = Bell::new(status.clone());
@@ -314,6 +339,7 @@ async fn tend<B: Broker>(
         }
         started = starting => started?,
     }
+    misfit.set(None);
     let pace = Pace {
         idle_min: outbox.poll_min.get(),
         idle_max: outbox.poll_max.get(),
@@ -383,7 +409,7 @@ async fn refuse_paused(outbox: &OutboxConfig, store: &mut Store) -> Result<()> {
             format!("outbox {:?} is {pause}; `outbox-relay resume {}` ends it", outbox.name, outbox.name),
         )),
         Ok(None) => Ok(()),
-        // Without the table nobody can have paused it.
+        // The keeper of the leases tells that it cannot be seen.
         Err(error) if error.kind() == ErrorKind::Database => Ok(()),
         Err(error) => Err(error),
     }

@@ -108,6 +108,32 @@ async fn an_outbox_that_does_not_fit_stops_no_other() {
     other_name.stop().await;
 }
 
+/// Once it has run it pauses, as if it had fitted from the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_that_has_been_mended_is_no_misfit_any_more() {
+    let (good, bad) = (fresh(), fresh());
+    let set = |buckets| {
+        connect(&bad).batch_execute(&format!("update outbox_meta set buckets = {buckets}")).unwrap();
+    };
+    set(32);
+    let named = |name: &str, url: &str, attempts| OutboxConfig { name: name.into(), attempts, ..config(url) };
+    let outboxes = [named("bad", &bad.url, 1), named("good", &good.url, 1)];
+    let relay = Relay::new(outboxes, MemoryBroker::new(), Unrouted::Queue).unwrap();
+    let (statuses, resettings) = (relay.statuses(), relay.resettings());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(relay.run(shutdown.clone()));
+    is(&statuses[0], "stopped").await;
+    set(64);
+    resettings.reset(named("bad", &bad.url, 2));
+    is(&statuses[0], "running").await;
+    set(32);
+    resettings.reset(named("bad", &bad.url, 3));
+    is(&statuses[0], "paused").await;
+    assert!(!running.is_finished());
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_no_outbox_fits_ends_and_names_each() {
     let (empty, buckets) = (SERVER.empty(), fresh());
