@@ -38,7 +38,7 @@ const RUNNING: &Rights = &[("outbox_pause", &["SELECT"]), ("outbox_audit", &["SE
 /// What `status` needs besides the relay's.
 const OF_STATUS: &Rights = &[("outbox_resync", &["SELECT"])];
 /// What `generation` needs besides what people need.
-const OF_GENERATION: &Rights = &[("outbox_meta", &["UPDATE"])];
+const OF_GENERATION: &Rights = &[("outbox_meta", &["UPDATE"]), ("outbox_resync", &["UPDATE"])];
 
 /// A user with the documented rights, and the database.
 pub(super) struct Relay {
