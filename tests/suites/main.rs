@@ -27,6 +27,8 @@ mod multi_connection;
 #[cfg(feature = "servers")]
 mod mysql;
 #[cfg(feature = "servers")]
+mod packaging;
+#[cfg(feature = "servers")]
 mod pause;
 #[cfg(feature = "servers")]
 mod postgres;
