@@ -1,4 +1,5 @@
-//! `mode = "tail"`: commits ring, whatever becomes of the bell. (PostgreSQL; elsewhere nothing rings yet.)
+//! `mode = "tail"` on PostgreSQL: commits ring, whatever becomes of the bell. Its tests for MySQL and MariaDB stand in
+//! `relays/tail.rs`.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -10,6 +10,6 @@ CREATE TABLE outbox_audit (
   message_id BYTEA,
   detail TEXT NOT NULL
 );
-COMMENT ON COLUMN outbox_audit.action IS 'replay or discard';
+COMMENT ON COLUMN outbox_audit.action IS 'replay, discard, pause, resume, resync or generation';
 COMMENT ON COLUMN outbox_audit.event_type IS 'NULL: its row was gone';
 COMMENT ON COLUMN outbox_audit.detail IS 'why it had been set aside';
