@@ -68,6 +68,12 @@ pub trait Publisher: Send {
     /// # Errors
     /// An outage: which frames arrived is not known, all of them count as unconfirmed.
     fn publish(&mut self, frames: &[Frame]) -> impl Future<Output = Result<Vec<Confirm>>> + Send;
+
+    /// Whether it can still publish, as far as it knows without asking the broker: its connection stands. One that
+    /// cannot is of no use any more. By default it knows of nothing.
+    fn is_alive(&self) -> bool {
+        true
+    }
 }
 
 /// A broker's answer for one frame.

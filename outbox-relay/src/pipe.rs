@@ -319,17 +319,18 @@ async fn wait_for(bell: &Bell, deaf: Duration, wait: Duration) {
     }
 }
 
-/// Logged once per change, not per attempt: an outage of an hour is two lines.
+/// Logged once per change, not per attempt.
 fn resume(status: &Status) {
     if status.set_state(State::Running) {
         info!(outbox = status.name(), "running");
     }
 }
 
+/// Logged when it begins and when it is the other side's fault, then now and then: the words change with each attempt.
 fn pause(status: &Status, fault: &Fault) {
     let remedy = retry::decide(&fault.error, fault.side).remedy();
     let why = format!("{}; {remedy}", fault.error);
-    if status.set_state(State::Paused { why: why.clone() }) {
+    if status.set_paused(fault.side, why.clone()) {
         warn!(outbox = status.name(), "paused: {why}");
     }
 }

@@ -48,6 +48,10 @@ impl<B: Broker> Publish<B> {
     }
 
     async fn connect(&mut self) -> Result<()> {
+        // An idle relay must notice too that the broker has gone.
+        if self.publisher.as_ref().is_some_and(|publisher| !publisher.is_alive()) {
+            self.publisher = None;
+        }
         if self.publisher.is_none() {
             self.publisher = Some(self.broker.publisher().await?);
         }
@@ -200,6 +204,7 @@ mod tests {
         answers: VecDeque<Answer>,
         calls: Vec<Vec<String>>,
         connections: usize,
+        is_gone: bool,
     }
 
     impl Scripted {
@@ -229,6 +234,10 @@ mod tests {
             script.calls.push(frames.iter().map(|frame| frame.message_id.clone()).collect());
             let confirmed = Ok(vec![Confirm::Confirmed; frames.len()]);
             script.answers.pop_front().unwrap_or(confirmed).map_err(|kind| Error::new(kind, "scripted"))
+        }
+
+        fn is_alive(&self) -> bool {
+            !self.0.lock().unwrap().is_gone
         }
     }
 
@@ -328,6 +337,19 @@ mod tests {
         assert_eq!(letters(&verdicts), "P");
         let error = sink(&broker, Unrouted::Queue, 1).deliver(&mut items("a1")).await.unwrap_err();
         assert!(error.to_string().contains("alternate exchange"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_gone_is_replaced_before_anything_is_read() {
+        let broker = Scripted::default();
+        let mut sink = sink(&broker, Unrouted::Queue, 1);
+        let connections = || broker.0.lock().unwrap().connections;
+        Sink::<Named>::ready(&mut sink).await.unwrap();
+        Sink::<Named>::ready(&mut sink).await.unwrap();
+        assert_eq!(connections(), 1);
+        broker.0.lock().unwrap().is_gone = true;
+        Sink::<Named>::ready(&mut sink).await.unwrap();
+        assert_eq!(connections(), 2);
     }
 
     #[tokio::test]

@@ -4,17 +4,22 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::bell::BellState;
+use crate::retry::Side;
 
 mod latency;
 mod rates;
 
 pub use latency::{Latency, LatencyCounts};
 pub use rates::Rates;
+
+/// How often an outage that lasts is logged again.
+const TOLD_AGAIN: Duration = Duration::from_secs(300);
 
 /// Where one outbox's pipe reports, and where others read. Clones share their content.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ struct Counters {
 struct Now {
     state: State,
     since: Instant,
+    /// Whose fault was logged last since it ran, and when.
+    told: Option<(Side, Instant)>,
     last_error: Option<String>,
     held: BTreeSet<u16>,
     backlog: Backlog,
@@ -176,12 +183,25 @@ impl State {
     }
 }
 
+impl Now {
+    fn set(&mut self, state: State) -> bool {
+        let is_change = std::mem::discriminant(&self.state) != std::mem::discriminant(&state);
+        if is_change {
+            self.since = Instant::now();
+        }
+        let is_new = self.state != state;
+        self.state = state;
+        is_new
+    }
+}
+
 impl Status {
     /// For the outbox of this name.
     pub fn new(name: impl Into<String>) -> Self {
         let now = Now {
             state: State::Starting,
             since: Instant::now(),
+            told: None,
             last_error: None,
             held: BTreeSet::new(),
             backlog: Backlog::default(),
@@ -232,18 +252,26 @@ impl Status {
         }
     }
 
+    /// Pauses for a fault of this side; returns whether to log it: when it begins, when it is the other side's fault, and
+    /// then only now and then, whatever the words are.
+    pub(crate) fn set_paused(&self, side: Side, why: String) -> bool {
+        let mut now = self.now();
+        now.last_error = Some(why.clone());
+        now.set(State::Paused { why });
+        let is_told = now.told.is_some_and(|(told, at)| told == side && at.elapsed() < TOLD_AGAIN);
+        if !is_told {
+            now.told = Some((side, Instant::now()));
+        }
+        !is_told
+    }
+
     /// Sets the state; returns whether that was a change, so that it is logged once.
     pub(crate) fn set_state(&self, state: State) -> bool {
         let mut now = self.now();
-        if let State::Paused { why } = &state {
-            now.last_error = Some(why.clone());
+        let is_new = now.set(state);
+        if is_new {
+            now.told = None;
         }
-        let is_change = std::mem::discriminant(&now.state) != std::mem::discriminant(&state);
-        if is_change {
-            now.since = Instant::now();
-        }
-        let is_new = now.state != state;
-        now.state = state;
         is_new
     }
 
@@ -354,13 +382,19 @@ impl Status {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_state_is_news_once() {
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_logged_when_it_begins_and_then_now_and_then() {
         let status = Status::new("product");
-        let paused = || State::Paused { why: "broker: gone".into() };
-        assert!(status.set_state(paused()));
-        assert!(!status.set_state(paused()));
+        let paused = |side, why: &str| status.set_paused(side, why.to_owned());
+        assert!(paused(Side::Target, "no answer for 500 messages"));
+        assert!(!paused(Side::Target, "no answer for 250 messages"));
+        assert!(paused(Side::Source, "no database either"));
+        assert!(!paused(Side::Source, "no database at all"));
+        tokio::time::advance(Duration::from_secs(301)).await;
+        assert!(paused(Side::Source, "no database at all"), "still");
         assert!(status.set_state(State::Running));
-        assert_eq!(status.snapshot().last_error.as_deref(), Some("broker: gone"));
+        assert!(!status.set_state(State::Running));
+        assert_eq!(status.snapshot().last_error.as_deref(), Some("no database at all"));
+        assert!(paused(Side::Source, "no database at all"), "again");
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use address::Address;
 pub use consumer::RabbitMqConsumer;
-use link::Link;
+use link::{Alarm, Link};
 pub use publisher::RabbitMqPublisher;
 use tls::Trust;
 use topology::{Names, Part};
@@ -55,6 +55,7 @@ pub struct RabbitMq {
     declare: bool,
     connection_name: String,
     timeout: Duration,
+    alarm: Alarm,
 }
 
 /// What becomes of a message that no queue is bound for.
@@ -98,6 +99,7 @@ impl RabbitMq {
             declare: true,
             connection_name: "outbox".to_owned(),
             timeout: Duration::from_secs(30),
+            alarm: Alarm::default(),
         })
     }
 
@@ -232,7 +234,7 @@ impl RabbitMq {
 
     async fn link(&self, role: &str) -> Result<Link> {
         let name = format!("{} {role}", self.connection_name);
-        Link::connect(&self.address, &self.trust, &name, self.timeout).await
+        Link::connect(&self.address, &self.trust, &name, self.timeout, &self.alarm).await
     }
 
     async fn consumer_link(&self, queue: &str) -> Result<Link> {

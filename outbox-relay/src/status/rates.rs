@@ -1,9 +1,10 @@
 //! How many messages a second go through, over the last ten seconds.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// Over how long a rate is taken.
 const WINDOW: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +33,25 @@ struct Inner {
     blocked: watch::Receiver<Option<String>>,
     events: AbortHandle,
     address: Address,
+    alarm: Alarm,
+}
+
+/// Whether it was told that RabbitMQ blocks publishing: once for all connections that are tried meanwhile. Clones share
+/// it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Alarm(Arc<AtomicBool>);
+
+impl Alarm {
+    /// Whether that is news.
+    fn begins(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+
+    fn ends(&self, place: &str) {
+        if self.0.swap(false, Ordering::Relaxed) {
+            tracing::info!(broker = %place, "RabbitMQ takes messages again");
+        }
+    }
 }
 
 impl Link {
@@ -44,6 +64,7 @@ impl Link {
         trust: &Trust,
         name: &str,
         limit: Duration,
+        alarm: &Alarm,
     ) -> Result<Self> {
         let cut = Cut::default();
         let failed = |error: &lapin::Error| {
@@ -86,15 +107,18 @@ impl Link {
         // The events go to one listener only; a second one would take some away from the first.
         let mut events = Box::pin(connection.events_listener());
         let (place, name) = (address.to_string(), name.to_owned());
+        let told = alarm.clone();
         let events = tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 match event {
                     Event::ConnectionBlocked(reason) => {
-                        tracing::warn!(broker = %place, connection = %name, %reason, "RabbitMQ blocks publishing");
+                        if told.begins() {
+                            tracing::warn!(broker = %place, connection = %name, %reason, "RabbitMQ blocks publishing");
+                        }
                         sender.send_replace(Some(reason));
                     }
                     Event::ConnectionUnblocked => {
-                        tracing::info!(broker = %place, connection = %name, "RabbitMQ takes messages again");
+                        told.ends(&place);
                         sender.send_replace(None);
                     }
                     _ => {}
@@ -102,12 +126,18 @@ impl Link {
             }
         })
         .abort_handle();
-        Ok(Self(Arc::new(Inner { cut, connection, blocked, events, address: address.clone() })))
+        let (address, alarm) = (address.clone(), alarm.clone());
+        Ok(Self(Arc::new(Inner { cut, connection, blocked, events, address, alarm })))
     }
 
     /// A fresh channel.
     pub(super) async fn channel(&self) -> Result<Channel> {
         self.0.connection.create_channel().await.map_err(|e| self.failure(&e, "opening a channel"))
+    }
+
+    /// Whether the connection stands, as far as its heartbeats tell.
+    pub(super) fn is_up(&self) -> bool {
+        self.0.connection.status().connected()
     }
 
     /// What an error on this connection means.
@@ -123,6 +153,13 @@ impl Link {
     /// Why RabbitMQ blocks publishing on this connection, if it does: its memory or its disk, mostly.
     pub(super) fn blocked(&self) -> Option<String> {
         self.0.blocked.borrow().clone()
+    }
+
+    /// RabbitMQ has confirmed something, and blocks nobody: a connection that was made after an alarm is not told of its end.
+    pub(super) fn takes_messages(&self) {
+        if self.0.alarm.0.load(Ordering::Relaxed) && self.blocked().is_none() {
+            self.0.alarm.ends(&self.0.address.to_string());
+        }
     }
 
     /// Waits until RabbitMQ does not block publishing on this connection.

@@ -78,6 +78,7 @@ impl RabbitMqPublisher {
             match self.send(window).await {
                 Ok(confirms) => {
                     self.proven = true;
+                    self.link.takes_messages();
                     self.alone = self.alone.saturating_sub(confirms.len());
                     answers.extend(confirms);
                 }
@@ -296,6 +297,11 @@ impl Publisher for RabbitMqPublisher {
             }
         }
         result
+    }
+
+    /// A connection that RabbitMQ has closed is noticed at once, one that has fallen silent after two heartbeats.
+    fn is_alive(&self) -> bool {
+        self.broken.is_none() && self.link.is_up() && self.channel.status().connected()
     }
 }
 
