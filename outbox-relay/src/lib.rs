@@ -30,6 +30,8 @@ pub mod cli;
 pub mod config;
 pub mod dead;
 pub mod held;
+#[cfg(feature = "rabbitmq")]
+pub mod leftovers;
 #[cfg(feature = "admin")]
 pub mod metrics;
 pub mod outbox;

@@ -28,6 +28,8 @@ pub fn text(shown: &Shown) -> Result<String, std::fmt::Error> {
     if !subscribers.is_empty() {
         registry.register_collector(Box::new(Subscribers(subscribers)));
     }
+    #[cfg(feature = "rabbitmq")]
+    registry.register_collector(Box::new(Left(shown.leftovers.clone())));
     #[cfg(feature = "binlog")]
     registry.register_collector(Box::new(replications::Replications::of(&shown.replications)));
     let mut out = String::new();
@@ -47,6 +49,7 @@ const COUNTERS: &[(&str, &str, Read<u64>)] = &[
     ("published", "Messages that the broker confirmed", |s| s.published),
     ("returned", "Messages that no queue wanted and that were therefore refused", |s| s.returned),
     ("refused", "Messages that were refused or could not be encoded", |s| s.refused),
+    ("retries", "Refused messages that are tried again; the others were parked", |s| s.retries),
     ("settled", "Rows deleted after their confirmation", |s| s.settled),
     ("batches", "Batches delivered", |s| s.batches),
     ("queries", "Statements run on the outbox's database", |s| s.queries),
@@ -192,6 +195,32 @@ const OF_SUBSCRIBERS: &[(&str, &str, Option<Unit>, ReadSubscriber)] = &[
     ),
 ];
 
+/// Without a value while the broker cannot be asked, or where there is no such queue.
+#[cfg(feature = "rabbitmq")]
+#[derive(Debug)]
+struct Left(crate::leftovers::Leftovers);
+
+#[cfg(feature = "rabbitmq")]
+impl Collector for Left {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (exchange, counts) = self.0.seen();
+        let labels = [("exchange", exchange.as_str())];
+        for (name, help, count) in [
+            ("broker_unrouted", "Messages in the broker that no queue was bound for", counts.unrouted),
+            (
+                "broker_dead",
+                "Messages in the broker that a subscriber got again and again and never acknowledged",
+                counts.dead,
+            ),
+        ] {
+            let Some(count) = count else { continue };
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(count as f64).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
 fn read(report: &SubscriberReport, value: f64) -> Option<f64> {
     report.error.is_none().then_some(value)
 }
@@ -230,6 +259,11 @@ mod tests {
         let shown = Shown {
             outboxes: vec![status, Status::new("order")],
             subscribers: Watched::of(vec![subscriber]),
+            #[cfg(feature = "rabbitmq")]
+            leftovers: crate::leftovers::Leftovers::of(
+                "outbox",
+                outbox_core::broker::rabbitmq::LeftoverCounts { unrouted: Some(2), dead: Some(0) },
+            ),
             #[cfg(feature = "binlog")]
             replications: vec![crate::replication::status::Status::new("order")],
         };
@@ -254,6 +288,10 @@ mod tests {
             "outbox_relay_subscriber_up{subscriber=\"order\"} 1.0",
             "outbox_relay_subscriber_dead{subscriber=\"order\"} 2.0",
             "outbox_relay_in_flight{outbox=\"product\"} 0.0",
+            #[cfg(feature = "rabbitmq")]
+            "outbox_relay_broker_unrouted{exchange=\"outbox\"} 2.0",
+            #[cfg(feature = "rabbitmq")]
+            "outbox_relay_broker_dead{exchange=\"outbox\"} 0.0",
             "outbox_relay_bell_up{outbox=\"product\"} 0.0",
             "outbox_relay_latency_seconds_bucket{le=\"0.002\",outbox=\"product\"} 0",
             "outbox_relay_latency_seconds_bucket{le=\"0.005\",outbox=\"product\"} 1",

@@ -32,6 +32,9 @@ pub struct Shown {
     pub outboxes: Vec<Status>,
     /// The subscribers whose databases it looks into.
     pub subscribers: crate::subscribers::Watched,
+    /// What waits in the broker where nobody reads.
+    #[cfg(feature = "rabbitmq")]
+    pub leftovers: crate::leftovers::Leftovers,
     /// Its replications.
     #[cfg(feature = "binlog")]
     pub replications: Vec<crate::replication::status::Status>,
@@ -57,6 +60,7 @@ struct Counters {
     published: AtomicU64,
     returned: AtomicU64,
     refused: AtomicU64,
+    retries: AtomicU64,
     settled: AtomicU64,
     batches: AtomicU64,
     rings: AtomicU64,
@@ -141,6 +145,8 @@ pub struct Snapshot {
     pub returned: u64,
     /// Messages that were refused, those included that could not be decoded.
     pub refused: u64,
+    /// Of these, messages that are tried again; the others were parked.
+    pub retries: u64,
     /// Rows deleted after their confirmation.
     pub settled: u64,
     /// Batches delivered.
@@ -235,6 +241,7 @@ impl Status {
             published: read(&counters.published),
             returned: read(&counters.returned),
             refused: read(&counters.refused),
+            retries: read(&counters.retries),
             settled: read(&counters.settled),
             batches: read(&counters.batches),
             in_flight: read(&counters.in_flight),
@@ -329,8 +336,9 @@ impl Status {
         self.0.counters.waiting.load(Ordering::Relaxed)
     }
 
-    /// A key waits from now on, which the keeper of leases has not counted yet.
+    /// A key waits from now on for another try, which the keeper of leases has not counted yet.
     pub(crate) fn add_waiting(&self) {
+        self.0.counters.retries.fetch_add(1, Ordering::Relaxed);
         self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -10,7 +10,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
-use outbox_core::broker::rabbitmq::{RabbitMq, RabbitMqPublisher, Unrouted};
+use outbox_core::broker::rabbitmq::{LeftoverCounts, RabbitMq, RabbitMqPublisher, Unrouted};
 use outbox_core::broker::{Broker, Confirm, Consumer, Delivery, Publisher, Queue};
 use outbox_core::{ErrorKind, Frame, Headers, MessageId};
 use tokio::io::AsyncReadExt;
@@ -168,6 +168,17 @@ async fn what_no_queue_wants_is_kept() {
     assert_eq!(confirms, vec![Confirm::Confirmed; 3]);
     let unrouted = format!("{}.unrouted", place.exchange);
     assert_eq!(place.waiting(&unrouted).await, 3);
+    let leftovers = place.broker.leftovers().await.unwrap();
+    let expected = LeftoverCounts { unrouted: Some(3), dead: Some(0) };
+    assert_eq!(leftovers.look().await.unwrap(), expected);
+    assert_eq!(leftovers.look().await.unwrap(), expected, "again on the same connection");
+    leftovers.close().await;
+    let refusing = place.broker.clone().unrouted(Unrouted::Refuse).leftovers().await.unwrap();
+    assert_eq!(refusing.look().await.unwrap().unrouted, None, "not asked after");
+    refusing.close().await;
+    let nowhere = Place::new("nowhere").broker.leftovers().await.unwrap();
+    assert_eq!(nowhere.look().await.unwrap(), LeftoverCounts::default(), "nothing is there yet");
+    nowhere.close().await;
     let findings = place.broker.check().await.unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].contains(&format!("{unrouted} holds 3 messages")), "{findings:?}");

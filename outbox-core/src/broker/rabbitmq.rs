@@ -17,6 +17,7 @@ mod conflict;
 mod consumer;
 mod discard;
 mod failure;
+mod leftovers;
 mod link;
 mod publisher;
 mod tls;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use address::Address;
 pub use consumer::RabbitMqConsumer;
+pub use leftovers::{LeftoverCounts, Leftovers};
 use link::{Alarm, Link};
 pub use publisher::RabbitMqPublisher;
 use tls::Trust;
@@ -206,6 +208,17 @@ impl RabbitMq {
             Ok(findings)
         })
         .await
+    }
+
+    /// A connection that looks how many messages wait where nobody reads, in `{exchange}.unrouted` and
+    /// `{exchange}.dead`; it needs no permissions there.
+    ///
+    /// # Errors
+    /// As [`RabbitMq::check`].
+    pub async fn leftovers(&self) -> Result<Leftovers> {
+        let names = Names::of(&self.exchange)?;
+        let parts = names.parts(self.unrouted);
+        Ok(Leftovers::on(self.link("watch").await?, names, parts, self.timeout))
     }
 
     /// Deletes these subscribers' queues, the exchange and what hangs on it, *with every message in them*:

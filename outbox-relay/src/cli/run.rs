@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{End, reload, replication, signals};
 use crate::config::Config;
+use crate::leftovers::Leftovers;
 use crate::relay::{Left, Relay};
 use crate::replication::{Replication, run_all};
 use crate::status::Shown;
@@ -48,6 +49,12 @@ pub(super) async fn run(config: &Config, file: &Path, until_idle: bool) -> End {
             Some(_) => Watched::start(config.subscriber.clone(), shutdown.clone()),
             // Nobody would read it.
             None => Watched::default(),
+        },
+        leftovers: match (relay.is_some(), config.broker.rabbitmq()) {
+            (true, Ok(broker)) if config.admin.token.is_some() => {
+                Leftovers::start(broker, &config.broker.exchange, shutdown.clone())
+            }
+            _ => Leftovers::default(),
         },
         replications: replications.iter().map(Replication::status).collect(),
     };
