@@ -5,7 +5,6 @@ use outbox_core::OutboxConnection as _;
 
 use super::database::{connect, fresh, message};
 use super::stage::server;
-use crate::checker::Counts;
 use crate::harness::{server_url, unique, until};
 use crate::relay::RelayConfig;
 use crate::report::Row;
@@ -39,13 +38,12 @@ async fn a_changed_number_of_buckets_is_refused() {
     written.unwrap();
     let beyond = connection.batch_execute("update outbox set bucket = 64").unwrap_err().to_string();
     assert!(beyond.to_lowercase().contains("constraint") && beyond.contains("bucket"), "{beyond}");
-    let counts = Counts { arrived: 0, repeats: 0 };
     Row {
         fault: "buckets: another number in outbox_meta",
         injected: 1,
         server: server(),
         written: 0,
-        counts,
+        counts: None,
     }
     .write();
 }

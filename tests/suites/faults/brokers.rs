@@ -12,7 +12,6 @@ use rustix::process::Signal;
 
 use super::database::{connect, fresh, message, outbox};
 use super::stage::{Stage, server};
-use crate::checker::Counts;
 use crate::harness::{server_url, unique, until, until_within};
 use crate::relay::RelayConfig;
 use crate::report::{Row, size};
@@ -28,11 +27,16 @@ async fn channel(url: &str) -> (Connection, Channel) {
 async fn a_broker_killed_and_restarted_loses_nothing() {
     let broker = PrivateServer::spawn("rabbitmq").unwrap();
     let mut stage = Stage::on("broker: SIGKILL, restart", fresh(), broker.url()).await;
-    stage.write();
     let relay = stage.relay().start();
+    until("it is connected", || async { relay.is("running") }).await;
     // A quorum queue that is younger than a second may not survive a kill of RabbitMQ 3.10.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let kills = size(2, 10);
+    broker.kill().unwrap();
+    until("the relay says so, though it has nothing to publish", || async { relay.is("paused") }).await;
+    broker.start().unwrap();
+    until("it goes on", || async { relay.is("running") }).await;
+    stage.write();
+    let kills = size(1, 10);
     for _ in 0..kills {
         stage.flows(300).await;
         broker.kill().unwrap();
@@ -41,7 +45,7 @@ async fn a_broker_killed_and_restarted_loses_nothing() {
         until("it goes on", || async { relay.is("running") }).await;
     }
     assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
-    stage.finish(kills).await;
+    stage.finish(kills + 1).await;
 }
 
 /// Relay and subscriber are connected to the first of three nodes; the queue's leader goes round all of them, then
@@ -217,13 +221,12 @@ async fn a_queue_that_is_full_parks_its_key_and_no_other() {
     let left = outbox(&mut connection);
     assert!(left.iter().all(|row| row.key == "victim") && !left.is_empty(), "{left:?}");
     channel.queue_delete(full.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
-    let counts = Counts { arrived: 63 - left.len() as u64, repeats: 0 };
     Row {
         fault: "broker: queue full (nack), its key parks",
         injected: 1,
         server: server(),
         written: 63,
-        counts,
+        counts: None,
     }
     .write();
 }

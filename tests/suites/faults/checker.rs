@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     last: BTreeMap<String, i64>,
+    /// As which of all messages that arrived in order the last of a key did.
+    places: BTreeMap<String, u64>,
     arrived: u64,
     repeats: u64,
     out_of_order: Vec<String>,
@@ -25,6 +27,7 @@ impl Tally {
         if sequence == *last + 1 {
             *last = sequence;
             self.arrived += 1;
+            self.places.insert(key.to_owned(), self.arrived);
         } else if (1..=*last).contains(&sequence) {
             self.repeats += 1;
         } else {
@@ -40,6 +43,11 @@ impl Tally {
     /// The last message of a key that arrived in order; 0 for none.
     pub(crate) fn last(&self, key: &str) -> i64 {
         self.last.get(key).copied().unwrap_or_default()
+    }
+
+    /// As which of all messages that arrived in order the last of a key did, from 1; 0 for none.
+    pub(crate) fn place(&self, key: &str) -> u64 {
+        self.places.get(key).copied().unwrap_or_default()
     }
 
     /// Everything that was committed arrived, nothing else did, and in order. `committed` has the last sequence

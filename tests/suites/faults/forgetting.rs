@@ -12,7 +12,6 @@ use outbox_core::broker::memory::MemoryBroker;
 use super::database::{connect, enter, fresh, pool};
 use super::stage::{number, server};
 use super::{Connection, SERVER};
-use crate::checker::Counts;
 use crate::harness::Server;
 use crate::items::Stepped;
 use crate::report::{Row, size};
@@ -44,11 +43,19 @@ fn fill(connection: &mut Connection, rows: u64) {
     }
 }
 
-/// The median, the 99th percentile and the longest, in milliseconds.
-fn percentiles(mut times: Vec<Duration>) -> String {
+/// How much longer than before one insert in a hundred may take beside the clean-up. Half as long again is the aim; this is
+/// for a machine that other tests keep busy, and yet less than a lock that is held for a piece of the clean-up.
+const SLOWER: u32 = 10;
+const SLOWER_BY: Duration = Duration::from_millis(250);
+
+/// The median, the 99th percentile and the longest.
+fn percentiles(mut times: Vec<Duration>) -> [Duration; 3] {
     times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-    format!("{:.1}/{:.1}/{:.1}", at(0.5), at(0.99), at(1.0))
+    [0.5, 0.99, 1.0].map(|share| times[((times.len() - 1) as f64 * share) as usize])
+}
+
+fn milliseconds(percentiles: [Duration; 3]) -> String {
+    percentiles.map(|time| format!("{:.1}", time.as_secs_f64() * 1000.0)).join("/")
 }
 
 /// Enters new messages as a subscriber does, one a transaction, until it has entered `most` or is told to stop; how long
@@ -110,11 +117,12 @@ async fn a_large_inbox_is_forgotten_beside_a_writer() {
         written as i64,
         "only the old ones"
     );
+    let (busy, calm) = (percentiles(busy), percentiles(calm));
+    assert!(busy[1] < calm[1] * SLOWER + SLOWER_BY, "{busy:?} beside the clean-up, {calm:?} before");
     let fault = format!(
         "clean-up: {rows} inbox rows; insert p50/p99/max ms {} beside it, {} before",
-        percentiles(busy),
-        percentiles(calm)
+        milliseconds(busy),
+        milliseconds(calm)
     );
-    let counts = Counts { arrived: written, repeats: 0 };
-    Row { fault: &fault, injected: turns, server: server(), written, counts }.write();
+    Row { fault: &fault, injected: turns, server: server(), written, counts: None }.write();
 }

@@ -5,7 +5,16 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::stage::Stage;
+use crate::harness::{until, until_within};
+use crate::relay::RelayProcess;
 use crate::report::{random, size};
+
+/// A second for the lease, the rest for a machine that is busy.
+const TAKEN_OVER: Duration = Duration::from_secs(6);
+
+fn held(relay: &RelayProcess) -> Vec<u16> {
+    relay.status().map(|status| status.held).unwrap_or_default()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn relays_killed_at_random_lose_nothing_and_repeat_no_effect() {
@@ -22,7 +31,13 @@ async fn relays_killed_at_random_lose_nothing_and_repeat_no_effect() {
         let victim = random.random_range(0..relays.len());
         relays[victim] = config.start();
     }
-    stage.finish(kills).await;
+    let [killed, left] = relays;
+    until("both hold buckets", || async { [&killed, &left].iter().all(|relay| !held(relay).is_empty()) })
+        .await;
+    drop(killed);
+    until_within(TAKEN_OVER, "what the killed one held is taken over", || async { held(&left).len() == 64 })
+        .await;
+    stage.finish(kills + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

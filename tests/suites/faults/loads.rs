@@ -12,8 +12,10 @@ use super::Connection;
 use super::database::{connect, fresh};
 use super::stage::{count, server};
 use super::wire::{Wire, committed, record, record_in_turns};
+use crate::checker::Counts;
 use crate::harness::{TestDatabase, server_url, unique, until, until_within};
 use crate::items::Stepped;
+use crate::proxy::Proxy;
 use crate::relay::RelayConfig;
 use crate::report::{Row, size};
 
@@ -65,6 +67,9 @@ async fn a_large_payload_passes_or_parks_its_key_alone() {
     })
     .await;
     assert!(relay.peak_mib() < 400, "{} MiB", relay.peak_mib());
+    let all = committed([("small-1", times), ("small-2", times), ("large", times)]);
+    until("all has arrived", || async { wire.tally().check(&all).is_ok() }).await;
+    let before = wire.tally().check(&all).unwrap();
 
     // Where RabbitMQ 3 looks for it, and where RabbitMQ 4 does.
     let everywhere =
@@ -86,13 +91,14 @@ async fn a_large_payload_passes_or_parks_its_key_alone() {
     until("they have arrived", || async { wire_after.tally().check(&all).is_ok() }).await;
     let counts = wire_after.tally().check(&all).unwrap();
     let written = 6 * times as u64;
-    let counts = crate::checker::Counts { arrived: counts.arrived + 3 * times as u64, ..counts };
+    let counts =
+        Counts { arrived: before.arrived + counts.arrived, repeats: before.repeats + counts.repeats };
     Row {
         fault: "load: 16 MiB payloads; broker's limit below",
         injected: 2 * times as usize,
         server: server(),
         written,
-        counts,
+        counts: Some(counts),
     }
     .write();
 }
@@ -124,7 +130,7 @@ async fn a_long_backlog_drains_with_flat_memory() {
         injected: 1,
         server: server(),
         written: rows as u64,
-        counts,
+        counts: Some(counts),
     }
     .write();
 }
@@ -151,7 +157,14 @@ async fn messages_flow_past_a_key_that_has_most_of_the_backlog() {
     all.insert("hot".to_owned(), rows);
     let counts = wire.tally().check(&all).unwrap();
     let written = rows as u64 + 200;
-    Row { fault: "load: one key has the backlog", injected: 1, server: server(), written, counts }.write();
+    Row {
+        fault: "load: one key has the backlog",
+        injected: 1,
+        server: server(),
+        written,
+        counts: Some(counts),
+    }
+    .write();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +196,7 @@ async fn a_parked_key_longer_than_a_batch_does_not_stall_its_bucket() {
         injected: 1,
         server: server(),
         written: 50,
-        counts,
+        counts: Some(counts),
     }
     .write();
 }
@@ -197,6 +210,10 @@ async fn a_row_that_is_committed_behind_the_read_ahead_is_found() {
     let rounds = size(3, 30);
     let mut config = relay_on(&source, &amqp, &exchange);
     config.keys.push_str("\nbatch_rows = 50");
+    // Each batch of a round takes so long that there are some left when the late row is committed.
+    let (line, through) = Proxy::before(&source.url).await;
+    line.set_latency(Duration::from_millis(10));
+    config.database = through;
     let _relay = config.start();
     for round in 0..rounds {
         let (inserted, wait_inserted) = mpsc::channel();
@@ -215,12 +232,19 @@ async fn a_row_that_is_committed_behind_the_read_ahead_is_found() {
         });
         wait_inserted.recv().unwrap();
         let before = wire.tally().arrived();
-        let names: Vec<String> = (0..500).map(|key| format!("quick-{round}-{key}")).collect();
+        let names: Vec<String> = (0..400).map(|key| format!("quick-{round}-{key}")).collect();
         record_in_turns(&mut connection, &names, 2);
-        all.extend(names.into_iter().map(|name| (name, 2)));
         until("the relay is in the middle of it", || async { wire.tally().arrived() > before + 200 }).await;
         commit.send(()).unwrap();
         slow.await.unwrap();
+        until("the late one has arrived", || async { wire.tally().last(&late) == 1 }).await;
+        until("so have the others", || async { names.iter().all(|name| wire.tally().last(name) == 2) }).await;
+        let (place, last) = {
+            let tally = wire.tally();
+            (tally.place(&late), names.iter().map(|name| tally.place(name)).max().unwrap())
+        };
+        assert!(place < last, "it came as number {place}, the last of the others as {last}");
+        all.extend(names.into_iter().map(|name| (name, 2)));
         all.insert(late, 1);
     }
     until("all has arrived", || async { wire.tally().check(&all).is_ok() }).await;
@@ -230,7 +254,7 @@ async fn a_row_that_is_committed_behind_the_read_ahead_is_found() {
         injected: rounds,
         server: server(),
         written: counts.arrived,
-        counts,
+        counts: Some(counts),
     }
     .write();
 }

@@ -42,8 +42,8 @@ struct Shared {
     server: watch::Sender<SocketAddr>,
     rules: watch::Sender<Rules>,
     opened: AtomicU64,
-    /// Bytes to the server until all is cut; negative for never.
-    fuse: AtomicI64,
+    /// Bytes each way until all is cut; negative for never.
+    fuses: [AtomicI64; 2],
     trap: watch::Sender<Option<Trap>>,
 }
 
@@ -82,7 +82,7 @@ impl Proxy {
             server: watch::channel(server).0,
             rules: watch::channel(Rules::default()).0,
             opened: AtomicU64::new(0),
-            fuse: AtomicI64::new(-1),
+            fuses: [AtomicI64::new(-1), AtomicI64::new(-1)],
             trap: watch::channel(None).0,
         });
         let passing = Arc::clone(&shared);
@@ -107,9 +107,9 @@ impl Proxy {
         self.shared.cut();
     }
 
-    /// Cuts once so many more bytes have gone to the server, which may be in the middle of a frame.
-    pub(crate) fn cut_after(&self, bytes: i64) {
-        self.shared.fuse.store(bytes, Ordering::SeqCst);
+    /// Cuts once so many more bytes have gone this way, which may be in the middle of a frame; never, if negative.
+    pub(crate) fn cut_after(&self, way: Way, bytes: i64) {
+        self.shared.fuses[way as usize].store(bytes, Ordering::SeqCst);
     }
 
     /// Lets nothing pass this way, without closing anything, or lets it pass again.
@@ -185,9 +185,9 @@ impl Shared {
     }
 
     /// How much of `bytes` may pass before the fuse blows.
-    fn burn(&self, bytes: usize) -> Option<usize> {
+    fn burn(&self, way: Way, bytes: usize) -> Option<usize> {
         let bytes = bytes as i64;
-        let before = self.fuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+        let before = self.fuses[way as usize].fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
             (left >= 0).then_some(if left < bytes { -1 } else { left - bytes })
         });
         before.ok().filter(|left| *left < bytes).map(|left| left as usize)
@@ -251,11 +251,9 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, number:
         if way == Way::ToServer && shared.springs(piece, TrapKind::Unanswered) {
             shared.freeze();
         }
-        let is_last = way == Way::ToServer && {
-            let rest = shared.burn(piece.len());
-            piece = &piece[..rest.unwrap_or(piece.len())];
-            rest.is_some()
-        };
+        let rest = shared.burn(way, piece.len());
+        piece = &piece[..rest.unwrap_or(piece.len())];
+        let is_last = rest.is_some();
         if to.write_all(piece).await.is_err() {
             return;
         }

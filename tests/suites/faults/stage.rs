@@ -205,7 +205,7 @@ impl Stage {
         assert_eq!(stats.set_aside(), 0, "messages were set aside");
         assert_eq!(count(&mut source, "outbox_key"), 0, "attempts were counted for an outage");
         let counts = Counts { repeats: self.before.1 + stats.duplicates(), ..counts };
-        Row { fault: self.fault, injected, server: server(), written, counts }.write();
+        Row { fault: self.fault, injected, server: server(), written, counts: Some(counts) }.write();
     }
 }
 

@@ -180,7 +180,7 @@ async fn a_process_killed_between_any_two_steps_loses_and_repeats_nothing() {
         injected: usize::try_from(rounds).unwrap(),
         server,
         written,
-        counts,
+        counts: Some(counts),
     };
     row.write();
     direct.remove(&[format!("{name}.0")]).await.unwrap();

@@ -173,7 +173,7 @@ impl Stage {
         let server = module_path!().split("::").nth(1).unwrap();
         let written = 2 * total as u64 - self.sleeps.unsigned_abs();
         let counts = crate::checker::Counts { arrived: written, repeats: 0 };
-        Row { fault, injected, server, written, counts }.write();
+        Row { fault, injected, server, written, counts: Some(counts) }.write();
         broker.remove(&queues.map(|queue| queue.name)).await.unwrap();
     }
 }

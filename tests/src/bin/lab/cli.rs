@@ -48,6 +48,9 @@ pub(crate) enum Verb {
         /// Many rounds of each, large backlogs: takes hours
         #[arg(long)]
         full: bool,
+        /// With RabbitMQ 4 in the place of this machine's RabbitMQ
+        #[arg(long)]
+        rabbitmq_4: bool,
         /// Passed on as for `test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,

@@ -44,7 +44,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Install { print } => install::run(print),
         Verb::Serve { rabbitmq_4 } => suite::serve(&stop, rabbitmq_4),
         Verb::Test { rabbitmq_4, args } => suite::test(&stop, rabbitmq_4, &args),
-        Verb::Faults { full, args } => suite::faults(&stop, full, &args),
+        Verb::Faults { full, rabbitmq_4, args } => suite::faults(&stop, full, rabbitmq_4, &args),
         Verb::Bench { quick, only, scale, json } => suite::bench(&stop, quick, only.as_deref(), scale, json),
         Verb::Watch { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -24,24 +24,14 @@ const FAULTS_AT_A_TIME: &str = "4";
 /// What only `--full` runs, besides its many rounds: a disk of a server's own has to be mounted, three nodes of RabbitMQ
 /// take half a minute to start, and the broker's faults and the lines to it are not different for a relay of the other
 /// database.
-const ONLY_IN_FULL: &str = "test(a_full_disk) | test(a_queue_whose_leader) | test(/^postgres::(brokers|clocks)::/) | test(/^(mariadb|mysql)::networks::.*_(broker|line|delay)/) | test(/^mysql::loads::a_l/)";
+const ONLY_IN_FULL: &str = "test(a_full_disk) | test(a_queue_whose_leader) | test(/^postgres::(brokers|clocks)::/) | test(/^(mariadb|mysql)::networks::a_(slow|line|half_open_connection_to_the_broker)/) | test(/^mysql::loads::a_l/)";
 /// The faults of subscribers stand in a suite that other runs take as well, in their short form.
-const SUBSCRIBERS: &str =
-    "binary(=subscribing) & (test(/::(killing|outages)::/) | test(all_that_is_malformed_is_set_aside))";
+const SUBSCRIBERS: &str = "binary(=subscribing) & (test(/::(killing|outages|sleeping)::/) | test(all_that_is_malformed_is_set_aside))";
 /// What is run with RabbitMQ 4 besides: what knows the broker's own behaviour.
 const WITH_BOTH_BROKERS: &str = "test(/^(rabbitmq_broker|brokers|end_to_end|tls_broker)::/) | test(programs::check) | binary(=subscribing) & test(/(over_rabbitmq|crashing)::/) | test(/^mariadb::(brokers|killing)::/) - test(a_queue_whose_leader)";
 /// The columns of what fault tests report.
-const FAULT_COLUMNS: [&str; 9] = [
-    "fault",
-    "injected",
-    "server",
-    "written",
-    "delivered",
-    "applied",
-    "repeats absorbed",
-    "lost",
-    "reordered",
-];
+const FAULT_COLUMNS: [&str; 7] =
+    ["fault", "injected", "server", "written", "delivered", "applied", "repeats absorbed"];
 
 /// How long the tests may take to end after a signal.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
@@ -123,8 +113,11 @@ fn must_switch_to_rabbitmq_4(fleet: &Fleet) -> Result<()> {
 }
 
 /// The verb `faults`.
-pub(crate) fn faults(stop: &Stop, full: bool, args: &[String]) -> Result<ExitCode> {
+pub(crate) fn faults(stop: &Stop, full: bool, rabbitmq_4: bool, args: &[String]) -> Result<ExitCode> {
     with_servers(stop, |fleet| {
+        if rabbitmq_4 {
+            must_switch_to_rabbitmq_4(fleet)?;
+        }
         let mut status = build_programs(fleet, stop)?;
         if status.success() {
             status = run_faults(fleet, stop, full, args)?;
@@ -329,8 +322,7 @@ mod tests {
 
     #[test]
     fn the_table_of_faults_is_sorted_and_in_columns() {
-        let table =
-            fault_table("lock\t3\tMySQL\t10\t11\t10\t1\t0\t0\nkill\t100\tMariaDB\t5\t5\t5\t0\t0\t0\n");
+        let table = fault_table("lock\t3\tMySQL\t10\t11\t10\t1\nkill\t100\tMariaDB\t5\t-\t-\t-\n");
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].starts_with("fault  injected  server "), "{table}");
         assert!(lines[1].starts_with("kill        100  MariaDB "), "{table}");
