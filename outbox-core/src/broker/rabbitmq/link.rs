@@ -155,7 +155,7 @@ impl Link {
         self.0.blocked.borrow().clone()
     }
 
-    /// RabbitMQ has confirmed something, and blocks nobody: a connection that was made after an alarm is not told of its end.
+    /// RabbitMQ has confirmed something: a connection that was made after an alarm is not told of its end.
     pub(super) fn takes_messages(&self) {
         if self.0.alarm.0.load(Ordering::Relaxed) && self.blocked().is_none() {
             self.0.alarm.ends(&self.0.address.to_string());
