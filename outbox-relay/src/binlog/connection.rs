@@ -312,11 +312,10 @@ impl Connection {
     /// Dropping the future loses nothing.
     ///
     /// # Errors
-    /// `Outage` when the connection is lost or silent for longer than `silence`; other kinds when the source
+    /// `Outage` when the connection is lost or nothing of it comes for `silence`; other kinds when the source
     /// refuses to go on.
     pub(crate) async fn event(&mut self, silence: Duration) -> Result<Option<Vec<u8>>> {
-        let packet = timeout(silence, self.receive()).await;
-        let packet = packet.map_err(|_| outage(format!("the source was silent for {silence:?}")))??;
+        let packet = self.receive_within(Some(silence)).await?;
         match packet.first() {
             Some(0x00) => Ok(Some(packet)),
             Some(0xfe) if packet.len() < 9 => Ok(None),
@@ -339,6 +338,11 @@ impl Connection {
 
     /// A whole packet, put together from its parts. Dropping the future loses nothing.
     async fn receive(&mut self) -> Result<Vec<u8>> {
+        self.receive_within(None).await
+    }
+
+    /// The same, as long as some of it comes in time: a large event takes its time on a slow line.
+    async fn receive_within(&mut self, silence: Option<Duration>) -> Result<Vec<u8>> {
         loop {
             while let Some((length, sequence)) = self.part() {
                 self.take_part(length, sequence);
@@ -349,7 +353,14 @@ impl Connection {
             self.buffer.drain(..self.taken);
             self.taken = 0;
             self.buffer.reserve(READ_BYTES);
-            if self.socket.read_buf(&mut self.buffer).await.map_err(lost)? == 0 {
+            let reading = self.socket.read_buf(&mut self.buffer);
+            let read = match silence {
+                Some(silence) => timeout(silence, reading)
+                    .await
+                    .map_err(|_| outage(format!("the source was silent for {silence:?}")))?,
+                None => reading.await,
+            };
+            if read.map_err(lost)? == 0 {
                 return Err(outage("the server closed the connection".to_owned()));
             }
         }
@@ -399,11 +410,13 @@ pub(crate) fn is_purged(error: &Error) -> bool {
 fn refusal(code: u16, message: &str) -> Error {
     let text = format!("{message} ({code})");
     let lower = message.to_ascii_lowercase();
+    // MariaDB has an error of its own for it.
+    if lower.contains("server_uuid/server_id") {
+        let remedy = "another reader or replica uses this server id: give each its own `server_id`";
+        return Error::new(ErrorKind::Invalid, format!("{remedy}: {text}"));
+    }
     if code == ER_FATAL_READING_BINLOG {
-        return if lower.contains("server_uuid/server_id") {
-            let remedy = "another reader or replica uses this server id: give each its own `server_id`";
-            Error::new(ErrorKind::Invalid, format!("{remedy}: {text}"))
-        } else if lower.contains("purged") || lower.contains("could not find first log") {
+        return if lower.contains("purged") || lower.contains("could not find first log") {
             let remedy =
                 "the copies have to be built anew; a longer `binlog_expire_logs_seconds` prevents it";
             Error::new(ErrorKind::Invalid, format!("{PURGED}: {remedy}: {text}"))

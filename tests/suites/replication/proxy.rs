@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +26,8 @@ pub(crate) struct Proxy {
     /// Where it leads to.
     server: Arc<watch::Sender<String>>,
     connections: Arc<AtomicU32>,
+    /// What arrives in a tenth of a second, in bytes; 0: all.
+    pub(crate) slowness: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -43,16 +46,19 @@ impl Proxy {
             harm: Arc::clone(&harm),
             server: Arc::clone(&server),
             connections: Arc::clone(&connections),
+            slowness: Arc::default(),
         };
+        let slowness = Arc::clone(&proxy.slowness);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 connections.fetch_add(1, Ordering::Relaxed);
                 let (mut moved, harm) = (server.subscribe(), Arc::clone(&harm));
+                let slowness = Arc::clone(&slowness);
                 tokio::spawn(async move {
                     let server = moved.borrow_and_update().clone();
                     tokio::select! {
-                        () = pass(client, server, harm) => {}
+                        () = pass(client, server, harm, slowness) => {}
                         _ = moved.changed() => {}
                     }
                 });
@@ -75,7 +81,7 @@ fn address(url: &url::Url) -> String {
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())
 }
 
-async fn pass(client: TcpStream, server: String, harm: Arc<watch::Sender<Harm>>) {
+async fn pass(client: TcpStream, server: String, harm: Arc<watch::Sender<Harm>>, slowness: Arc<AtomicU32>) {
     // Nobody may be there: then the client is let go.
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
@@ -96,8 +102,19 @@ async fn pass(client: TcpStream, server: String, harm: Arc<watch::Sender<Harm>>)
                 }
             }
         }
-        if to_client.write_all(&buffer[..count]).await.is_err() {
-            return;
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let part = match slowness.load(Ordering::Relaxed) as usize {
+                0 => rest.len(),
+                bytes => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    bytes.min(rest.len())
+                }
+            };
+            if to_client.write_all(&rest[..part]).await.is_err() {
+                return;
+            }
+            rest = &rest[part..];
         }
     }
 }

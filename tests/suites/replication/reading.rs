@@ -262,7 +262,7 @@ async fn other_transactions_move_the_position() {
     source.drop().await;
 }
 
-/// D24: new files under load.
+/// D24: new files between transactions.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_files_leave_no_gap() {
     let mut source = TestSource::fresh(VARIABLE).await;
@@ -421,6 +421,28 @@ async fn damaged_and_silent_connections_are_made_again() {
     }
     assert_eq!(seen, [[0], [1], [2], [3]]);
     assert!(proxy.connections() >= 3, "{} connections to the log", proxy.connections());
+    source.drop().await;
+}
+
+/// An event that takes longer to come than a silent source is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_event_may_come_slowly() {
+    let mut source = TestSource::fresh(VARIABLE).await;
+    source.run(&["create table t (id int primary key, v mediumtext)"]).await;
+    let from = source.position().await;
+    let proxy = Proxy::start(&source.url).await;
+    let settings = Source { heartbeat: Duration::from_millis(300), ..Source::new(&proxy.url) };
+    let mut stream = follow(settings, source.tables(&["t"]), from);
+    source.run(&["insert into t values (1, 'x')"]).await;
+    let mark = source.mark().await;
+    assert_eq!(inserted(&until(&mut stream, &mark).await).len(), 1);
+    let connections = proxy.connections();
+    proxy.slowness.store(16 << 10, std::sync::atomic::Ordering::Relaxed);
+    source.run(&["insert into t values (2, repeat('y', 400000))"]).await;
+    let mark = source.mark().await;
+    let came = tokio::time::timeout(Duration::from_secs(30), until(&mut stream, &mark)).await;
+    assert_eq!(crate::source::changes(&came.expect("it is read again and again")).len(), 1);
+    assert_eq!(proxy.connections(), connections, "the connection was made again");
     source.drop().await;
 }
 
