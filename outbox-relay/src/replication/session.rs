@@ -5,7 +5,7 @@ use mysql_async::{Opts, OptsBuilder};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::target::TargetOptions;
-use crate::binlog::{Link, kind};
+use crate::binlog::{Link, kind, passes};
 use crate::outbox::store::staying;
 
 /// Strict, and yet with all values that a source may hold: zero dates and days that do not exist.
@@ -63,35 +63,7 @@ pub(super) fn failed(what: &str, error: &mysql_async::Error) -> Error {
 pub(super) fn refusal(error: &mysql_async::Error) -> Refusal {
     let mysql_async::Error::Server(error) = error else { return Refusal::Passes };
     match error.code {
-        // Deadlock, lock wait, too many locks; too many connections, shutdown, killed; disk and table full; read-only;
-        // interrupted.
-        1213
-        | 1205
-        | 1206
-        | 3572
-        | 1040
-        | 1053
-        | 1129
-        | 1203
-        | 1226
-        | 1927
-        | 3169
-        | 4031
-        | 1021
-        | 1030
-        | 1037
-        | 1041
-        | 1114
-        | 1290
-        | 1792
-        | 1836
-        | 1317
-        | 1969
-        | 3024
-        | 1158..=1161
-        | 1180
-        | 1192
-        | 1223 => Refusal::Passes,
+        code if passes(code) => Refusal::Passes,
         // Unknown table, column, database; no grant; not updatable; generated; collations; a trigger that is broken.
         1044 | 1045 | 1046 | 1049 | 1051 | 1054 | 1064 | 1136 | 1142 | 1143 | 1146 | 1227 | 1267 | 1305
         | 1347 | 1348 | 1356 | 1364 | 1370 | 1471 | 1906 | 3105 => Refusal::Table,
