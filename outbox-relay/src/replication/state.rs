@@ -241,15 +241,25 @@ impl State {
         Ok(rows.into_iter().next().map(|(actor, reason)| PauseState { actor, reason }))
     }
 
-    /// Notes what a verification found.
+    /// What time it is, by the target's clock, in UTC.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn now(&mut self) -> Result<String> {
+        let rows: Vec<String> =
+            self.rows("the time", "select date_format(utc_timestamp(6), '%Y-%m-%d %H:%i:%s.%f')", ()).await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    /// Notes what a verification found that began then, see [`now`](Self::now).
     ///
     /// # Errors
     /// `NotFound` when there is no such copy; else as [`connect`](Self::connect).
-    pub async fn verified(&mut self, copy: &str, rows: u64, differences: u64) -> Result<()> {
-        let sql = "update outbox_copy set verified_at = utc_timestamp(6), rows_verified = ?, differences = ? \
+    pub async fn verified(&mut self, copy: &str, since: &str, rows: u64, differences: u64) -> Result<()> {
+        let sql = "update outbox_copy set verified_at = ?, rows_verified = ?, differences = ? \
                    where replication = ? and copy = ?";
         let name = self.replication.clone();
-        self.change("noting a verification", sql, (rows, differences, &name, copy)).await
+        self.change("noting a verification", sql, (since, rows, differences, &name, copy)).await
     }
 
     async fn rows<T: FromRow + Send + 'static>(

@@ -373,8 +373,9 @@ async fn commands_claim_nothing() {
     state.resume().await.unwrap();
     state.resume().await.unwrap();
     assert_eq!(state.pause_state().await.unwrap(), None);
-    state.verified("t", 5, 0).await.unwrap();
-    assert_eq!(state.verified("other", 5, 0).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let since = state.now().await.unwrap();
+    state.verified("t", &since, 5, 0).await.unwrap();
+    assert_eq!(state.verified("other", &since, 5, 0).await.unwrap_err().kind(), ErrorKind::NotFound);
     copies.run(&["insert into t values (1, 1)"]).await;
     copies.assert_equal().await;
     copies.drop().await;

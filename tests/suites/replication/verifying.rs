@@ -230,3 +230,25 @@ async fn what_cannot_be_compared_is_said() {
     running.end().await;
     stage.drop().await;
 }
+
+/// Whoever runs the replication has its server id; a comparison that reads the log takes another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_compared_while_it_runs_ends_no_reader() {
+    let mut pair = crate::pair::Pair::fresh(VARIABLE).await;
+    pair.source
+        .run(&["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"])
+        .await;
+    pair.copy(&["t"]);
+    pair.config.server_id = Some(rand::random_range(100_000..1_000_000));
+    let running = pair.run();
+    running.until_live().await;
+    // The log is read where something seems to differ.
+    pair.target.run(&["update t set v = 9 where id = 2"]).await;
+    let found = verify::replication(&pair.config, &Show::default(), &mut |_| {}).await.unwrap();
+    assert!(found[0].problem.is_none() && found[0].differences() == 1, "{found:?}");
+    let before = running.status.snapshot().progress.upserted;
+    pair.source.run(&["insert into t values (3, 3)"]).await;
+    running.until("it goes on", |s| s.progress.upserted > before).await;
+    running.end().await;
+    pair.drop().await;
+}

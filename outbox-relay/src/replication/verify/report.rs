@@ -7,7 +7,7 @@ use outbox_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::{Comparison, OnProgress, Show, compare};
-use crate::binlog::Server;
+use crate::binlog::{Server, Source};
 use crate::config::ReplicationConfig;
 use crate::replication::setup;
 use crate::replication::{CopyPhase, CopyPlan, CopySpec, State, TableFacts};
@@ -80,18 +80,21 @@ pub async fn replication(
     show: &Show,
     progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Verified>> {
-    let source = config.source();
+    // The configured id is that of whoever runs the replication, of which this takes nothing away.
+    let source = Source { server_id: None, ..config.source() };
     let mut server = Server::connect(&source).await?;
     let mut target = State::connect(&config.target(), &config.name).await?;
     let mut reports = Vec::new();
     for mut spec in setup::specs(config) {
         let compared = async {
             setup::as_stored(&mut server, &mut spec).await?;
+            // What happens to the source while it is compared, the comparison may not have seen.
+            let since = target.now().await?;
             let plan = plan(&spec, &mut server, &mut target).await?;
             let found = compare(&source, &mut target, &plan, show, progress).await?;
             // It may have been held, or begun anew, meanwhile.
             comparable(&spec, &mut target).await?;
-            target.verified(&spec.name, found.rows, found.differences()).await?;
+            target.verified(&spec.name, &since, found.rows, found.differences()).await?;
             Ok::<_, Error>(found)
         };
         let (comparison, problem) = match compared.await {
