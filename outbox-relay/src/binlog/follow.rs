@@ -219,6 +219,12 @@ impl Stream {
         self
     }
 
+    /// Says which server the position is of, see [`Server::identity`]: its file is forgotten when another one answers.
+    pub fn from_server(mut self, name: &str) -> Self {
+        self.server_name = Some(name.to_owned());
+        self
+    }
+
     /// What the source will be known by when it is connected to again; `None` before the first transaction.
     pub fn proof(&self) -> Option<&Proof> {
         self.proof.as_ref()

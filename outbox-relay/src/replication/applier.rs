@@ -6,7 +6,7 @@ use outbox_core::Result;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::compact::Group;
+use super::compact::{Group, Held};
 use super::state::{Checkpoint, CopyState, PauseState};
 use super::target::{Applied, Target};
 
@@ -33,6 +33,8 @@ pub(super) enum Report {
 /// What stands in the tables of state.
 #[derive(Debug)]
 pub(super) struct Look {
+    /// Copies that are held since now.
+    pub(super) held: Vec<Held>,
     pub(super) pause: Option<PauseState>,
     pub(super) copies: Vec<CopyState>,
     /// How many rows of which copies.
@@ -66,14 +68,18 @@ async fn obey(target: &mut Target, order: Order) -> Result<Report> {
             Ok(Report::Applied(applied))
         }
         Order::Look { checkpoint, is_proven } => {
-            if let Some(checkpoint) = checkpoint {
-                target.idle(&checkpoint).await?;
-            }
+            // Rows set aside that were tried again may have a copy held.
+            let held = match checkpoint {
+                Some(checkpoint) => {
+                    target.idle(&checkpoint).await?.map_or_else(Vec::new, |applied| applied.held)
+                }
+                None => Vec::new(),
+            };
             let pause = target.state().pause_state().await?;
             let copies = target.copies().await?;
             let set_aside = target.state().set_aside().await?;
             let is_proven = is_proven || target.state().unproven_since().await?.is_none();
-            Ok(Report::Looked(Look { pause, copies, set_aside, is_proven }))
+            Ok(Report::Looked(Look { held, pause, copies, set_aside, is_proven }))
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::snapshot;
 /// The first wait for a transaction that is in the log and not visible yet; it doubles up to the second.
 const VISIBLE_WAIT: Duration = Duration::from_millis(2);
 const VISIBLE_WAIT_MAX: Duration = Duration::from_millis(100);
+/// The wait when another server answers than the one that is followed, which will be asked about soon.
+const OTHER_WAIT: Duration = Duration::from_millis(500);
 /// A piece that takes longer is made smaller, so that reading disturbs nobody and a change of the table need not wait.
 const PIECE_TIME: Duration = Duration::from_secs(1);
 /// Rows of the first piece of a table, unless rows are known to be large.
@@ -43,6 +45,8 @@ pub(super) struct Request {
     pub(super) after: Option<Key>,
     /// What has to be visible.
     pub(super) at: Position,
+    /// The server that this is a place of, see [`Server::identity`]; empty: not known yet.
+    pub(super) source: Arc<str>,
     /// How many rows.
     pub(super) rows: u64,
     /// About how many bytes.
@@ -66,6 +70,22 @@ pub(super) struct Piece {
     pub(super) high: Position,
     /// How many rows a piece should have.
     pub(super) next_rows: u64,
+}
+
+impl Piece {
+    /// Nothing that was read: of another server than was asked for.
+    fn nothing(request: &Request, source: String) -> Self {
+        Self {
+            window: request.window,
+            source,
+            rows: Vec::new(),
+            bytes: 0,
+            last: None,
+            is_end: false,
+            high: Position::default(),
+            next_rows: request.rows,
+        }
+    }
 }
 
 /// What comes of a request: the piece, or the window and why its copy cannot be read.
@@ -123,11 +143,22 @@ impl Reader {
     }
 
     async fn attempt(&mut self, request: &Request) -> Result<Piece> {
+        let is_other = |identity: &str| !request.source.is_empty() && *identity != *request.source;
         let mut server = match self.server.take() {
             Some(server) => server,
             None => connect(&self.source).await?,
         };
-        let identity = server.identity().await?;
+        let mut identity = server.identity().await?;
+        if is_other(&identity) {
+            // Connected before another server took over, perhaps.
+            server = connect(&self.source).await?;
+            identity = server.identity().await?;
+        }
+        if is_other(&identity) {
+            // It never reaches a place in the other's log; who asked hears of it by what the stream brings.
+            tokio::time::sleep(OTHER_WAIT).await;
+            return Ok(Piece::nothing(request, identity));
+        }
         let (database, name) = request.plan.source();
         let table = snapshot::describe(&mut server, database, name).await?;
         let table = table.ok_or_else(|| {
@@ -145,7 +176,7 @@ impl Reader {
             None => server.high_mark().await?,
         };
         let took = started.elapsed();
-        found.piece.next_rows = next_rows(request, &found.piece, took);
+        found.piece.next_rows = next_rows(request, found.read, found.piece.bytes, took);
         found.piece.high = high;
         found.piece.source = identity;
         if !found.is_cut {
@@ -187,6 +218,8 @@ async fn see(server: &mut Server, at: &Position) -> Result<Option<Position>> {
 
 struct Found {
     piece: Piece,
+    /// How many rows were read, those that the filter leaves out too.
+    read: u64,
     /// Whether rows of the answer were not taken: the connection is given up for it.
     is_cut: bool,
 }
@@ -195,16 +228,7 @@ async fn select(server: &mut Server, table: &Arc<Table>, request: &Request) -> R
     let plan = &request.plan;
     let key = ordinals(plan, table)?;
     let (sql, parameters) = statement(table, &key, request)?;
-    let mut piece = Piece {
-        window: request.window,
-        source: String::new(),
-        rows: Vec::new(),
-        bytes: 0,
-        last: None,
-        is_end: false,
-        high: Position::default(),
-        next_rows: 0,
-    };
+    let mut piece = Piece::nothing(request, String::new());
     let asked = server.connection().rows(sql, parameters).await;
     let mut answer = asked.map_err(|error| failed(plan, error))?;
     let (mut count, mut last, mut is_cut) = (0, None, false);
@@ -230,7 +254,7 @@ async fn select(server: &mut Server, table: &Arc<Table>, request: &Request) -> R
         let key = plan.copied_key(&source_key)?;
         piece.last = Some((source_key, key));
     }
-    Ok(Found { piece, is_cut })
+    Ok(Found { piece, read: count, is_cut })
 }
 
 /// The ordinals of the key's columns in the table as it is.
@@ -241,9 +265,8 @@ fn ordinals(plan: &CopyPlan, table: &Table) -> Result<Vec<usize>> {
 }
 
 /// How many rows would have the bytes and the time that a piece should have.
-fn next_rows(request: &Request, piece: &Piece, took: Duration) -> u64 {
-    let rows = (piece.rows.len() as u64).max(1);
-    let by_bytes = request.bytes.saturating_mul(rows) / piece.bytes.max(1);
+fn next_rows(request: &Request, read: u64, bytes: u64, took: Duration) -> u64 {
+    let by_bytes = request.bytes.saturating_mul(read.max(1)) / bytes.max(1);
     let by_time = u64::try_from(u128::from(request.rows) * PIECE_TIME.as_micros() / took.as_micros().max(1));
     // A table's first rows may be unlike the others.
     let most = request.rows.saturating_mul(4).min(ROWS_MAX);

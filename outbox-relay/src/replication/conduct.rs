@@ -226,6 +226,10 @@ impl<'c> Session<'c> {
         if read.server != self.source_id && !read.server.is_empty() {
             // What was read from another server stands at that one's places in the log.
             self.source_id = Arc::clone(&read.server);
+            // Nor is the file of the place that was reached one of its.
+            if self.position.gtids.is_some() {
+                self.position.forget_file();
+            }
             for copying in self.copies.iter_mut().filter_map(|copy| copy.copying.as_mut()) {
                 copying.start_over();
             }
@@ -295,7 +299,7 @@ impl<'c> Session<'c> {
                 return;
             }
             let Ok(permit) = self.tasks.requests.try_reserve() else { return };
-            if let Some(request) = copying.open(self.windows, &self.position, chunk) {
+            if let Some(request) = copying.open(self.windows, &self.position, &self.source_id, chunk) {
                 self.windows += 1;
                 bytes += chunk;
                 permit.send(request);
@@ -432,6 +436,9 @@ impl<'c> Session<'c> {
     }
 
     fn looked(&mut self, look: Look) -> Option<End> {
+        for Held { copy, reason } in &look.held {
+            self.hold(copy, reason.clone());
+        }
         if let Some(pause) = look.pause {
             return Some(End::Paused(super::run::paused(&pause, &self.config.name)));
         }
@@ -440,8 +447,13 @@ impl<'c> Session<'c> {
             let name = &copy.state.copy;
             copy.set_aside = look.set_aside.iter().find(|(of, _)| of == name).map_or(0, |(_, rows)| *rows);
             let stands = look.copies.iter().find(|state| state.copy == *name);
-            let is_requested = stands.is_none_or(|state| state.phase == CopyPhase::Copying);
-            if is_requested && !self.has_holds && copy.state.phase != CopyPhase::Copying {
+            // Who asks takes the definition away, which one that is being copied has.
+            let is_requested = stands.is_none_or(|state| match state.phase {
+                CopyPhase::Copying => copy.state.phase != CopyPhase::Copying || state.definition.is_none(),
+                CopyPhase::Ready => state.definition.is_none(),
+                CopyPhase::Held => false,
+            });
+            if is_requested && !self.has_holds {
                 info!(replication = self.config.name, copy = name, "the copy is to be made anew");
                 return Some(End::Restart);
             }

@@ -24,7 +24,6 @@ use super::target::{Fenced, Target, TargetOptions};
 use crate::binlog::Source;
 use crate::change::Position;
 use crate::config::ReplicationConfig;
-use crate::retry::{self, Side};
 
 /// How often a replication that somebody has stopped looks whether it may go on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -276,7 +275,8 @@ impl Replication {
             return error.context(format!("replication {name:?}"));
         }
         if error.kind() == ErrorKind::Database {
-            let remedy = retry::decide(&error, Side::Target).remedy();
+            let remedy =
+                "nothing is lost; `outbox-relay check` looks at both databases, their tables and grants";
             return Error::new(ErrorKind::Database, format!("replication {name:?}: {error}; {remedy}"));
         }
         let text = format!(

@@ -283,19 +283,19 @@ impl Target {
         }
     }
 
-    /// Writes the checkpoint if none was written for ten seconds, by [`apply`](Self::apply) or here; says whether.
+    /// Writes the checkpoint if none was written for ten seconds, by [`apply`](Self::apply) or here; gives what was done
+    /// then.
     /// To be called whenever a group is not due: this is what renews freshness while nothing changes. Rows set
     /// aside are tried again with it.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub async fn idle(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+    pub async fn idle(&mut self, checkpoint: &Checkpoint) -> Result<Option<Applied>> {
         if self.written.is_some_and(|written| written.elapsed() < IDLE) {
-            return Ok(false);
+            return Ok(None);
         }
         let group = Group::new(&self.plans, 0);
-        self.apply(group, checkpoint).await?;
-        Ok(true)
+        self.apply(group, checkpoint).await.map(Some)
     }
 
     fn noted(&mut self, applied: Applied) -> Applied {

@@ -43,6 +43,8 @@ impl Tasks {
         let mut stream = follow(source.clone(), tables, checkpoint.position.clone());
         if let Some(proof) = checkpoint.proof() {
             stream = stream.prove(proof);
+        } else if !checkpoint.source_id.is_empty() {
+            stream = stream.from_server(&checkpoint.source_id);
         }
         let (reads, feeding) = feed::feed(stream, ahead_bytes);
         all.spawn(feeding);

@@ -82,7 +82,13 @@ impl Copying {
     }
 
     /// Opens a window for the next range, unless it is not known yet where that begins.
-    pub(super) fn open(&mut self, number: u64, at: &Position, bytes: u64) -> Option<Request> {
+    pub(super) fn open(
+        &mut self,
+        number: u64,
+        at: &Position,
+        source: &Arc<str>,
+        bytes: u64,
+    ) -> Option<Request> {
         let is_reading = self.open.back().is_some_and(|window| window.piece.is_none());
         if self.is_all_read || is_reading || self.open.len() >= OPEN_MAX {
             return None;
@@ -94,6 +100,7 @@ impl Copying {
             plan: Arc::clone(&self.plan),
             after: source_key,
             at: at.clone(),
+            source: Arc::clone(source),
             rows: self.rows,
             bytes,
         })
@@ -249,7 +256,7 @@ mod tests {
     #[test]
     fn a_window_remembers_the_keys_of_its_range() {
         let mut copying = Copying::new(numbers(), Some((key(10), key(10))), 10);
-        copying.open(1, &at(100), 1000).unwrap();
+        copying.open(1, &at(100), &"".into(), 1000).unwrap();
         // Where it ends is not known yet.
         for number in 0..100 {
             copying.touch(&key(number));
@@ -257,7 +264,7 @@ mod tests {
         assert_eq!(copying.touched_bytes(), 89 * key(0).weight_bytes());
         copying.read(piece(1, &key(20), 200));
         assert_eq!(copying.touched_bytes(), 10 * key(0).weight_bytes());
-        copying.open(2, &at(150), 1000).unwrap();
+        copying.open(2, &at(150), &"".into(), 1000).unwrap();
         for number in 0..100 {
             copying.touch(&key(number));
         }
@@ -277,7 +284,7 @@ mod tests {
         let text = |text: &str| Key(vec![Value::Text(text.into())]);
         let plan = plan(&ColumnType::Text { charset: "utf8mb4".into(), fixed: false, bytes: 80 });
         let mut copying = Copying::new(plan, None, 10);
-        copying.open(1, &at(100), 1000).unwrap();
+        copying.open(1, &at(100), &"".into(), 1000).unwrap();
         copying.read(piece(1, &text("m"), 200));
         for word in ["a", "Z", "z"] {
             copying.touch(&text(word));
@@ -290,11 +297,11 @@ mod tests {
         let (plan, other_plan) = (numbers(), numbers());
         let mut copying = Copying::new(Arc::clone(&plan), None, 10);
         let mut other = Copying::new(Arc::clone(&other_plan), None, 10);
-        copying.open(1, &at(100), 1000).unwrap();
+        copying.open(1, &at(100), &"".into(), 1000).unwrap();
         copying.read(piece(1, &key(10), 200));
         copying.close(&at(200)).unwrap();
-        copying.open(2, &at(200), 1000).unwrap();
-        other.open(3, &at(200), 1000).unwrap();
+        copying.open(2, &at(200), &"".into(), 1000).unwrap();
+        other.open(3, &at(200), &"".into(), 1000).unwrap();
         let most = 100 * key(0).weight_bytes();
         let mut remembered = 0;
         let mut all = [(Arc::clone(&plan), &mut copying), (Arc::clone(&other_plan), &mut other)];
@@ -308,7 +315,7 @@ mod tests {
             assert!(remembered <= most);
         }
         assert!(!copying.has(2) && other.has(3), "only the one that remembers most starts over");
-        let request = copying.open(4, &at(300), 1000).unwrap();
+        let request = copying.open(4, &at(300), &"".into(), 1000).unwrap();
         assert_eq!(request.after, Some(key(10)), "it goes on behind what is closed");
     }
 }

@@ -349,7 +349,7 @@ async fn one_process_writes_and_none_without_a_position() {
     newer.apply(group(&txns), &copies.checkpoint).await.unwrap();
     copies.assert_equal().await;
     assert_eq!(newer.checkpoint().await.unwrap().as_ref(), Some(&copies.checkpoint));
-    assert!(!newer.idle(&copies.checkpoint).await.unwrap());
+    assert_eq!(newer.idle(&copies.checkpoint).await.unwrap(), None);
 
     copies.there.run(&["delete from outbox_replication"]).await;
     let mut none = Target::open(options(&copies.there), "r", "third").await.unwrap();

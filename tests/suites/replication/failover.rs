@@ -106,3 +106,53 @@ async fn a_replica_takes_over() {
     assert_eq!(pair.asked::<u64>("select count(*) from t").await, 23);
     pair.target.drop().await;
 }
+
+/// Tables that were being copied from the one are copied from the other: what was asked of a place in the log of the
+/// server that has died is never reached by the other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_takes_over_while_tables_are_copied() {
+    let (primary, standby) = (PrivateServer::spawn(KIND).unwrap(), PrivateServer::spawn(KIND).unwrap());
+    let proxy = Proxy::start(primary.url()).await;
+    let source = TestSource::fresh_at(primary.url().to_owned()).await;
+    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+    pair.config.source = Secret::new(&proxy.url);
+    for table in ["a", "b"] {
+        pair.source.run(&[&format!("create table {table} (id int primary key, v varchar(200))")]).await;
+        for from in (0..8000).step_by(2000) {
+            let rows: Vec<_> = (from..from + 2000).map(|id| format!("({id}, repeat('v', 150))")).collect();
+            pair.source.run(&[&format!("insert into {table} values {}", rows.join(", "))]).await;
+        }
+    }
+    pair.copy(&["a", "b"]);
+    let mut replica = TestSource {
+        url: standby.url().to_owned(),
+        database: pair.source.database.clone(),
+        connection: mysql_async::Conn::new(mysql_async::Opts::from_url(standby.url()).unwrap())
+            .await
+            .unwrap(),
+    };
+    replicate(&mut pair.source, &mut replica).await;
+    // The other's files have lower numbers than those that are read from.
+    pair.source.run(&["flush binary logs"; 6]).await;
+    let mut locker = pair.source.connect().await;
+    let running = pair.run();
+    running.until("both have begun", |s| s.progress.copies.iter().all(|copy| copy.rows_copied > 0)).await;
+    // Both are asked for, and neither is read.
+    locker.query_drop("lock tables a write, b write").await.unwrap();
+    assert!(
+        running.status.snapshot().progress.copies.iter().all(|copy| copy.rows_copied < 8000),
+        "it was too fast for this test"
+    );
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    primary.kill().unwrap();
+    proxy.turn_to(standby.url());
+    replica.run(&[&format!("use {}", replica.database), "insert into a values (9000, 'new')"]).await;
+    pair.source = replica;
+    running.until_live().await;
+    running.end().await;
+    assert_eq!(pair.until_idle().await, None);
+    for table in ["a", "b"] {
+        pair.assert_equal(table, "id, v").await;
+    }
+    pair.target.drop().await;
+}
