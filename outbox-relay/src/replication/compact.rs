@@ -19,7 +19,7 @@ pub struct Group {
     /// Why a plan takes no part any more; in the order of `plans`.
     pub(super) held: Vec<Option<String>>,
     pub(super) rows: Rows,
-    /// A transaction too large for memory; then it is the only one.
+    /// A transaction too large for memory; then it is the last one.
     pub(super) large: Option<Txn>,
     pub(super) windows: Vec<ClosedWindow>,
     /// Whether a row that ends as it began is written nevertheless: while a window is open its key counts as touched,
@@ -124,7 +124,8 @@ impl Group {
     /// # Errors
     /// The temporary file of a large transaction cannot be read.
     pub fn push(&mut self, txn: Txn, mut touched: Option<&mut Touched<'_>>) -> Result<Vec<Held>> {
-        let is_large = txn.changes.weight_bytes() > self.bytes_max;
+        let mut is_large = txn.changes.weight_bytes() > self.bytes_max;
+        let mut weight = 0;
         self.keeps_all |= touched.is_some();
         let mut held = Vec::new();
         let mut pending: Vec<Projection> = Vec::new();
@@ -138,8 +139,14 @@ impl Group {
                 if let Some(touched) = touched.as_deref_mut() {
                     self.tell(&pending[from..], touched);
                 }
+                weight += pending[from..].iter().map(weight_of).sum::<u64>();
+                // Small rows take many times the memory that they take in the log.
+                is_large |= weight > self.bytes_max;
                 if is_large {
-                    pending.clear();
+                    pending = Vec::new();
+                    if touched.is_none() {
+                        break;
+                    }
                 }
             }
         }
@@ -189,6 +196,12 @@ impl Group {
         let name = self.plans[plan].name();
         self.windows.retain(|window| window.plan.name() != name);
     }
+}
+
+/// About how many bytes a change takes in memory.
+fn weight_of((_, before, after): &Projection) -> u64 {
+    let rows = [before, after].into_iter().flatten().map(Projected::weight_bytes);
+    (ROW_BYTES + rows.sum::<usize>()) as u64
 }
 
 impl ClosedWindow {

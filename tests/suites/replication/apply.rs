@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
@@ -444,6 +445,42 @@ async fn a_large_transaction_is_applied_as_a_whole() {
     copies.drop().await;
 }
 
+/// Rows that are few bytes in the log take many times that in memory: what counts is the latter.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_rows_are_weighed_as_they_are_in_memory() {
+    const ROWS: usize = 20_000;
+    let tables = ["create table t (id int primary key)", "create table u (id int primary key)"];
+    let mut copies = Copies::of(VARIABLE, &tables, &[], vec![spec("t"), spec("u")]).await;
+    let rows: Vec<_> = (0..ROWS).map(|n| format!("({n})")).collect();
+    let insert = format!("insert into t values {}", rows.join(", "));
+    copies.source.run(&["insert into u values (1), (2)", &insert, "insert into u values (3)"]).await;
+    let txns = copies.read().await;
+    let [first, large, last] = txns.as_slice() else { panic!("{} transactions", txns.len()) };
+    let limit = first.changes.weight_bytes() + large.changes.weight_bytes() + 1000;
+    assert!(limit < 20 * ROWS as u64, "{limit} bytes of the log");
+    let mut touches = 0;
+    for has_window in [false, true] {
+        let mut group = Group::new(&copies.plans, limit);
+        for txn in [first, large] {
+            assert!(group.fits(txn));
+            let mut touch = |_: &Arc<CopyPlan>, _: &Key| touches += 1;
+            let touched: Option<&mut outbox_relay::replication::Touched<'_>> =
+                if has_window { Some(&mut touch) } else { None };
+            assert_eq!(group.push(txn.clone(), touched).unwrap(), []);
+            assert!(group.weight_bytes() <= limit, "{} bytes", group.weight_bytes());
+        }
+        assert!(!group.fits(last), "it is the last one of its group");
+        if !has_window {
+            copies.checkpoint.position = large.position.clone();
+            copies.target.apply(group, &copies.checkpoint).await.unwrap();
+        }
+    }
+    assert_eq!(touches, ROWS + 2, "whoever has a window open hears of every key, once");
+    copies.apply(vec![last.clone()]).await;
+    copies.assert_equal().await;
+    copies.drop().await;
+}
+
 /// A window ends: what the stream has touched stays, rows that the source has not go, and what is equal is not written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_is_reconciled() {
@@ -606,12 +643,15 @@ async fn killed_connections_neither_lose_nor_double() {
     let txns = copies.read().await;
     let mut killer = copies.source.connect().await;
     let (database, own) = (copies.there.database.clone(), copies.there.connection.id());
+    let killed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&killed);
     let killing = tokio::spawn(async move {
         loop {
             let sql = "select id from information_schema.processlist where db = ? and id <> ?";
             let ids: Vec<u64> = killer.exec(sql, (&database, own)).await.unwrap_or_default();
             for id in ids {
-                let _ = killer.query_drop(format!("kill {id}")).await;
+                let is_killed = killer.query_drop(format!("kill {id}")).await.is_ok();
+                count.fetch_add(usize::from(is_killed), Ordering::Relaxed);
             }
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
@@ -623,6 +663,7 @@ async fn killed_connections_neither_lose_nor_double() {
         }
         copies.apply(vec![txn]).await;
     }
+    assert!(killed.load(Ordering::Relaxed) > 0, "nobody was killed");
     copies.assert_equal().await;
     assert_eq!(copies.ask("select count(*) from counted").await, [TXNS.to_string()]);
     copies.drop().await;
