@@ -11,7 +11,9 @@ use crate::binlog::{Link, Server};
 use crate::config::{ReplicationConfig, Secret};
 use crate::outbox::store::{Kind, remote_host};
 use crate::replication::sql::quoted;
-use crate::replication::{CopyPlan, CopySpec, NewTable, State, TableFacts, specs, unlogged_actions};
+use crate::replication::{
+    CopyPlan, CopySpec, NewTable, State, TableFacts, specs, unlogged_actions, unreadable,
+};
 
 /// Less than this, and a weekend's outage is too long.
 const RETENTION_S: u64 = 3 * 24 * 3600;
@@ -284,6 +286,13 @@ async fn check_copy(
             return about.bad(error.to_string(), "change the column's type, or leave it out of `columns`");
         }
     };
+    match unreadable(server.connection(), database, table).await {
+        Ok(None) => {}
+        Ok(Some(why)) => {
+            return about.bad(why, "take the copy out of the configuration, or as the text says");
+        }
+        Err(error) => about.add(Level::Note, format!("{database}.{table} not looked at: {error}"), None),
+    }
     let read = format!("select 1 from {}.{} limit 0", quoted(database), quoted(table));
     if let Err(error) = server.connection().query_drop(read).await {
         about.bad(error.to_string(), grant_select(server, spec).await);

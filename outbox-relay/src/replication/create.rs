@@ -10,7 +10,7 @@ use super::plan::{CopySpec, NewTable};
 use super::project::Origin;
 use super::resolve::{invalid, source_key, written};
 use super::sql::quoted;
-use crate::change::Value;
+use crate::change::{ColumnType, Value};
 
 /// As [`CopyPlan::new_table`](super::CopyPlan::new_table), without the copy's name in the error.
 pub(super) fn new_table(spec: &CopySpec, source: &TableFacts, target_is_mariadb: bool) -> Result<NewTable> {
@@ -44,8 +44,14 @@ pub(super) fn new_table(spec: &CopySpec, source: &TableFacts, target_is_mariadb:
                         column_sql(&source.columns[at], is_key, source.is_mariadb, target_is_mariadb)
                     }
                 };
-                let is_null = source.table.columns[at].nullable;
-                format!("{kind} {}", if is_null { "null" } else { "not null" })
+                match (source.table.columns[at].nullable, &source.table.columns[at].kind) {
+                    (true, _) => format!("{kind} null"),
+                    // Without a default some servers set the first of a table to the time with each UPDATE.
+                    (false, ColumnType::Timestamp { .. }) if matches!(column.origin, Origin::Column(_)) => {
+                        format!("{kind} not null default '1970-01-02 00:00:00'")
+                    }
+                    (false, _) => format!("{kind} not null"),
+                }
             }
         };
         lines.push(format!("{} {definition}", quoted(&column.name)));

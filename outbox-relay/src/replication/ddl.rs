@@ -2,7 +2,7 @@
 //! get another name. What becomes of columns is not read from the text: the table is described again for that.
 
 /// What happens to a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     /// All rows are gone.
     Truncated,
@@ -14,21 +14,26 @@ pub(super) enum Effect {
     Partitioned,
     /// Another table took its place.
     Replaced,
-    /// Columns have each other's names now.
-    Exchanged,
+    /// Columns of these names are gone, or have other names. What has a name now need not be what had it before, though
+    /// the table's description may look as if nothing had happened.
+    Lost(Vec<String>),
 }
 
 impl Effect {
-    /// What has happened, as the end of "the table was".
-    pub(super) fn told(self) -> &'static str {
-        match self {
+    /// What has happened, as the end of "the table was"; of columns all of it.
+    pub(super) fn told(&self) -> String {
+        let told = match self {
             Self::Truncated => "truncated",
             Self::Dropped => "dropped",
             Self::Renamed => "renamed",
             Self::Partitioned => "changed by partitions, which no row event tells of",
             Self::Replaced => "replaced",
-            Self::Exchanged => "changed: columns have exchanged names",
-        }
+            Self::Lost(names) => {
+                let names: Vec<_> = names.iter().map(|name| format!("column `{name}` is gone")).collect();
+                return format!("{} by this name", names.join(", "));
+            }
+        };
+        told.to_owned()
     }
 }
 
@@ -40,12 +45,12 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
     match rest.next_lower().as_deref() {
         Some("truncate") => {
             rest.skip(&["table"]);
-            rest.tables(Effect::Truncated)
+            rest.tables(&Effect::Truncated)
         }
         Some("drop") if !is_temporary => match rest.next_lower().as_deref() {
             Some("table" | "tables") => {
                 rest.skip(&["if", "exists"]);
-                rest.tables(Effect::Dropped)
+                rest.tables(&Effect::Dropped)
             }
             Some("database" | "schema") => {
                 rest.skip(&["if", "exists"]);
@@ -66,7 +71,7 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
         Some("create") if !is_temporary && words.get(1).is_some_and(|word| word.is("or")) => {
             rest.skip(&["or", "replace"]);
             if rest.next_lower().as_deref() == Some("table") {
-                rest.tables(Effect::Replaced)
+                rest.tables(&Effect::Replaced)
             } else {
                 Vec::new()
             }
@@ -78,10 +83,12 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
             }
             rest.skip(&["if", "exists"]);
             let Some((database, table)) = rest.table() else { return Vec::new() };
-            let Some(effect) = altered(&rest) else { return Vec::new() };
-            let mut found = vec![(effect, database, Some(table))];
-            if effect == Effect::Partitioned {
-                found.extend(rest.partners().map(|(database, table)| (effect, database, Some(table))));
+            let effects = altered(rest.words).into_iter().chain(lost(rest.words));
+            let mut found: Vec<_> =
+                effects.map(|effect| (effect, database.clone(), Some(table.clone()))).collect();
+            if found.iter().any(|(effect, ..)| *effect == Effect::Partitioned) {
+                let partners = rest.partners();
+                found.extend(partners.map(|(database, table)| (Effect::Partitioned, database, Some(table))));
             }
             found
         }
@@ -89,11 +96,8 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
     }
 }
 
-fn altered(rest: &Words<'_>) -> Option<Effect> {
-    if exchanges(rest.words) {
-        return Some(Effect::Exchanged);
-    }
-    rest.words.windows(2).find_map(|pair| {
+fn altered(words: &[Word]) -> Option<Effect> {
+    words.windows(2).find_map(|pair| {
         let [word, next] = pair else { return None };
         let is_rename = word.is("rename") && !["column", "index", "key"].iter().any(|kind| next.is(kind));
         let is_partition = next.is("partition")
@@ -112,26 +116,43 @@ fn altered(rest: &Words<'_>) -> Option<Effect> {
     })
 }
 
-/// Whether a column gets a name that another column loses by the same statement: the description of the table then
-/// looks as if nothing had happened.
-fn exchanges(words: &[Word]) -> bool {
+/// The columns that lose their name: by DROP, CHANGE or RENAME COLUMN, each at the beginning of a part of the statement.
+fn lost(words: &[Word]) -> Option<Effect> {
     let mut names = Vec::new();
+    let mut is_start = true;
+    let mut depth = 0;
     for (at, word) in words.iter().enumerate() {
-        let mut rest =
-            words[at + 1..].iter().filter(|word| !["column", "if", "exists"].iter().any(|w| word.is(w)));
-        let is_change = word.is("change");
-        let is_rename = word.is("rename") && words.get(at + 1).is_some_and(|next| next.is("column"));
-        if !is_change && !is_rename {
+        let starts = std::mem::replace(&mut is_start, depth == 0 && word.is(","));
+        depth += i32::from(word.is("(")) - i32::from(word.is(")"));
+        if !starts {
             continue;
         }
-        let old = rest.next();
-        let new = if is_rename { rest.find(|word| !word.is("to")) } else { rest.next() };
-        if let (Some(old), Some(new)) = (old, new) {
-            names.push((old.text.to_lowercase(), new.text.to_lowercase()));
+        let mut rest = &words[at + 1..];
+        let mut skip = |kind: &str| {
+            let is_it = rest.first().is_some_and(|word| word.is(kind));
+            rest = &rest[usize::from(is_it)..];
+            is_it
+        };
+        let is_column = skip("column");
+        let _ = skip("if") && skip("exists");
+        let Some((old, rest)) = rest.split_first() else { continue };
+        let new = rest.iter().find(|word| !word.is("to"));
+        let is_lost = if word.is("drop") {
+            is_column || !DROPPED.iter().any(|kind| old.is(kind))
+        } else {
+            let is_renamed = word.is("change") || word.is("rename") && is_column;
+            is_renamed && new.is_some_and(|new| new.text.to_lowercase() != old.text.to_lowercase())
+        };
+        if is_lost {
+            names.push(old.text.clone());
         }
     }
-    names.iter().any(|(old, new)| old != new && names.iter().any(|(other, _)| other == new))
+    (!names.is_empty()).then_some(Effect::Lost(names))
 }
+
+/// What a table can lose besides a column, which need not be called one.
+const DROPPED: [&str; 9] =
+    ["index", "key", "primary", "foreign", "constraint", "check", "partition", "system", "period"];
 
 /// A word of a statement, or a sign.
 #[derive(Debug, PartialEq, Eq)]
@@ -188,10 +209,10 @@ impl Words<'_> {
     }
 
     /// All of a list of tables.
-    fn tables(&mut self, effect: Effect) -> Vec<(Effect, String, Option<String>)> {
+    fn tables(&mut self, effect: &Effect) -> Vec<(Effect, String, Option<String>)> {
         let mut found = Vec::new();
         while let Some((database, table)) = self.table() {
-            found.push((effect, database, Some(table)));
+            found.push((effect.clone(), database, Some(table)));
             if !self.words.first().is_some_and(|word| word.is(",")) {
                 break;
             }
@@ -296,21 +317,28 @@ mod tests {
         }
         assert_eq!(of("ALTER TABLE x.product RENAME AS y.product"), ["Renamed x.product"]);
         assert_eq!(of("create or replace table product (a int)"), ["Replaced shop.product"]);
-        for sql in [
-            "alter table product rename column a to b, rename column `b` to a",
-            "alter table product change a B int, change column b a int",
+        for (sql, names) in [
+            ("alter table product rename column a to b, rename column `b` to a", r#"["a", "b"]"#),
+            ("alter table product change a B int, change b c int", r#"["a", "b"]"#),
+            ("alter table product drop a, add a int", r#"["a"]"#),
+            ("alter table product add (x decimal(3, 1)), drop column if exists `index`", r#"["index"]"#),
         ] {
-            assert_eq!(of(sql), ["Exchanged shop.product"], "{sql}");
+            assert_eq!(of(sql), [format!("Lost({names}) shop.product")], "{sql}");
         }
+        assert_eq!(
+            of("alter table product drop a, rename to other"),
+            ["Renamed shop.product", r#"Lost(["a"]) shop.product"#]
+        );
     }
 
     #[test]
     fn other_statements_do_nothing_of_the_kind() {
         for sql in [
-            "alter table product add column rename_to int, add index (name)",
-            "alter table product rename column a to b, rename index x to y",
+            "alter table product add column rename_to int, add index (name), rename index x to y",
+            "alter table product drop index x, drop primary key, drop foreign key y, add primary key (a)",
+            "alter table product alter a drop default, add z int default (1)",
             "alter table product comment 'drop partition p0'",
-            "alter table product change a a bigint, change b c int",
+            "alter table product change a A bigint",
             "alter table product convert to character set utf8mb4",
             "drop temporary table product",
             "create procedure p() begin truncate table product; end",

@@ -37,8 +37,12 @@ pub struct ColumnFacts {
     pub collation: Option<String>,
     /// Whether the server computes it.
     pub is_generated: bool,
+    /// By which expression, as the server prints it.
+    pub generation: Option<String>,
     /// Whether an INSERT may leave it out.
     pub has_default: bool,
+    /// Whether an UPDATE that leaves it out sets it to the time.
+    pub is_touched: bool,
 }
 
 /// A unique key of a table.
@@ -127,11 +131,27 @@ impl TableFacts {
             column_type: column.column_type.clone(),
             collation: column.collation.clone(),
             is_generated: column.generation.is_some(),
+            generation: column.generation.clone(),
             has_default: column.has_default,
+            is_touched: column.is_touched,
         });
         let columns = columns.collect();
         Ok(Some(Self { table: Arc::new(table), columns, unique_keys, indexes, references, is_mariadb }))
     }
+}
+
+/// Why a table's log does not tell what its rows are, if so.
+pub(crate) async fn unreadable(connection: &mut Link, database: &str, name: &str) -> Result<Option<String>> {
+    let sql = "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+    let asked = connection.exec_first(sql, (database, name)).await;
+    let kind: Option<String> =
+        asked.map_err(|error| failed(format_args!("asking what {database}.{name} is"), &error))?;
+    Ok(kind.filter(|kind| kind.eq_ignore_ascii_case("SYSTEM VERSIONED")).map(|_| {
+        format!(
+            "{database}.{name} is system-versioned: its log does not tell rows of its history from rows that are; it \
+             cannot be copied before `alter table {name} drop system versioning`"
+        )
+    }))
 }
 
 /// What foreign keys do to rows of a table without a word in the binary log, as `fk ON DELETE CASCADE`: storage engines

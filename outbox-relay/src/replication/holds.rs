@@ -5,7 +5,8 @@ use outbox_core::Result;
 use tracing::warn;
 
 use super::conduct::Session;
-use super::ddl;
+use super::ddl::{self, Effect};
+use super::definition::Definition;
 use super::plan::CopySpec;
 use super::setup;
 use super::state::CopyPhase;
@@ -21,12 +22,7 @@ impl Session<'_> {
                         && table.as_ref().is_none_or(|table| same(&spec.source_table, table))
                 };
                 for (copy, name) in self.copies_of(is_meant) {
-                    let reason = format!(
-                        "the source's table {name} was {}; the copy is as it was before; run `outbox-relay snapshot {} \
-                         {copy}` to make it anew",
-                        effect.told(),
-                        self.config.name,
-                    );
+                    let Some(reason) = self.reason(&copy, &name, &effect) else { continue };
                     self.hold(&copy, reason);
                 }
             }
@@ -39,15 +35,33 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Why a copy cannot go on after what was done to its table; `None`: it can, as it does without the column.
+    fn reason(&self, name: &str, table: &str, effect: &Effect) -> Option<String> {
+        let Effect::Lost(columns) = effect else {
+            return Some(format!(
+                "the source's table {table} was {}; the copy is as it was before; run `outbox-relay snapshot {} {name}` to \
+                 make it anew",
+                effect.told(),
+                self.config.name,
+            ));
+        };
+        let copy = self.copies.iter().find(|copy| copy.state.copy == name)?;
+        let made_by = Definition::read(copy.state.definition.as_deref().unwrap_or_default());
+        let is_used = made_by.is_none_or(|made_by| columns.iter().any(|column| made_by.uses(column)));
+        is_used.then(|| setup::changed(&copy.spec, &self.config.name, &effect.told()))
+    }
+
     /// Holds a copy whose columns are not what they were when it was made.
     async fn compare(&mut self, name: &str) -> Result<()> {
         let Some(copy) = self.copies.iter().find(|copy| copy.state.copy == name && copy.plan.is_some())
         else {
             return Ok(());
         };
-        let (spec, was) = (copy.spec.clone(), copy.state.definition.clone().unwrap_or_default());
-        let what = match setup::source_facts(&mut self.server, &spec).await {
-            Ok(facts) => setup::difference(&was, &setup::definition(&spec, &facts)?),
+        let (spec, was) =
+            (copy.spec.clone(), Definition::read(copy.state.definition.as_deref().unwrap_or_default()));
+        let facts = setup::source_facts(&mut self.server, &spec).await;
+        let what = match facts.and_then(|facts| Definition::of(&spec, &facts)) {
+            Ok(is) => is.difference(was.as_ref()),
             Err(error) if error.is_outage() => return Err(error),
             Err(error) => Some(error.to_string()),
         };

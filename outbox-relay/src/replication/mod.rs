@@ -26,6 +26,7 @@ mod conduct;
 mod copy;
 mod create;
 mod ddl;
+mod definition;
 pub mod facts;
 mod feed;
 pub mod filter;
@@ -60,8 +61,8 @@ mod window;
 mod write;
 
 pub use compact::{ClosedWindow, CopyProgress, Group, Held, Touched};
-pub(crate) use facts::unlogged_actions;
 pub use facts::{ColumnFacts, Index, KeyPart, TableFacts, UniqueKey};
+pub(crate) use facts::{unlogged_actions, unreadable};
 pub(crate) use lineage::UNPROVEN;
 pub use plan::{CopyPlan, CopySpec, Key, NewTable, Projected};
 pub use run::{Left, Replication, run_all};

@@ -40,6 +40,8 @@ pub struct CopyPlan {
     pub(super) source_key: Vec<String>,
     /// The target's columns that are written, in order; the primary key's ordinals are those of the mapped key.
     pub(super) image: Table,
+    /// The columns that the target sets to the time with an UPDATE that leaves them out.
+    pub(super) touched: Vec<usize>,
     pub(super) has_source_order: bool,
     /// Why keys of the source may be one in the target, if they may.
     pub(super) merging: Option<String>,

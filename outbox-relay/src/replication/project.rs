@@ -26,6 +26,8 @@ pub(super) struct Mappings {
     pub(super) columns: Vec<(Origin, ColumnType)>,
     pub(super) filter: Option<Filter>,
     pub(super) hash_key: Option<HashKey>,
+    /// The primary key that rows are found by; `None`: they are found by another key.
+    pub(super) primary_key: Option<Vec<String>>,
     /// Whether the target is MariaDB.
     pub(super) is_mariadb: bool,
     /// The last version that was asked for.
@@ -58,13 +60,13 @@ impl Mappings {
         hash_key: Option<HashKey>,
         is_mariadb: bool,
     ) -> Self {
-        Self { columns, filter, hash_key, is_mariadb, latest: Mutex::new(None) }
+        Self { columns, filter, hash_key, primary_key: None, is_mariadb, latest: Mutex::new(None) }
     }
 
     /// The mapping for a version of the table.
     ///
     /// # Errors
-    /// `Invalid` when a column is gone or of a type that does not fit.
+    /// `Invalid` when a column is gone or of a type that does not fit, or the primary key is another one.
     pub(super) fn of(&self, table: &Arc<Table>) -> Result<Arc<Mapping>> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
@@ -79,6 +81,13 @@ impl Mappings {
     }
 
     fn bind(&self, table: &Table) -> Result<Mapping> {
+        if let Some(key) = &self.primary_key {
+            let is_in = |name: &String| table.ordinal(name).is_some_and(|at| table.primary_key.contains(&at));
+            if key.len() != table.primary_key.len() || !key.iter().all(is_in) {
+                let text = format!("the primary key of {table} is not ({}) any more", key.join(", "));
+                return Err(Error::new(ErrorKind::Invalid, text));
+            }
+        }
         let steps = self.columns.iter().map(|(origin, kind)| {
             let (name, is_hash) = match origin {
                 Origin::Constant(value) => return Ok(Step::Constant(value.clone())),

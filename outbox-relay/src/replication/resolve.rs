@@ -58,7 +58,12 @@ pub(super) fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts)
         }
         None => None,
     };
+    let touched = image.columns.iter().enumerate().filter(|(_, column)| {
+        target.table.ordinal(&column.name).is_some_and(|at| target.columns[at].is_touched)
+    });
+    let primary_key = spec.key.is_empty().then(|| source_key.clone());
     let plan = CopyPlan {
+        touched: touched.map(|(at, _)| at).collect(),
         name: spec.name.clone(),
         source: (spec.source_database.clone(), spec.source_table.clone()),
         source_key,
@@ -68,7 +73,7 @@ pub(super) fn resolve(spec: &CopySpec, source: &TableFacts, target: &TableFacts)
         image,
         has_source_order,
         references: target.references.clone(),
-        mappings: Mappings::new(mapped, filter, hash_key, target.is_mariadb),
+        mappings: Mappings { primary_key, ..Mappings::new(mapped, filter, hash_key, target.is_mariadb) },
     };
     // Types and filter, against the table as it is today.
     plan.mappings.of(&source.table)?;

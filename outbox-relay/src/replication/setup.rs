@@ -1,15 +1,14 @@
 //! What a replication begins with: its copies as the configuration wants them, resolved against both databases as they
 //! are, and what has changed since they were made.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result};
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::facts::{TableFacts, unlogged_actions};
+use super::definition::Definition;
+use super::facts::{TableFacts, unlogged_actions, unreadable};
 use super::plan::{CopyPlan, CopySpec, NewTable};
 use super::sql::quoted;
 use super::state::{CopyPhase, CopyState};
@@ -28,18 +27,6 @@ pub(super) struct Copy {
     pub(super) row_bytes: u64,
     /// Whether the target does not know it so.
     pub(super) is_changed: bool,
-}
-
-/// What a copy was made by. A copy whose specification is another one now is made anew; one whose table has changed
-/// is held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Definition {
-    columns: Vec<String>,
-    #[serde(rename = "where")]
-    filter: Option<String>,
-    key: Vec<String>,
-    /// The types of the source's columns that it uses.
-    source: BTreeMap<String, String>,
 }
 
 /// The specifications of a replication's copies.
@@ -65,30 +52,6 @@ pub fn specs(config: &ReplicationConfig) -> Vec<CopySpec> {
         .collect()
 }
 
-/// What a copy is made by now, as text.
-pub(super) fn definition(spec: &CopySpec, source: &TableFacts) -> Result<String> {
-    serde_json::to_string(&Definition::of(spec, source))
-        .map_err(|error| Error::with_source(ErrorKind::Invalid, "writing a copy's definition", error))
-}
-
-/// What has happened to the columns that a copy uses, if anything.
-pub(super) fn difference(was: &str, is: &str) -> Option<String> {
-    let (Ok(was), Ok(is)) = (serde_json::from_str::<Definition>(was), serde_json::from_str::<Definition>(is))
-    else {
-        return (was != is).then(|| "its definition cannot be read".to_owned());
-    };
-    let gone = was.source.iter().filter(|(name, _)| !is.source.contains_key(*name));
-    let new = is.source.iter().filter(|(name, _)| !was.source.contains_key(*name));
-    let other = is.source.iter().filter_map(|(name, kind)| {
-        let was = was.source.get(name).filter(|was| *was != kind)?;
-        Some(format!("column `{name}` is {kind} and was {was}"))
-    });
-    let told = gone.map(|(name, _)| format!("column `{name}` is gone"));
-    let told = told.chain(new.map(|(name, kind)| format!("column `{name}` ({kind}) is new"))).chain(other);
-    let told: Vec<_> = told.collect();
-    (!told.is_empty()).then(|| told.join(", "))
-}
-
 /// What goes on when a table has changed.
 pub(super) fn changed(spec: &CopySpec, replication: &str, what: &str) -> String {
     let CopySpec { name, source_database, source_table, target_table, .. } = spec;
@@ -96,47 +59,6 @@ pub(super) fn changed(spec: &CopySpec, replication: &str, what: &str) -> String 
         "the source's table {source_database}.{source_table} was changed: {what}; alter {target_table} to fit, or the \
          copy's columns in the configuration, then run `outbox-relay snapshot {replication} {name}`"
     )
-}
-
-impl Definition {
-    fn of(spec: &CopySpec, source: &TableFacts) -> Self {
-        let texts: Vec<_> = spec
-            .columns
-            .iter()
-            .chain(&spec.key)
-            .chain(&spec.filter)
-            .map(|text| text.to_lowercase())
-            .collect();
-        let is_used = |name: &str| spec.columns.is_empty() || texts.iter().any(|text| has_word(text, name));
-        let table = &source.table;
-        let is_key = |ordinal: usize| table.primary_key.contains(&ordinal);
-        let columns = table.columns.iter().zip(&source.columns).enumerate();
-        let used =
-            columns.filter(|(ordinal, (column, _))| is_key(*ordinal) || is_used(&column.name.to_lowercase()));
-        let source = used.map(|(_, (column, facts))| {
-            let null = if column.nullable { "" } else { " not null" };
-            (column.name.clone(), format!("{}{null}", facts.column_type))
-        });
-        Self {
-            columns: spec.columns.clone(),
-            filter: spec.filter.clone(),
-            key: spec.key.clone(),
-            source: source.collect(),
-        }
-    }
-
-    fn is_spec_of(&self, other: &Self) -> bool {
-        (&self.columns, &self.filter, &self.key) == (&other.columns, &other.filter, &other.key)
-    }
-}
-
-/// Whether a text has a name in it, not as part of another one.
-fn has_word(text: &str, name: &str) -> bool {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-    text.match_indices(name).any(|(at, _)| {
-        !text[..at].chars().next_back().is_some_and(is_part)
-            && !text[at + name.len()..].chars().next().is_some_and(is_part)
-    })
 }
 
 /// The copies of a configuration, and those that are in it no longer.
@@ -147,6 +69,7 @@ pub(super) async fn copies(
     known: Vec<CopyState>,
 ) -> Result<Vec<Copy>> {
     let mut known = known;
+    forget_gone(config, target, &mut known).await?;
     let mut copies = Vec::new();
     for (mut spec, table) in specs(config).into_iter().zip(&config.table) {
         as_stored(server, &mut spec).await?;
@@ -160,6 +83,33 @@ pub(super) async fn copies(
         copies.push(orphan(state, &config.name));
     }
     Ok(copies)
+}
+
+/// Has copies whose table is gone begin anew, if it is created for them. They are noted so before it is created: a table
+/// that is there and empty would look complete.
+async fn forget_gone(config: &ReplicationConfig, target: &mut Target, known: &mut [CopyState]) -> Result<()> {
+    for (spec, table) in specs(config).iter().zip(&config.table) {
+        let Some(state) = known.iter_mut().find(|state| state.copy == spec.name) else { continue };
+        let goes_on = state.phase != CopyPhase::Held && state.definition.is_some();
+        if !table.create || !goes_on || target.describe(&spec.target_table).await?.is_some() {
+            continue;
+        }
+        warn!(
+            replication = config.name,
+            copy = spec.name,
+            table = spec.target_table,
+            "the copy's table is gone: it is made anew"
+        );
+        *state = CopyState {
+            phase: CopyPhase::Copying,
+            definition: None,
+            after_key: None,
+            rows_copied: 0,
+            ..state.clone()
+        };
+        target.set_copy(state).await?;
+    }
+    Ok(())
 }
 
 /// A copy that the configuration has no longer: it must not look fresh.
@@ -222,8 +172,17 @@ async fn copy(
             return Ok(Copy { spec, state, plan: None, row_bytes, is_changed: true });
         }
     };
-    let fresh = CopyState { definition: Some(definition.clone()), ..fresh };
-    let made_by = known.as_ref().and_then(|known| known.definition.clone());
+    let fresh = CopyState { definition: Some(definition.text()?), ..fresh };
+    // One that the configuration wants otherwise now, or of another table, is made anew.
+    let made_by = known.as_ref().and_then(|known| {
+        let made_by = Definition::read(known.definition.as_deref()?);
+        let is_same = made_by.as_ref().is_none_or(|made_by| made_by.is_spec_of(&definition))
+            && (&known.source_table, &known.target_table) == (&fresh.source_table, &fresh.target_table);
+        if !is_same {
+            info!(replication, copy = spec.name, "the configuration of the copy has changed");
+        }
+        is_same.then_some(made_by)
+    });
     let (Some(known), Some(made_by)) = (known, made_by) else {
         if let Some(reason) = unsorted(&spec, &plan, replication, target).await? {
             warn!(replication, copy = spec.name, reason, "the copy is held");
@@ -233,27 +192,16 @@ async fn copy(
         info!(replication, copy = spec.name, rows, "the copy is made");
         return Ok(Copy { spec, state: fresh, plan: Some(plan), row_bytes, is_changed: true });
     };
-    let parse = |text: &str| serde_json::from_str::<Definition>(text).ok();
-    let is_same_spec = match (parse(&made_by), parse(&definition)) {
-        (Some(was), Some(is)) => was.is_spec_of(&is) && known.target_table == spec.target_table,
-        _ => false,
-    };
-    if !is_same_spec {
-        info!(
-            replication,
-            copy = spec.name,
-            rows,
-            "the configuration of the copy has changed: it is made anew"
-        );
-        return Ok(Copy { spec, state: fresh, plan: Some(plan), row_bytes, is_changed: true });
-    }
-    if let Some(what) = difference(&made_by, &definition) {
+    if let Some(what) = definition.difference(made_by.as_ref()) {
         let reason = changed(&spec, replication, &what);
         warn!(replication, copy = spec.name, reason, "the copy is held");
         let state = CopyState { phase: CopyPhase::Held, reason: Some(reason), ..known };
         return Ok(Copy { spec, state, plan: None, row_bytes, is_changed: true });
     }
-    Ok(Copy { spec, state: known, plan: Some(plan), row_bytes, is_changed: false })
+    // What is known of its table since an upgrade only is noted as it is now.
+    let is_changed = known.definition != fresh.definition;
+    let state = CopyState { definition: fresh.definition, ..known };
+    Ok(Copy { spec, state, plan: Some(plan), row_bytes, is_changed })
 }
 
 /// The plan and the definition of a copy by what both databases are today. A target that is missing is created if it
@@ -263,7 +211,7 @@ async fn resolve(
     create: bool,
     server: &mut Server,
     target: &mut Target,
-) -> Result<(Arc<CopyPlan>, String)> {
+) -> Result<(Arc<CopyPlan>, Definition)> {
     let source = source_facts(server, spec).await?;
     let (database, table) = (&spec.source_database, &spec.source_table);
     for action in unlogged_actions(server.connection(), database, table).await? {
@@ -295,7 +243,7 @@ async fn resolve(
         }
         None => return Err(missing(spec)),
     };
-    Ok((Arc::new(CopyPlan::resolve(spec, &source, &facts)?), definition(spec, &source)?))
+    Ok((Arc::new(CopyPlan::resolve(spec, &source, &facts)?), Definition::of(spec, &source)?))
 }
 
 /// Takes the names of a copy's table as the source stores them.
@@ -306,8 +254,14 @@ pub(super) async fn as_stored(server: &mut Server, spec: &mut CopySpec) -> Resul
 }
 
 /// The source's table as it is today.
+///
+/// # Errors
+/// `Invalid` when there is none, or its log does not tell what its rows are.
 pub(super) async fn source_facts(server: &mut Server, spec: &CopySpec) -> Result<TableFacts> {
     let (database, table) = (&spec.source_database, &spec.source_table);
+    if let Some(why) = unreadable(server.connection(), database, table).await? {
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
     let facts = TableFacts::describe(server.connection(), database, table).await?;
     facts.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the source has no table {database}.{table}")))
 }
@@ -355,33 +309,4 @@ async fn estimate(server: &mut Server, spec: &CopySpec) -> Result<(u64, u64)> {
         .await
         .map_err(|error| failed("estimating the rows of a table", &error))?;
     Ok(found.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_changed_is_named() {
-        let definition = |columns: &[(&str, &str)]| {
-            let source =
-                columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
-            let definition = Definition { columns: Vec::new(), filter: None, key: Vec::new(), source };
-            serde_json::to_string(&definition).unwrap()
-        };
-        let was = definition(&[("id", "int"), ("price", "decimal(10,2)"), ("old", "int")]);
-        let is = definition(&[("id", "int"), ("price", "decimal(12,4)"), ("new", "int")]);
-        let told = difference(&was, &is).unwrap();
-        assert_eq!(
-            told,
-            "column `old` is gone, column `new` (int) is new, column `price` is decimal(12,4) and was decimal(10,2)"
-        );
-        assert_eq!(difference(&was, &was), None);
-    }
-
-    #[test]
-    fn names_are_found_as_words() {
-        assert!(has_word("price as unit_price", "price") && has_word("hash(`e-mail`)", "e-mail"));
-        assert!(!has_word("price as unit_price", "unit"));
-    }
 }

@@ -203,7 +203,9 @@ mod tests {
             column_type: String::new(),
             collation: None,
             is_generated: false,
+            generation: None,
             has_default: false,
+            is_touched: false,
         };
         let facts = TableFacts {
             table: Arc::new(table),

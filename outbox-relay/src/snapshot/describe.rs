@@ -22,6 +22,8 @@ pub(crate) struct Described {
     pub(crate) generation: Option<String>,
     /// Whether an INSERT may leave it out.
     pub(crate) has_default: bool,
+    /// Whether an UPDATE that leaves it out sets it to the time.
+    pub(crate) is_touched: bool,
 }
 
 /// The table of this name; `None` if there is none.
@@ -40,12 +42,15 @@ pub(crate) async fn describe_whole(
     name: &str,
 ) -> Result<Option<(Table, Vec<Described>)>> {
     let failed = |error| failed(format_args!("describing {database}.{name}"), &error);
+    // A row of an answer has twelve values at most.
+    let has = |flags: u8, flag| flags & flag != 0;
     let described = connection
         .exec_map(
             "SELECT COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, IS_NULLABLE = 'YES', CHARACTER_SET_NAME, \
              CHARACTER_OCTET_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION, COLLATION_NAME, \
              NULLIF(GENERATION_EXPRESSION, ''), \
-             IS_NULLABLE = 'YES' OR COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' FROM \
+             (IS_NULLABLE = 'YES' OR COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%') \
+             + 2 * (EXTRA LIKE '%on update%') FROM \
              information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             (database, name),
             |(
@@ -60,7 +65,7 @@ pub(crate) async fn describe_whole(
                 fraction,
                 collation,
                 generation,
-                has_default,
+                flags,
             )| Described {
                 name,
                 data_type,
@@ -73,7 +78,8 @@ pub(crate) async fn describe_whole(
                 fraction,
                 collation,
                 generation,
-                has_default,
+                has_default: has(flags, 1),
+                is_touched: has(flags, 2),
             },
         )
         .await

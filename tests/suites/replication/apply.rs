@@ -481,6 +481,32 @@ async fn small_rows_are_weighed_as_they_are_in_memory() {
     copies.drop().await;
 }
 
+/// A column that the target would set to the time has the source's, whatever else of its row changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_the_target_would_touch_are_the_sources() {
+    let table = "create table t (id int primary key, u int not null unique, v int, \
+                 at timestamp(6) not null default current_timestamp(6) on update current_timestamp(6))";
+    let mut copies = Copies::of(VARIABLE, &[table], &[table], vec![spec("t")]).await;
+    let rows: Vec<_> = (1..=60).map(|n| format!("({n}, {n}, 0, '2001-02-03 04:05:06.7')")).collect();
+    copies.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
+    let applied = copies.run(&["update t set v = 1, at = at where id <= 30"]).await;
+    assert_eq!(applied.joined, 30);
+    copies.assert_equal().await;
+    // Parked on their way.
+    copies
+        .run(&[
+            "begin",
+            "update t set u = -u, at = at where id > 30",
+            "update t set u = 91 + u, at = at where id > 30",
+            "commit",
+        ])
+        .await;
+    copies.assert_equal().await;
+    let kept = copies.ask("select count(*) from t where at = '2001-02-03 04:05:06.7'").await;
+    assert_eq!(kept, ["60"]);
+    copies.drop().await;
+}
+
 /// A window ends: what the stream has touched stays, rows that the source has not go, and what is equal is not written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_is_reconciled() {

@@ -36,6 +36,8 @@ mod quiet;
 mod reading;
 #[path = "reading_mariadb.rs"]
 mod reading_mariadb;
+#[path = "remaking.rs"]
+mod remaking;
 #[path = "shapes.rs"]
 mod shapes;
 #[path = "stalled.rs"]

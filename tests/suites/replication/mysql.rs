@@ -36,6 +36,8 @@ mod quiet;
 mod reading;
 #[path = "reading_mysql.rs"]
 mod reading_mysql;
+#[path = "remaking.rs"]
+mod remaking;
 #[path = "shapes.rs"]
 mod shapes;
 #[path = "stalled.rs"]

@@ -1,9 +1,13 @@
 //! What only MariaDB writes: tables of several engines in one transaction, several domains, compressed events.
 
+use outbox_relay::binlog::{Source, follow};
+use outbox_relay::check;
+use outbox_relay::config::Config;
 use outbox_tests::lab_client::PrivateServer;
 
 use super::VARIABLE;
-use crate::source::{TestSource, changes, inserted};
+use crate::pair::Pair;
+use crate::source::{TestSource, changes, first_error, inserted, until};
 
 /// D15: what could not be rolled back appears, the rest does not.
 #[tokio::test(flavor = "multi_thread")]
@@ -82,4 +86,49 @@ async fn compressed_events_are_read() {
     assert_eq!(changes[2].after(), selected.first());
     assert_eq!(changes[3].before(), changes[1].after());
     drop(server);
+}
+
+/// F08: with no more rights than the documentation asks for, nobody sees who else reads: the server ends the older one,
+/// which says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_id_that_is_taken_is_told_without_a_right_to_look() {
+    let mut source = TestSource::fresh(VARIABLE).await;
+    source.run(&["create table t (id int primary key)"]).await;
+    let (user, url) = source.reader().await;
+    let from = source.position().await;
+    let settings = Source { server_id: Some(rand::random_range(100_000..1_000_000)), ..Source::new(&url) };
+    let mut first = follow(settings.clone(), source.tables(&["t"]), from.clone());
+    source.run(&["insert into t values (1)"]).await;
+    let mark = source.mark().await;
+    assert_eq!(inserted(&until(&mut first, &mark).await), [[1]]);
+    let mut second = follow(settings, source.tables(&["t"]), from);
+    assert_eq!(inserted(&until(&mut second, &mark).await), [[1]]);
+    let error = first_error(&mut first).await;
+    assert!(error.to_string().contains("uses this server id"), "{error}");
+    drop((first, second));
+    source.run(&[&format!("drop user {user}@'%'")]).await;
+    source.drop().await;
+}
+
+/// L24: the log of a table that keeps its history has old rows among the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_a_history_is_refused() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source
+        .run(&[
+            "create table kept (id int primary key, v int) with system versioning",
+            "create table later (id int primary key, v int)",
+            "insert into kept values (1, 1)",
+            "insert into later values (1, 1)",
+        ])
+        .await;
+    pair.copy(&["kept", "later"]);
+    let found = check::all(&Config { replication: vec![pair.config.clone()], ..Config::default() }).await;
+    assert!(found.iter().any(|finding| finding.text.contains("kept is system-versioned")), "{found:?}");
+    let left = pair.until_idle().await.expect("one is held");
+    assert!(left.copies.len() == 1 && left.copies[0].reason.contains("kept is system-versioned"), "{left:?}");
+    pair.source.run(&["alter table later add system versioning", "update later set v = 2"]).await;
+    let left = pair.until_idle().await.expect("both are held");
+    assert!(left.copies.iter().any(|copy| copy.reason.contains("later is system-versioned")), "{left:?}");
+    pair.drop().await;
 }

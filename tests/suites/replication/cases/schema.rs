@@ -50,6 +50,56 @@ const CASES: &[Case] = &[
         Some("a"),
     ),
     case(
+        "a column dropped and added anew",
+        PLAIN,
+        &["alter table {t} drop column a, add column a varchar(10)", "insert into {t} values (3, 'b', 'a')"],
+        Some("column `a` is gone"),
+    ),
+    case(
+        "a column dropped and added anew by two statements",
+        PLAIN,
+        &[
+            "alter table {t} drop a",
+            "alter table {t} add a varchar(10) after id",
+            "insert into {t} values (3, 'a', 'b')",
+        ],
+        Some("column `a` is gone"),
+    ),
+    case(
+        "another key, by a statement that does more",
+        PLAIN,
+        &[
+            "alter table {t} modify a varchar(10) not null, drop primary key, add primary key (id, a)",
+            "insert into {t} values (1, 'other', 'b')",
+        ],
+        Some(""),
+    ),
+    case(
+        "another key",
+        "create table {t} (id int, a varchar(10) not null, primary key (id))",
+        &["alter table {t} drop primary key, add primary key (id, a)", "insert into {t} values (1, 'other')"],
+        Some("its key is (id, a) and was (id)"),
+    ),
+    case(
+        "another collation of the key",
+        "create table {t} (id varchar(10) collate utf8mb4_bin primary key, a varchar(10), b varchar(10))",
+        &[
+            "alter table {t} modify id varchar(10) collate utf8mb4_general_ci",
+            "insert into {t} values ('x', 'a', 'b')",
+        ],
+        Some("is utf8mb4_general_ci and was utf8mb4_bin"),
+    ),
+    case(
+        "another expression of a computed column",
+        "create table {t} (id int primary key, a varchar(10), b varchar(10), \
+         g varchar(20) as (concat(a, b)) stored)",
+        &[
+            "alter table {t} modify g varchar(20) as (concat(b, a)) stored",
+            "insert into {t} (id, a, b) values (3, 'a', 'b')",
+        ],
+        Some("column `g`, which is computed, is"),
+    ),
+    case(
         "L03",
         PLAIN,
         &["alter table {t} modify a varchar(10) after b", "insert into {t} (id, a, b) values (3, 'a', 'b')"],
@@ -132,7 +182,12 @@ pub(super) async fn run(variable: &str) {
     for (n, case) in CASES.iter().enumerate() {
         let table = format!("l{n}");
         stage.source.run(&[&case.create.replace("{t}", &table)]).await;
-        stage.source.run(&[&format!("insert into {table} values (1, 'first', 'yes')")]).await;
+        let columns = if case.create.contains(" b ") {
+            "(id, a, b) values (1, 'first', 'yes')"
+        } else {
+            "values (1, 'first')"
+        };
+        stage.source.run(&[&format!("insert into {table} {columns}")]).await;
         let config = stage.add_table(&table);
         config.columns = case.columns.iter().map(ToString::to_string).collect();
         config.filter = case.filter.map(str::to_owned);
