@@ -34,7 +34,8 @@ const DENIED: [u16; 2] = [1142, 1143];
 
 const VARIABLES: &str = "show global variables where variable_name in ('log_bin', 'binlog_format', 'binlog_row_image', \
                          'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', 'server_id', 'read_only', \
-                         'binlog_expire_logs_seconds', 'max_allowed_packet', 'lower_case_table_names', 'version')";
+                         'binlog_expire_logs_seconds', 'binlog_checksum', 'max_allowed_packet', \
+                         'lower_case_table_names', 'version')";
 
 type Variables = BTreeMap<String, String>;
 
@@ -131,6 +132,12 @@ async fn check_source(server: &mut Server, about: &mut About) -> Variables {
     }
     if value("binlog_row_value_options").is_some_and(|options| !options.is_empty()) {
         about.bad("JSON is logged in parts", "set global binlog_row_value_options = ''; -- in my.cnf too");
+    }
+    if value("binlog_checksum").is_some_and(|kind| kind.eq_ignore_ascii_case("NONE")) {
+        about.warn(
+            "binlog_checksum is NONE: what is damaged on its way or on the disk may be taken for rows",
+            "set global binlog_checksum = 'CRC32'; -- in my.cnf too",
+        );
     }
     if !is_mariadb && value("gtid_mode") != Some("ON") {
         about.bad(

@@ -36,6 +36,7 @@ async fn settings_of_the_source_are_found_and_mended() {
         ("binlog_format is STATEMENT", "binlog_format = 'STATEMENT'"),
         ("binlog_row_image is MINIMAL", "binlog_row_image = 'MINIMAL'"),
         ("the log is kept for 1 h", "binlog_expire_logs_seconds = 3600"),
+        ("binlog_checksum is NONE", "binlog_checksum = 'NONE'"),
     ];
     if IS_MARIADB {
         wrong.push(("binlog_row_metadata is NO_LOG", "binlog_row_metadata = 'NO_LOG'"));
