@@ -16,6 +16,25 @@ async fn keys(copies: &mut Copies, table: &str) -> Vec<String> {
     copies.ask(&KEYS.replace("{t}", table)).await
 }
 
+/// Some servers set the first TIMESTAMP of a table to the time with each UPDATE, if the table does not say otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_column_of_a_created_table_is_set_by_the_target() {
+    let table = "create table t (id int primary key, at timestamp(3) not null default current_timestamp(3), \
+                 late timestamp not null default current_timestamp on update current_timestamp, \
+                 perhaps timestamp null)";
+    let mut copies = Copies::of(VARIABLE, &[table], &[], vec![spec("t")]).await;
+    let facts = facts(&copies.source, "t").await;
+    let sql = CopyPlan::new_table(&spec("t"), &facts, IS_MARIADB).unwrap().sql;
+    copies.there.run(&["drop table t", "set session explicit_defaults_for_timestamp = off", &sql]).await;
+    let touched = "select count(*) from information_schema.columns where table_schema = database() \
+                   and table_name = 't' and extra like '%on update%'";
+    assert_eq!(copies.ask(touched).await, ["0"]);
+    copies.run(&["insert into t (id, at, late) values (1, '2001-01-01 00:00:00.5', '2002-01-01')"]).await;
+    copies.run(&["update t set perhaps = '2003-01-01', late = late"]).await;
+    copies.assert_equal().await;
+    copies.drop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_created_table_has_the_keys_over_its_columns() {
     let extra = if IS_MARIADB { "" } else { ", key of_expression ((lower(name))), key descending (v desc)" };

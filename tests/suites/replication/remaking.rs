@@ -87,6 +87,31 @@ async fn another_source_or_key_for_hashes_makes_a_copy_anew() {
     pair.drop().await;
 }
 
+/// What an earlier version did not note of a copy is noted as it is; the copy is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_an_earlier_version_goes_on() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    let create = "create table t (id varchar(10) primary key, v int, w int as (v + 1) stored)";
+    pair.source.run(&[create, "insert into t (id, v) values ('a', 1)"]).await;
+    pair.copy(&["t"]);
+    assert_eq!(pair.until_idle().await, None);
+    let notes = "select concat(started_at, definition) from outbox_copy";
+    let noted: String = pair.asked(notes).await;
+    for field in ["hash_key", "source_key", "collations", "generated"] {
+        assert!(noted.contains(&format!("\"{field}\":")), "{noted}");
+        pair.target
+            .run(&[&format!("update outbox_copy set definition = json_remove(definition, '$.{field}')")])
+            .await;
+    }
+    let earlier: String = pair.asked(notes).await;
+    assert!(!earlier.contains("source_key"), "{earlier}");
+    pair.source.run(&["insert into t (id, v) values ('b', 2)"]).await;
+    assert_eq!(pair.until_idle().await, None);
+    assert_eq!(pair.asked::<String>(notes).await, noted);
+    pair.assert_equal("t", "id, v, w").await;
+    pair.drop().await;
+}
+
 /// Where the target sorts keys otherwise than the source, rows that a narrower filter leaves out would not be found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_is_sorted_otherwise_is_not_made_anew_over_its_rows() {
