@@ -30,6 +30,12 @@ pub struct HeldReport {
     pub attempts: i32,
     /// How long ago it was set aside.
     pub held_seconds: f64,
+    /// How long ago it failed first; missing when it was never tried.
+    pub first_failed_seconds: Option<f64>,
+    /// How long ago it failed last.
+    pub last_failed_seconds: Option<f64>,
+    /// The routing key with which it arrived.
+    pub routing_key: String,
     /// The outbox it came from; missing when it did not decode.
     pub source: Option<String>,
     /// Its version, `{generation}/{id}`; missing when it did not decode.
@@ -49,6 +55,15 @@ impl fmt::Display for HeldReport {
 }
 
 impl HeldReport {
+    /// When it failed, and the routing key with which it arrived, in words.
+    pub fn history(&self) -> String {
+        let failed = match (self.first_failed_seconds, self.last_failed_seconds) {
+            (Some(first), Some(last)) => format!("failed first {first:.0} s ago and last {last:.0} s ago"),
+            _ => "never tried".to_owned(),
+        };
+        format!("arrived with routing key {:?}, {failed}", self.routing_key)
+    }
+
     fn of(subscriber: &str, letter: HeldLetter) -> Self {
         Self {
             subscriber: subscriber.to_owned(),
@@ -58,6 +73,9 @@ impl HeldReport {
             message_id: letter.message_id,
             attempts: letter.attempts,
             held_seconds: seconds(letter.held_ms),
+            first_failed_seconds: letter.first_failed_ms.map(seconds),
+            last_failed_seconds: letter.last_failed_ms.map(seconds),
+            routing_key: letter.routing_key,
             source: letter.source,
             version: letter.generation.zip(letter.id).map(|(generation, id)| format!("{generation}/{id}")),
             error: letter.error,
@@ -118,7 +136,7 @@ fn store(subscriber: &SubscriberConfig) -> Result<Store> {
 /// # Errors
 /// The database's.
 pub async fn list(subscriber: &SubscriberConfig, filter: &DeadFilter, limit: u32) -> Result<Vec<HeldReport>> {
-    let letters = store(subscriber)?.held(&subscriber.name, filter, limit).await?;
+    let letters = store(subscriber)?.held(&subscriber.name, filter, 0, limit).await?;
     Ok(letters.into_iter().map(|letter| HeldReport::of(&subscriber.name, letter)).collect())
 }
 
@@ -129,7 +147,7 @@ pub async fn list(subscriber: &SubscriberConfig, filter: &DeadFilter, limit: u32
 pub async fn show(subscriber: &SubscriberConfig, id: i64) -> Result<Option<HeldMessage>> {
     let mut store = store(subscriber)?;
     let filter = DeadFilter { id: Some(id), ..DeadFilter::default() };
-    let letter = store.held(&subscriber.name, &filter, 1).await?.pop();
+    let letter = store.held(&subscriber.name, &filter, 0, 1).await?.pop();
     let Some((letter, body)) = letter.zip(store.held_body(id).await?) else { return Ok(None) };
     Ok(Some(HeldMessage {
         letter: HeldReport::of(&subscriber.name, letter),
@@ -155,15 +173,19 @@ pub async fn act(
     let mut store = store(subscriber)?;
     let name = subscriber.name.clone();
     let there = store.count_held(&name, filter).await?;
-    let mut count = if dry_run { there } else { 0 };
-    while count < there {
+    if dry_run {
+        let count = there.count.unsigned_abs();
+        return Ok(HeldOutcome { subscriber: name, action: action.name(), dry_run, count });
+    }
+    let (mut count, mut after) = (0, 0);
+    // What fails again at once stands where it stood: each is asked for once.
+    while after < there.last {
+        let page = store.held(&name, filter, after, PAGE).await?;
         let page: Vec<_> =
-            store.held(&name, filter, PAGE).await?.iter().map(|letter| letter.sequence).collect();
-        let acted = store.act_on_held(&name, action, &page, actor).await? as u64;
-        count += acted;
-        if acted == 0 {
-            break;
-        }
+            page.iter().map(|letter| letter.sequence).filter(|number| *number <= there.last).collect();
+        let Some(last) = page.last() else { break };
+        after = *last;
+        count += store.act_on_held(&name, action, &page, actor).await? as u64;
     }
     Ok(HeldOutcome { subscriber: name, action: action.name(), dry_run, count })
 }

@@ -199,6 +199,7 @@ async fn show(config: &Config, id: i64, of: &Of, json: bool) -> Result<End> {
                 print_json(&message);
             } else {
                 print_message(&message.letter, &message.headers, &message.payload);
+                println!("\n{}", message.letter.history());
                 message.causes.iter().for_each(|cause| println!("caused by: {cause}"));
             }
         }

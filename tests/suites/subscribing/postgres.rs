@@ -16,6 +16,8 @@ mod stage;
 
 #[path = "crashing.rs"]
 mod crashing;
+#[path = "deciding.rs"]
+mod deciding;
 #[path = "economy.rs"]
 mod economy;
 #[path = "hanging.rs"]

@@ -14,6 +14,8 @@ mod database;
 #[path = "stage.rs"]
 mod stage;
 
+#[path = "deciding.rs"]
+mod deciding;
 #[path = "economy.rs"]
 mod economy;
 #[path = "hanging.rs"]

@@ -35,6 +35,15 @@ pub struct HeldLetter {
     /// How long ago, in milliseconds.
     #[diesel(sql_type = BigInt)]
     pub held_ms: i64,
+    /// How long ago it failed first, in milliseconds.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub first_failed_ms: Option<i64>,
+    /// How long ago it failed last, in milliseconds.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub last_failed_ms: Option<i64>,
+    /// The routing key with which it arrived.
+    #[diesel(sql_type = Text)]
+    pub routing_key: String,
     /// The outbox it came from; missing when it did not decode.
     #[diesel(sql_type = Nullable<Text>)]
     pub source: Option<String>,
@@ -44,6 +53,17 @@ pub struct HeldLetter {
     /// The row of the outbox that it was.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub id: Option<i64>,
+}
+
+/// How many messages are set aside, and the number of the last of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct HeldSpan {
+    /// How many.
+    #[diesel(sql_type = BigInt)]
+    pub count: i64,
+    /// The last one's number; 0 when there is none.
+    #[diesel(sql_type = BigInt)]
+    pub last: i64,
 }
 
 /// What a message carries that was set aside.
@@ -141,19 +161,25 @@ pub struct Resyncing {
 }
 
 impl Clock {
-    pub(super) fn held(self, consumer: &str, filter: &DeadFilter, limit: u32) -> Statement {
-        let [kind, key, id] = ["kind", "aggregate_id", "message_id"].map(|column| self.text(column));
-        let held = self.ms_since("held_at");
+    pub(super) fn held(self, consumer: &str, filter: &DeadFilter, after: i64, limit: u32) -> Statement {
+        let [kind, key, id, routing_key] =
+            ["kind", "aggregate_id", "message_id", "routing_key"].map(|column| self.text(column));
+        let [held, first, last] =
+            ["held_at", "first_failed_at", "last_failed_at"].map(|column| self.ms_since(column));
         let select = Statement::once(format!(
             "select sequence, state, {kind} as kind, {key} as aggregate_id, {id} as message_id, attempts, error,
-               {held} as held_ms, source, generation, id
+               {held} as held_ms, {first} as first_failed_ms, {last} as last_failed_ms,
+               {routing_key} as routing_key, source, generation, id
              from inbox_held where "
         ));
-        self.conditions(select, consumer, filter).and_text(format!(" order by sequence limit {limit}"))
+        let select = self.conditions(select, consumer, filter).and_text(" and sequence > ?").int(after);
+        select.and_text(format!(" order by sequence limit {limit}"))
     }
 
     pub(super) fn count_held(self, consumer: &str, filter: &DeadFilter) -> Statement {
-        let select = Statement::once("select count(*) as number from inbox_held where ");
+        let select = Statement::once(
+            "select count(*) as count, coalesce(max(sequence), 0) as last from inbox_held where ",
+        );
         self.conditions(select, consumer, filter)
     }
 
@@ -287,9 +313,10 @@ macro_rules! inboxes {
             c: &mut $connection,
             consumer: &str,
             filter: &super::DeadFilter,
+            after: i64,
             limit: u32,
         ) -> QueryResult<Vec<super::HeldLetter>> {
-            $clock.held(consumer, filter, limit).load(c).await
+            $clock.held(consumer, filter, after, limit).load(c).await
         }
 
         pub(super) async fn held_body(
@@ -304,9 +331,8 @@ macro_rules! inboxes {
             c: &mut $connection,
             consumer: &str,
             filter: &super::DeadFilter,
-        ) -> QueryResult<u64> {
-            let count: super::dead::Number = $clock.count_held(consumer, filter).get_result(c).await?;
-            Ok(count.number.unsigned_abs())
+        ) -> QueryResult<super::HeldSpan> {
+            $clock.count_held(consumer, filter).get_result(c).await
         }
 
         pub(super) async fn act_on_held(

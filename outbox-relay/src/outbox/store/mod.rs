@@ -58,7 +58,7 @@ pub(crate) use self::connect::remote_host;
 pub(crate) use self::connect::staying;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
-pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, Resyncing};
+pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, HeldSpan, Resyncing};
 pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::resync::{Offer, Resync, ResyncAsk};
@@ -225,8 +225,14 @@ impl Store {
     ///
     /// # Errors
     /// As every statement.
-    pub async fn held(&mut self, consumer: &str, filter: &DeadFilter, limit: u32) -> Result<Vec<HeldLetter>> {
-        on!(self, "reading inbox_held", held(consumer, filter, limit))
+    pub async fn held(
+        &mut self,
+        consumer: &str,
+        filter: &DeadFilter,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<HeldLetter>> {
+        on!(self, "reading inbox_held", held(consumer, filter, after, limit))
     }
 
     /// What a message carries that was set aside.
@@ -242,7 +248,7 @@ impl Store {
     ///
     /// # Errors
     /// As every statement.
-    pub async fn count_held(&mut self, consumer: &str, filter: &DeadFilter) -> Result<u64> {
+    pub async fn count_held(&mut self, consumer: &str, filter: &DeadFilter) -> Result<HeldSpan> {
         on!(self, "counting in inbox_held", count_held(consumer, filter))
     }
 
