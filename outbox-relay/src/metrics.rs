@@ -14,7 +14,7 @@ mod replications;
 
 use crate::bell::BellState;
 use crate::status::{BucketBacklog, Shown, Snapshot, State, Status};
-use crate::subscribers::SubscriberReport;
+use crate::subscribers::{AppliedReport, SubscriberReport};
 
 /// All metrics in the text form of OpenMetrics.
 ///
@@ -189,9 +189,9 @@ const OF_SUBSCRIBERS: &[(&str, &str, Option<Unit>, ReadSubscriber)] = &[
     ),
     (
         "subscriber_lag",
-        "How long after its recording the last message was applied, the longest of all queues",
+        "How long after its recording the last message was applied, the longest of all queues in use",
         Some(Unit::Seconds),
-        |s| s.applied.iter().map(|applied| applied.lag_seconds).reduce(f64::max),
+        |s| in_use(&s.applied).map(|applied| applied.lag_seconds).reduce(f64::max),
     ),
 ];
 
@@ -221,6 +221,16 @@ impl Collector for Left {
     }
 }
 
+/// What has applied nothing for so long when other queues have is left over from an earlier number of queues.
+const LEFT_OVER_SECONDS: f64 = 3600.0;
+
+fn in_use(applied: &[AppliedReport]) -> impl Iterator<Item = &AppliedReport> {
+    let newest = applied.iter().map(|applied| applied.applied_seconds).reduce(f64::min);
+    applied
+        .iter()
+        .filter(move |one| newest.is_some_and(|newest| one.applied_seconds <= newest + LEFT_OVER_SECONDS))
+}
+
 fn read(report: &SubscriberReport, value: f64) -> Option<f64> {
     report.error.is_none().then_some(value)
 }
@@ -233,6 +243,21 @@ impl Collector for Subscribers {
                 let Some(value) = value(report) else { continue };
                 let labels = [("subscriber", report.subscriber.as_str())];
                 ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let (name, seconds) = ("subscriber_queue_applied_age", Some(&Unit::Seconds));
+        let help =
+            "Since when nothing was applied from a queue: one that stands still among others that move";
+        let mut family = encoder.encode_descriptor(name, help, seconds, MetricType::Gauge)?;
+        for report in &self.0 {
+            for AppliedReport { source, queue, applied_seconds, .. } in &report.applied {
+                let queue = queue.to_string();
+                let labels = [
+                    ("subscriber", report.subscriber.as_str()),
+                    ("source", source.as_str()),
+                    ("queue", queue.as_str()),
+                ];
+                ConstGauge::new(*applied_seconds).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -254,8 +279,18 @@ mod tests {
         let bucket = BucketBacklog { bucket: 7, rows: 12, oldest_seconds: 1.5 };
         status.set_backlog(Backlog { rows_at_most: 12, oldest_seconds: 1.5 }, vec![bucket]);
         status.observe_latency(Duration::from_millis(4));
+        let applied = |queue, applied_seconds, lag_seconds| AppliedReport {
+            source: "product".into(),
+            queue,
+            generation: 1,
+            id: 7,
+            applied_seconds,
+            lag_seconds,
+        };
+        // The last queue is left over from when there were three.
+        let applied = vec![applied(0, 2.0, 0.5), applied(1, 60.0, 1.5), applied(2, 90_000.0, 300.0)];
         let subscriber =
-            SubscriberReport { subscriber: "order".into(), dead: 2, ..SubscriberReport::default() };
+            SubscriberReport { subscriber: "order".into(), dead: 2, applied, ..SubscriberReport::default() };
         let shown = Shown {
             outboxes: vec![status, Status::new("order")],
             subscribers: Watched::of(vec![subscriber]),
@@ -287,6 +322,8 @@ mod tests {
             "outbox_relay_stopped{outbox=\"product\"} 0.0",
             "outbox_relay_subscriber_up{subscriber=\"order\"} 1.0",
             "outbox_relay_subscriber_dead{subscriber=\"order\"} 2.0",
+            "outbox_relay_subscriber_lag_seconds{subscriber=\"order\"} 1.5",
+            "outbox_relay_subscriber_queue_applied_age_seconds{subscriber=\"order\",source=\"product\",queue=\"1\"} 60.0",
             "outbox_relay_in_flight{outbox=\"product\"} 0.0",
             #[cfg(feature = "rabbitmq")]
             "outbox_relay_broker_unrouted{exchange=\"outbox\"} 2.0",
