@@ -1,19 +1,20 @@
 //! Copies: tables that follow the entities of another service, row by row, whatever arrives twice or late.
 
 mod mark;
+pub(crate) mod misfit;
 pub(crate) mod resync;
 mod sql;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 pub use mark::{DeleteMark, Marks, marks};
 use sql::Change;
 
 use crate::connection::OutboxConnection;
 use crate::entity::{EntityChange, EventNames, Image};
-use crate::error::{Error, Result};
-use crate::message::Recorded;
-use crate::statement::Fragment;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Recorded, Version};
+use crate::statement::{Fragment, Server, ServerKind};
 
 /// A row of a copy; derive it with `#[derive(Replica)]`.
 ///
@@ -88,6 +89,15 @@ pub(crate) enum Applied {
     Stale(Option<usize>),
 }
 
+/// Where changes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The queue of their keys, which gives them out in order, to one at a time.
+    Queue,
+    /// `inbox_held`, whose rows anybody may serve while the queue goes on: their keys are locked first.
+    Held,
+}
+
 /// The row in a message.
 ///
 /// # Errors
@@ -101,31 +111,32 @@ pub(crate) fn read<R: Replica>(recorded: &Recorded) -> Result<R> {
 
 /// Applies changes in the order of their arrival to a copy, inside the caller's transaction: of each key the last
 /// one, all rows in one statement.
+///
+/// What tells of deleted keys is written before the rows: that is what transactions wait for which have the same key,
+/// also where there is no row yet.
 pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
     changes: &[(&Recorded, &R)],
+    origin: Origin,
 ) -> Result<Applied> {
-    let mut last = HashMap::new();
+    let mut last = BTreeMap::new();
     for (place, (recorded, _)) in changes.iter().enumerate() {
         let earlier = last.insert(recorded.message.key(), place).and_then(|earlier| changes.get(earlier));
         if earlier.is_some_and(|(earlier, _)| earlier.version >= recorded.version) {
             return Ok(Applied::Stale(Some(place)));
         }
     }
-    let keys: Vec<_> = last.keys().copied().collect();
     let mut revived = Vec::new();
-    for (key, deleted) in connection.deleted_among(R::COPY, &keys)? {
+    for (key, deleted) in deleted_of::<R, C>(connection, changes, &last, origin)? {
         let Some(&place) = last.get(key.as_str()) else { continue };
         if changes.get(place).is_some_and(|(change, _)| deleted >= change.version) {
             return Ok(Applied::Stale(Some(place)));
         }
         revived.push(key);
     }
-    // In one order for all, against deadlocks.
-    let mut last: Vec<_> = last.into_iter().collect();
-    last.sort_unstable();
     let is_delete = |(change, _): &(&Recorded, &R)| change.message.event() == R::EVENTS.deleted;
     let (mut deleted, mut written) = (Vec::new(), Vec::new());
+    // In one order for all, against deadlocks.
     for (key, place) in last {
         let Some(change) = changes.get(place) else { continue };
         if !is_delete(change) {
@@ -139,20 +150,71 @@ pub(crate) fn apply<R: ReplicaOn<C>, C: OutboxConnection>(
             written.extend(of_key.filter(|change| !is_delete(change)).take(1));
         }
     }
-    let is_current = write(connection, &written, sql::upsert)? && write(connection, &deleted, sql::delete)?;
-    if !is_current {
-        return Ok(Applied::Stale(None));
-    }
     revived.retain(|key| written.iter().any(|(change, _)| change.message.key() == key));
+    revived.sort_unstable();
     let revived: Vec<_> = revived.iter().map(String::as_str).collect();
     connection.forget_deleted(R::COPY, &revived)?;
-    resync::note_late::<R, C>(connection, written.iter().map(|(recorded, _)| *recorded))?;
-    let deleted: Vec<_> = deleted
+    let keys: Vec<_> = deleted
         .iter()
         .map(|(change, _)| (change.message.key(), change.message.bucket(), change.version))
         .collect();
-    connection.remember_deleted(R::COPY, &deleted)?;
+    connection.remember_deleted(R::COPY, &keys)?;
+    let is_written = write(connection, &written, sql::upsert)?;
+    if let ([change], false) = (written.as_slice(), is_written) {
+        stands_in_no_way(connection, change)?;
+    }
+    if !is_written || !write(connection, &deleted, sql::delete)? {
+        if origin == Origin::Held {
+            // The caller may commit: the newer row that is there needs nothing beside it.
+            let keys: Vec<_> = keys.iter().map(|(key, ..)| *key).collect();
+            connection.forget_deleted(R::COPY, &keys)?;
+        }
+        return Ok(Applied::Stale(None));
+    }
+    resync::note_late::<R, C>(connection, written.iter().map(|(recorded, _)| *recorded))?;
     Ok(Applied::All)
+}
+
+/// Fails where what was not written is not older than the copy's row of its key. Only MySQL and MariaDB do not tell
+/// such a row from one of another key, with which this one has a unique value in common.
+fn stands_in_no_way<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    change: &(&Recorded, &R),
+) -> Result<()> {
+    if <C::Backend as Server>::KIND != ServerKind::Mysql || sql::is_known(connection, of(change))? {
+        return Ok(());
+    }
+    let text = format!(
+        "copy {} has a row of another key with the same value in a unique key: its own key's collation does not tell \
+         the two apart, or it has a unique key besides, which does not go with a copy",
+        R::COPY
+    );
+    Err(Error::new(ErrorKind::Application, text))
+}
+
+/// A change as its statements need it.
+fn of<'a, R>((recorded, row): &(&'a Recorded, &'a R)) -> Change<'a, R> {
+    Change { row, version: recorded.version, bucket: recorded.message.bucket() }
+}
+
+/// The versions at which keys were deleted; locked, and of the lowest version where there was none, for what was held.
+fn deleted_of<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    changes: &[(&Recorded, &R)],
+    last: &BTreeMap<&str, usize>,
+    origin: Origin,
+) -> Result<Vec<(String, Version)>> {
+    if origin == Origin::Queue {
+        let keys: Vec<_> = last.keys().copied().collect();
+        return Ok(connection.deleted_among(R::COPY, &keys)?);
+    }
+    let mut deleted = Vec::new();
+    for (key, place) in last {
+        let Some((change, _)) = changes.get(*place) else { continue };
+        let version = connection.lock_deleted(R::COPY, key, change.message.bucket())?;
+        deleted.push(((*key).to_owned(), version));
+    }
+    Ok(deleted)
 }
 
 /// In as few statements as the database takes; false as soon as the copy had something newer.
@@ -161,14 +223,7 @@ fn write<R: ReplicaOn<C>, C: OutboxConnection>(
     changes: &[&(&Recorded, &R)],
     statement: impl Fn(&mut C, &[Change<'_, R>]) -> diesel::QueryResult<bool>,
 ) -> Result<bool> {
-    let changes: Vec<_> = changes
-        .iter()
-        .map(|(recorded, row)| Change {
-            row: *row,
-            version: recorded.version,
-            bucket: recorded.message.bucket(),
-        })
-        .collect();
+    let changes: Vec<_> = changes.iter().map(|change| of(change)).collect();
     for changes in changes.chunks(sql::rows_max::<R, C::Backend>()) {
         if !statement(connection, changes)? {
             return Ok(false);

@@ -10,6 +10,7 @@ pub use serde_json;
 
 pub use ::core;
 
+pub use crate::copy::misfit::misfits;
 pub use crate::copy::{
     DeleteMark, Marks, ReplicaSql, column_name, column_value, marks, table_name, version_columns,
 };
@@ -22,7 +23,7 @@ pub use crate::model::{
     selection,
 };
 pub use crate::rows::{any_of, pair};
-pub use crate::statement::Fragment;
+pub use crate::statement::{Fragment, ServerKind};
 
 /// A field of an image; a missing one is `null`, which an `Option` takes.
 pub fn field<T: serde::de::DeserializeOwned>(image: &Image, name: &str) -> crate::Result<T> {

@@ -73,16 +73,6 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// The outbox that a copy follows.
-    copy_source (copy) {
-        /// The copy's table.
-        copy -> Text,
-        /// The outbox's name.
-        source -> Text,
-    }
-}
-
-diesel::table! {
     /// The begin marks of resyncs that copies have seen last.
     copy_begun (copy, bucket) {
         /// The copy's table.

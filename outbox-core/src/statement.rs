@@ -18,9 +18,11 @@ pub type Fragment<'a, DB> = Box<dyn QueryFragment<DB> + 'a>;
 /// A kind of server, as far as statements differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
+    /// SQLite.
     Sqlite,
     /// MariaDB too.
     Mysql,
+    /// PostgreSQL.
     Postgres,
 }
 
@@ -40,10 +42,29 @@ pub trait Server: Backend + Default + 'static {
 
     /// The type of what `number` reads.
     fn number_type(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata;
+
+    /// Whether this is one value that the server compares by a collation, which may take it for another one.
+    fn is_collated(value: &Fragment<'_, Self>) -> QueryResult<bool>;
+}
+
+/// See [`Server::is_collated`]. The others compare text by its bytes, unless a column was made otherwise.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "async-postgres"))]
+fn never<T: ?Sized>(_: &T) -> QueryResult<bool> {
+    Ok(false)
+}
+
+/// See [`Server::is_collated`].
+#[cfg(any(feature = "mysql", feature = "async-mysql"))]
+fn is_text(value: &Fragment<'_, diesel::mysql::Mysql>) -> QueryResult<bool> {
+    use diesel::mysql::{Mysql, MysqlType};
+    use diesel::query_builder::bind_collector::RawBytesBindCollector;
+    let mut values = RawBytesBindCollector::<Mysql>::new();
+    value.collect_binds(&mut values, &mut (), &Mysql)?;
+    Ok(matches!(values.metadata.as_slice(), [MysqlType::String]))
 }
 
 macro_rules! server {
-    ($backend:ty, $kind:ident, $has_returning:literal, $returning:expr) => {
+    ($backend:ty, $kind:ident, $has_returning:literal, $returning:expr, $is_collated:path) => {
         impl Server for $backend {
             const KIND: ServerKind = ServerKind::$kind;
             const HAS_RETURNING: bool = $has_returning;
@@ -63,6 +84,10 @@ macro_rules! server {
             fn number_type(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata {
                 <Self as diesel::sql_types::HasSqlType<diesel::sql_types::BigInt>>::metadata(lookup)
             }
+
+            fn is_collated(value: &Fragment<'_, Self>) -> QueryResult<bool> {
+                $is_collated(value)
+            }
         }
 
         impl<R: FromRow<$backend>> diesel::expression::QueryMetadata<Columns<R>> for $backend {
@@ -76,11 +101,11 @@ macro_rules! server {
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "async-postgres"))]
 use diesel::internal::derives::multiconnection::ReturningClause;
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
-server!(diesel::mysql::Mysql, Mysql, false, std::convert::identity);
+server!(diesel::mysql::Mysql, Mysql, false, std::convert::identity, is_text);
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
-server!(diesel::pg::Pg, Postgres, true, ReturningClause);
+server!(diesel::pg::Pg, Postgres, true, ReturningClause, never);
 #[cfg(feature = "sqlite")]
-server!(diesel::sqlite::Sqlite, Sqlite, true, ReturningClause);
+server!(diesel::sqlite::Sqlite, Sqlite, true, ReturningClause, never);
 
 /// A sync connection that statements run on.
 #[doc(hidden)]

@@ -60,6 +60,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    copy_source (copy) {
+        copy -> Text,
+        source -> Text,
+    }
+}
+
+diesel::table! {
     inbox (consumer, message_id) {
         consumer -> Text,
         message_id -> Binary,

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::Connection;
 use super::consumer::on;
 use super::database::{copies, fresh, ledger_entries};
-use super::stage::{Handles as _, Running, change, copy, recorded, sent_again, step};
+use super::stage::{Handles as _, Running, change, copy, recorded, sent_again, step, subscriber};
+use crate::harness::until;
 use crate::items::{
-    Emptied, FlaggedCopy, ItemCopy, PurseEvent, TimedCopy, flagged_copy, inbox, item_copy, timed_copy,
+    Emptied, FlaggedCopy, ItemCopy, PurseEvent, TimedCopy, copy_source, flagged_copy, inbox, item_copy,
+    timed_copy,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,6 +197,22 @@ async fn a_copy_refuses_a_second_source() {
     running.stop().await;
 }
 
+/// The first transaction that says which source a copy follows may be rolled back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_has_its_source_though_the_first_batch_failed() {
+    let (database, broker) = (fresh(), MemoryBroker::new());
+    let failing = subscriber(&broker, &database).copy::<ItemCopy>();
+    let failing = failing.raw("account.stepped", |_| Err(Error::application("never")));
+    let frames = [change(1, "created", "a", 1), step("x", 1)];
+    let mut running = Running::over(broker, database, failing, &frames).await;
+    until("all is consumed", || async { running.broker.is_idle() }).await;
+    assert_eq!(copies(&mut running.connection), [copy(1, "a", 1)]);
+    let sources: Vec<String> =
+        copy_source::table.select(copy_source::source).load(&mut running.connection).unwrap();
+    assert_eq!(sources, ["items"]);
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_queues_keep_order_per_key() {
     let mut running = Running::start(|s| s.queues(4).batch(7).enter_steps()).await;
@@ -224,8 +242,10 @@ async fn two_consumers_of_one_kind_are_refused_at_start() {
 async fn missing_inbox_tables_are_named_at_start() {
     let (database, broker) = (super::SERVER.empty(), MemoryBroker::new());
     let subscriber = on("test", broker, &database).copy::<ItemCopy>();
-    let error = subscriber.run(CancellationToken::new()).await.unwrap_err();
+    let shutdown = CancellationToken::new();
+    let error = subscriber.run(shutdown.clone()).await.unwrap_err();
     assert!(error.to_string().contains("outbox_core::migrate::run"), "{error}");
+    assert!(!shutdown.is_cancelled(), "it stops more than the subscriber");
 }
 
 /// A change of a good, by event names of its own.

@@ -4,9 +4,11 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text};
 
 use super::NumberRow;
+use crate::copy::misfit::{Misfit, misfits};
 use crate::inbox::{Failure, HeldFrame, HeldMessage, HeldState, HeldTry};
 use crate::message::{MessageId, Version};
-use crate::schema::{copy_deleted, copy_source, inbox, inbox_held, inbox_pause};
+use crate::schema::{copy_deleted, inbox, inbox_held, inbox_pause};
+use crate::statement::Server;
 
 /// The tables of a consumer on a connection.
 ///
@@ -93,10 +95,17 @@ pub trait InboxConnection {
     /// The versions at which keys of a copy were deleted.
     fn deleted_among(&mut self, copy: &str, keys: &[&str]) -> QueryResult<Vec<(String, Version)>>;
 
+    /// The version at which a key of a copy was deleted, locked until the end of the transaction. Where there is none
+    /// it puts one there that is lower than any, to be forgotten or replaced in the same transaction.
+    fn lock_deleted(&mut self, copy: &str, key: &str, bucket: u16) -> QueryResult<Version>;
+
     /// Of keys with their buckets.
     fn remember_deleted(&mut self, copy: &str, deleted: &[(&str, u16, Version)]) -> QueryResult<()>;
 
     fn forget_deleted(&mut self, copy: &str, keys: &[&str]) -> QueryResult<()>;
+
+    /// What the copy's table has that does not go with it.
+    fn misfits(&mut self, copy: &str) -> QueryResult<Vec<Misfit>>;
 
     /// Claims the copy for a source, unless another has it; returns the source that has it.
     fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String>;
@@ -113,10 +122,14 @@ pub(super) struct Words {
     keep: [&'static str; 2],
     /// At the end of an INSERT of deleted versions, for rows that are there already.
     replace: &'static str,
+    /// The same, and locks the one that is there.
+    keep_deleted: &'static str,
     /// How many bytes a statement may have.
     packet: Option<&'static str>,
     /// At the end of a SELECT: its rows are taken, and those that others have left out.
     lock: &'static str,
+    /// At the end of a SELECT: it reads what is there now, not what was there when the transaction began to read.
+    current: &'static str,
 }
 
 #[cfg(any(feature = "mysql", feature = "async-mysql"))]
@@ -126,8 +139,10 @@ const MYSQL: Words = Words {
     later: "(utc_timestamp(6) + interval (? * 1000) microsecond)",
     keep: ["on duplicate key update consumer = consumer", "on duplicate key update copy = copy"],
     replace: "on duplicate key update generation = values(generation), id = values(id), deleted_at = {now}",
+    keep_deleted: "on duplicate key update copy = copy",
     packet: Some(super::packet::LIMIT),
     lock: "for update skip locked",
+    current: "for update",
 };
 #[cfg(any(feature = "postgres", feature = "async-postgres"))]
 const POSTGRES: Words = Words {
@@ -137,8 +152,10 @@ const POSTGRES: Words = Words {
     keep: ["on conflict do nothing"; 2],
     replace: "on conflict (copy, aggregate_id) do update set generation = excluded.generation, \
               id = excluded.id, deleted_at = {now}",
+    keep_deleted: "on conflict (copy, aggregate_id) do update set copy = excluded.copy",
     packet: None,
     lock: "for update skip locked",
+    current: "",
 };
 /// A writer of SQLite's is alone anyway.
 #[cfg(feature = "sqlite")]
@@ -149,8 +166,10 @@ const SQLITE: Words = Words {
     keep: ["on conflict do nothing"; 2],
     replace: "on conflict (copy, aggregate_id) do update set generation = excluded.generation, \
               id = excluded.id, deleted_at = {now}",
+    keep_deleted: "on conflict do nothing",
     packet: None,
     lock: "",
+    current: "",
 };
 
 impl Words {
@@ -168,7 +187,9 @@ impl Words {
             .replace("{keep}", self.keep[0])
             .replace("{keep_copy}", self.keep[1])
             .replace("{replace}", self.replace)
+            .replace("{keep_deleted}", self.keep_deleted)
             .replace("{lock}", self.lock)
+            .replace("{current}", self.current)
             .replace("{now}", self.now);
         if !self.is_numbered {
             return sql;
@@ -210,6 +231,12 @@ const FAIL_HELD: &str = "update inbox_held set attempts = attempts + 1, begun = 
      next_at = {later}, error = ?, causes = ?, first_failed_at = coalesce(first_failed_at, {now}), last_failed_at = {now} \
      where consumer = ? and message_id = ? and state = ?";
 
+const KEEP_DELETED: &str = "insert into copy_deleted (copy, aggregate_id, bucket, generation, id) \
+     values (?, ?, ?, ?, ?) {keep_deleted}";
+/// A read of what is there now, whatever the transaction has seen before.
+const LOCK_DELETED: &str =
+    "select generation, id from copy_deleted where copy = ? and aggregate_id = ? {current}";
+
 /// So many values of a list every database takes.
 const CHUNK: usize = 1000;
 
@@ -225,6 +252,14 @@ fn remember_deleted(rows: usize) -> String {
 struct NameRow {
     #[diesel(sql_type = Text)]
     name: String,
+}
+
+#[derive(diesel::QueryableByName)]
+struct VersionRow {
+    #[diesel(sql_type = BigInt)]
+    generation: i64,
+    #[diesel(sql_type = BigInt)]
+    id: i64,
 }
 
 /// The methods of [`InboxConnection`]. A macro, because Diesel's bounds for a generic connection would outgrow
@@ -458,6 +493,21 @@ macro_rules! inbox_methods {
             Ok(deleted.into_iter().map(|(key, generation, id)| (key, Version { generation, id })).collect())
         }
 
+        fn lock_deleted(&mut self, copy: &str, key: &str, bucket: u16) -> QueryResult<Version> {
+            let keep = diesel::sql_query($words.of(KEEP_DELETED))
+                .bind::<Text, _>(copy)
+                .bind::<Text, _>(key)
+                // Buckets are below 64.
+                .bind::<SmallInt, _>(bucket as i16)
+                .bind::<BigInt, _>(i64::MIN)
+                .bind::<BigInt, _>(i64::MIN);
+            keep.execute(self)?;
+            let lock =
+                diesel::sql_query($words.of(LOCK_DELETED)).bind::<Text, _>(copy).bind::<Text, _>(key);
+            let VersionRow { generation, id } = lock.get_result(self)?;
+            Ok(Version { generation, id })
+        }
+
         fn remember_deleted(&mut self, copy: &str, deleted: &[(&str, u16, Version)]) -> QueryResult<()> {
             for deleted in deleted.chunks(CHUNK) {
                 let sql = $words.of(&remember_deleted(deleted.len()));
@@ -484,11 +534,20 @@ macro_rules! inbox_methods {
             Ok(())
         }
 
+        fn misfits(&mut self, copy: &str) -> QueryResult<Vec<Misfit>> {
+            let kind = <<Self as diesel::Connection>::Backend as Server>::KIND;
+            // The name of a table in Rust has no quotes.
+            diesel::sql_query(misfits(kind, &format!("table_name = '{copy}'"))).load(self)
+        }
+
         fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String> {
             let claim = $words.of("insert into copy_source (copy, source) values (?, ?) {keep_copy}");
             let claim = diesel::sql_query(claim).bind::<Text, _>(copy).bind::<Text, _>(source);
             claim.execute(self)?;
-            copy_source::table.find(copy).select(copy_source::source).first(self)
+            // Somebody may have claimed it after this transaction began to read.
+            let source = $words.of("select source as name from copy_source where copy = ? {current}");
+            let NameRow { name } = diesel::sql_query(source).bind::<Text, _>(copy).get_result(self)?;
+            Ok(name)
         }
     };
 }

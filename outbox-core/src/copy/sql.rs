@@ -66,6 +66,14 @@ pub(super) fn delete<R: ReplicaOn<C>, C: OutboxConnection>(
     Ok(count::<R, C>(connection, changes, newer)? == 0)
 }
 
+/// Whether the copy has this version of the row or a newer one.
+pub(super) fn is_known<R: ReplicaOn<C>, C: OutboxConnection>(
+    connection: &mut C,
+    change: Change<'_, R>,
+) -> QueryResult<bool> {
+    Ok(count::<R, C>(connection, &[change], ">=")? > 0)
+}
+
 /// How many of the rows stand in this relation to the version of their change.
 fn count<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
@@ -141,7 +149,9 @@ fn on_duplicate_key<'a, R: ReplicaSql<DB>, DB: Server>(
 ) -> Statement<'a, DB> {
     sql = column::<R, DB>(sql.sql(" ON DUPLICATE KEY UPDATE "), ID).sql(" = if(");
     for name in R::key_columns() {
-        sql = column::<R, DB>(sql, name).sql(" = values(").identifier(name).sql(") AND ");
+        // As bytes: a collation may take a row of another key for this one.
+        sql = column::<R, DB>(sql.sql("cast("), name).sql(" AS BINARY) = cast(values(").identifier(name);
+        sql = sql.sql(") AS BINARY) AND ");
     }
     sql = column::<R, DB>(sql.sql("("), GENERATION);
     sql = column::<R, DB>(sql.sql(", "), ID).sql(") < (values(").identifier(GENERATION);
@@ -191,12 +201,24 @@ fn any_row<'a, R: ReplicaSql<DB>, DB: Server>(
     sql
 }
 
+/// The row of a change. Text is also compared as bytes, of one character set, where its collation may take another key
+/// for this one.
 fn is_row<'a, R: ReplicaSql<DB>, DB: Server>(
     mut sql: Statement<'a, DB>,
     change: &Change<'a, R>,
 ) -> Statement<'a, DB> {
-    for (place, (name, value)) in R::key_columns().into_iter().zip(change.row.key_values()).enumerate() {
+    let row: &'a R = change.row;
+    let again = row.key_values();
+    for (place, ((name, value), again)) in
+        R::key_columns().into_iter().zip(row.key_values()).zip(again).enumerate()
+    {
+        let is_collated = DB::is_collated(&value).unwrap_or(false);
         sql = sql.sql(if place == 0 { "" } else { " AND " }).identifier(name).sql(" = ").fragment(value);
+        if is_collated {
+            sql = sql.sql(" AND cast(convert(").identifier(name);
+            sql = sql.sql(" USING utf8mb4) AS BINARY) = cast(convert(").fragment(again);
+            sql = sql.sql(" USING utf8mb4) AS BINARY)");
+        }
     }
     sql
 }

@@ -12,9 +12,9 @@ use super::aside::{Form, Hold, identity};
 use super::effect::{Effect, Run};
 use super::incoming::Incoming;
 use super::item::Item;
-use super::worker::{Worker, of_message, stale_unknown};
+use super::worker::{Learned, Worker, of_message, stale_unknown};
 use crate::connection::OutboxConnection;
-use crate::copy::Applied;
+use crate::copy::{Applied, Origin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::{self, Failure, HeldState, Holds};
 use crate::message::{MessageId, Recorded};
@@ -163,11 +163,15 @@ impl<C: OutboxConnection> Worker<C> {
         let mut careful = false;
         let mut contentions = 0;
         loop {
-            let mut blame = Blame::of(0..part.len());
-            let result = connection
-                .write_transaction(|connection| self.transact(connection, part, careful, &mut blame));
+            let (mut blame, mut learned) = (Blame::of(0..part.len()), Learned::default());
+            let result = connection.write_transaction(|connection| {
+                self.transact(connection, part, careful, &mut blame, &mut learned)
+            });
             match result {
-                Ok(attempt) => return Ok(attempt),
+                Ok(attempt) => {
+                    self.keep(learned);
+                    return Ok(attempt);
+                }
                 // Somebody has applied one of them: now look which, before anything else.
                 Err(_) if blame.is_known && contentions < CONTENTIONS_MAX => careful = true,
                 Err(error) if error.is_contention() && contentions < CONTENTIONS_MAX => {
@@ -190,6 +194,7 @@ impl<C: OutboxConnection> Worker<C> {
         part: &'d [Item],
         careful: bool,
         blame: &mut Blame<'d>,
+        learned: &mut Learned,
     ) -> Result<Attempt<'d>> {
         let most = connection.held_most(&self.name)?;
         if most.as_deref() == Some(Holds::All.name()) {
@@ -197,7 +202,7 @@ impl<C: OutboxConnection> Worker<C> {
         }
         let ask_inbox = careful || most.is_some() || part.iter().any(|item| item.suspicion().is_some());
         let known = self.known(connection, part, most.is_some(), ask_inbox)?;
-        let steps = self.plan(connection, part, known)?;
+        let steps = self.plan(connection, part, known, learned)?;
 
         let mut ids: Vec<_> = part
             .iter()
@@ -250,6 +255,7 @@ impl<C: OutboxConnection> Worker<C> {
         connection: &mut C,
         part: &'d [Item],
         mut known: Known,
+        learned: &mut Learned,
     ) -> Result<Vec<Step<'_, 'd, C>>> {
         let mut steps = Vec::with_capacity(part.len());
         for item in part {
@@ -258,7 +264,7 @@ impl<C: OutboxConnection> Worker<C> {
                 continue;
             }
             let step = match &item.recorded {
-                Ok(recorded) => self.plan_one(connection, item, recorded, &mut known)?,
+                Ok(recorded) => self.plan_one(connection, item, recorded, &mut known, learned)?,
                 Err(failure) => Step::Hold(HeldState::Dead, Holds::Nothing, Some(failure.clone())),
             };
             if matches!(step, Step::Hold(_, Holds::Key, _))
@@ -282,6 +288,7 @@ impl<C: OutboxConnection> Worker<C> {
         item: &'d Item,
         recorded: &Recorded,
         known: &mut Known,
+        learned: &mut Learned,
     ) -> Result<Step<'_, 'd, C>> {
         let dead = |holds, error: Error| {
             let failure = Failure::of(&of_message(error, recorded));
@@ -295,12 +302,12 @@ impl<C: OutboxConnection> Worker<C> {
             Ok(None) => return Ok(Step::Pass),
             Err(error) => return Ok(Step::Hold(HeldState::Dead, Holds::Nothing, Some(Failure::of(&error)))),
         };
-        match self.check_source(connection, effect, recorded) {
+        match self.check_source(connection, effect, recorded, learned) {
             Err(error) if error.kind() == ErrorKind::Invalid => return dead(Holds::Nothing, error),
             checked => checked?,
         }
         let holds = effect.policy.holds();
-        match self.check_horizon(connection, recorded) {
+        match self.check_horizon(connection, recorded, learned) {
             Err(error) if error.kind() == ErrorKind::Invalid => return dead(holds, error),
             checked => checked?,
         }
@@ -386,7 +393,7 @@ impl<C: OutboxConnection> Worker<C> {
             let Run::Copy(copy) = &effect.run else { continue };
             let one = if let [(_, _, recorded, _)] = changes.as_slice() { Some(*recorded) } else { None };
             let rows = changes.into_iter().map(|(_, _, recorded, row)| (recorded, row)).collect();
-            let applied = copy.apply(connection, rows).map_err(|e| match one {
+            let applied = copy.apply(connection, rows, Origin::Queue).map_err(|e| match one {
                 Some(recorded) => of_message(e, recorded),
                 None => e,
             })?;

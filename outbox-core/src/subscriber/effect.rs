@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::incoming::Incoming;
 use crate::connection::OutboxConnection;
-use crate::copy::{self, Applied, ReplicaOn};
+use crate::copy::misfit::Misfit;
+use crate::copy::{self, Applied, Origin, ReplicaOn};
 use crate::entity::Operation;
 use crate::error::{Error, Result};
 use crate::inbox::Holds;
@@ -93,7 +94,15 @@ pub(super) trait CopyEffect<C>: Send + Sync {
     fn read(&self, recorded: &Recorded) -> Result<Box<dyn Any + Send>>;
 
     /// Applies messages in the order of their arrival, with the rows that were read of them.
-    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, &dyn Any)>) -> Result<Applied>;
+    fn apply(
+        &self,
+        connection: &mut C,
+        changes: Vec<(&Recorded, &dyn Any)>,
+        origin: Origin,
+    ) -> Result<Applied>;
+
+    /// What its table has that does not go with it.
+    fn misfits(&self, connection: &mut C) -> Result<Vec<Misfit>>;
 
     /// Deletes a piece of what a resync has found stale; whether there may be more.
     fn sweep(&self, connection: &mut C, consumer: &str) -> Result<bool>;
@@ -115,10 +124,22 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
         Ok(Box::new(row))
     }
 
-    fn apply(&self, connection: &mut C, changes: Vec<(&Recorded, &dyn Any)>) -> Result<Applied> {
+    fn apply(
+        &self,
+        connection: &mut C,
+        changes: Vec<(&Recorded, &dyn Any)>,
+        origin: Origin,
+    ) -> Result<Applied> {
         // The service's types are written, and a key of it may be read.
         let writing = format!("writing rows of copy {}", R::COPY);
-        caught_on(connection, writing, |connection| apply::<R, C>(connection, changes))
+        caught_on(connection, writing, |connection| apply::<R, C>(connection, changes, origin))
+    }
+
+    fn misfits(&self, connection: &mut C) -> Result<Vec<Misfit>> {
+        let key = R::key_columns().join(",");
+        let mut misfits = connection.misfits(R::COPY)?;
+        misfits.retain(|misfit| misfit.kind != "unique" || misfit.parts != key);
+        Ok(misfits)
     }
 
     fn sweep(&self, connection: &mut C, consumer: &str) -> Result<bool> {
@@ -130,6 +151,7 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
 fn apply<R: ReplicaOn<C> + 'static, C: OutboxConnection>(
     connection: &mut C,
     changes: Vec<(&Recorded, &dyn Any)>,
+    origin: Origin,
 ) -> Result<Applied> {
     let mut rows = Vec::new();
     // Where `rows` begin.
@@ -143,14 +165,14 @@ fn apply<R: ReplicaOn<C> + 'static, C: OutboxConnection>(
             .downcast_ref::<Notice>()
             .ok_or_else(|| Error::invalid(format!("a row of another copy than {}", R::COPY)))?;
         // What came before the notice is there before it.
-        if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin)? {
+        if let stale @ Applied::Stale(_) = apply_rows::<R, C>(connection, &rows, begin, origin)? {
             return Ok(stale);
         }
         rows.clear();
         begin = place + 1;
         copy::resync::follow::<R, C>(connection, recorded, notice)?;
     }
-    apply_rows::<R, C>(connection, &rows, begin)
+    apply_rows::<R, C>(connection, &rows, begin, origin)
 }
 
 /// Rows of which the first has this place in the batch.
@@ -158,11 +180,12 @@ fn apply_rows<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
     rows: &[(&Recorded, &R)],
     begin: usize,
+    origin: Origin,
 ) -> Result<Applied> {
     if rows.is_empty() {
         return Ok(Applied::All);
     }
-    Ok(match copy::apply::<R, C>(connection, rows)? {
+    Ok(match copy::apply::<R, C>(connection, rows, origin)? {
         Applied::Stale(place) => Applied::Stale(place.map(|place| begin + place)),
         Applied::All => Applied::All,
     })

@@ -61,7 +61,8 @@ pub enum Seen {
     NotYet,
 }
 
-/// The newest message that was applied of one source in one queue; up to about a second old.
+/// The newest message of one source that one queue is done with; up to about a second old. Done with is also what is
+/// held or waits in `inbox_held`, and what was applied before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reached {

@@ -11,17 +11,20 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::incoming::Incoming;
-use super::worker::{Effected, Worker, millis, of_message, stale_unknown};
+use super::worker::{Effected, Learned, Worker, millis, of_message, stale_unknown};
 use crate::connection::OutboxConnection;
+use crate::connection::upkeep::ProgressRow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::{Failure, HeldFrame, HeldState};
-use crate::message::{MessageId, Recorded};
+use crate::message::{MessageId, Recorded, Version};
 
 /// A message that has ended its process so often in a row is set aside.
 const ENDS_MAX: i32 = 3;
 /// Between the start that is written and the lock that is taken for the try, nobody else begins one; after a try that
 /// lost against another transaction, nobody else for so long.
 const BEGUN: Duration = Duration::from_secs(2);
+/// Ids and times of concurrent transactions need not be in one order, and clocks are set.
+const CLOCK_STEP_US: i64 = 1_000_000;
 /// So many rows are listed at a time.
 const LIST_MAX: i64 = 100;
 
@@ -130,7 +133,7 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     fn serve_begun(&self, id: &str, within: Duration) -> Result<Served> {
-        let mut locked = None;
+        let (mut locked, mut learned) = (None, Learned::default());
         // Given back at once: a handler that was cancelled has spoiled it.
         let result = self.connections.get()?.write_transaction(|connection| {
             let Some(held) = connection.lock_held(&self.name, id, millis(within))? else {
@@ -141,7 +144,7 @@ impl<C: OutboxConnection> Worker<C> {
                 _ => return Ok(Served::PassedOver),
             };
             locked = Some((state, held.attempts, held.payload.len()));
-            self.settle(connection, &held, state)?;
+            self.settle(connection, &held, state, &mut learned)?;
             connection.delete_held(&self.name, id)?;
             if let Some(next) =
                 connection.first_of_key(&self.name, &held.aggregate_type, &held.aggregate_id)?
@@ -150,6 +153,9 @@ impl<C: OutboxConnection> Worker<C> {
             }
             Ok(Served::Settled)
         });
+        if result.is_ok() {
+            self.keep(learned);
+        }
         match (result, locked) {
             (Err(error), Some((state, attempts, bytes)))
                 if !error.is_outage() && !error.is_denied() || self.are_too_long(&error, bytes) =>
@@ -162,7 +168,13 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     /// The message's effect, in the caller's transaction; nothing for one that was applied before.
-    fn settle(&self, connection: &mut C, held: &HeldFrame, state: HeldState) -> Result<()> {
+    fn settle(
+        &self,
+        connection: &mut C,
+        held: &HeldFrame,
+        state: HeldState,
+        learned: &mut Learned,
+    ) -> Result<()> {
         let frame = held.frame();
         if state == HeldState::Discard {
             // What has no such id is set aside again when it comes again.
@@ -173,13 +185,13 @@ impl<C: OutboxConnection> Worker<C> {
         }
         let recorded = Recorded::from_frame(&frame)?;
         let Some(effect) = self.effect(&recorded.message.kind())? else { return Ok(()) };
-        self.check_source(connection, effect, &recorded).map_err(|e| of_message(e, &recorded))?;
+        self.check_source(connection, effect, &recorded, learned).map_err(|e| of_message(e, &recorded))?;
         if !connection.record_applied(&self.name, recorded.message.id())? {
             self.stats.count_duplicate();
             return Ok(());
         }
         if state == HeldState::Replay {
-            self.check_horizon(connection, &recorded).map_err(|e| of_message(e, &recorded))?;
+            self.check_horizon(connection, &recorded, learned).map_err(|e| of_message(e, &recorded))?;
         }
         let attempts = u32::try_from(held.attempts).unwrap_or_default();
         if attempts > 0 {
@@ -194,12 +206,28 @@ impl<C: OutboxConnection> Worker<C> {
         };
         match (self.apply_one(connection, effect, &incoming)?, effect.copy_name()) {
             // It has waited here while a later state of its key was applied.
-            (Effected::Stale, Some(copy)) if attempts == 0 => Err(stale_unknown(copy, &recorded)),
+            (Effected::Stale, Some(copy))
+                if attempts == 0
+                    || state == HeldState::Retry && self.ids_began_again(connection, &recorded)? =>
+            {
+                Err(stale_unknown(copy, &recorded))
+            }
             _ => {
                 self.stats.count_applied();
                 Ok(())
             }
         }
+    }
+
+    /// Whether a queue had a newer version of this source which was recorded clearly before this one. Then a newer
+    /// state did not come while this message waited: the source's ids have started again.
+    fn ids_began_again(&self, connection: &mut C, recorded: &Recorded) -> Result<bool> {
+        let at = recorded.recorded_at.timestamp_micros().saturating_sub(CLOCK_STEP_US);
+        let is_older = |row: &ProgressRow| {
+            let version = Version { generation: row.generation, id: row.id };
+            row.source == recorded.source && version > recorded.version && row.recorded_us < at
+        };
+        Ok(connection.progress(&self.name)?.iter().any(is_older))
     }
 
     fn note_failed(

@@ -32,6 +32,8 @@ pub(super) async fn run<B: Broker, C: OutboxConnection>(
     batch: usize,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    // The caller's token is the caller's: what ends here need not end what else it stops.
+    let shutdown = shutdown.child_token();
     let mut tasks = JoinSet::new();
     for (number, queue) in (0..).zip(queues.clone()) {
         let (worker, broker, shutdown) = (Arc::clone(&worker), broker.clone(), shutdown.clone());
@@ -89,7 +91,7 @@ async fn consume<B: Broker, C: OutboxConnection>(
                     started = true;
                 }
                 waits.reset();
-                match pump(worker, consumer, number, batch, &mut prefetch, shutdown).await {
+                match pump(worker, consumer, (number, queue), batch, &mut prefetch, shutdown).await {
                     Ok(Ended::Shutdown) => return Ok(()),
                     Ok(Ended::Refit) => continue,
                     Err(error) => error,
@@ -126,6 +128,11 @@ async fn check_inbox<C: OutboxConnection>(
 /// Serves what is held when it is due, and looks for it now and then.
 async fn serve<C: OutboxConnection>(worker: &Arc<Worker<C>>, shutdown: &CancellationToken) -> Result<()> {
     check_inbox(worker, shutdown).await?;
+    let looking = Arc::clone(worker);
+    // Nothing depends on it.
+    if let Err(error) = on_blocking_thread(move || looking.warn_of_misfits()).await {
+        tracing::warn!(subscriber = worker.name, %error, "the tables of copies are not looked at");
+    }
     let mut waits = worker.retries.policy.waits();
     loop {
         if shutdown.is_cancelled() {
@@ -216,7 +223,7 @@ impl Committed {
 async fn pump<K: Consumer, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     mut consumer: K,
-    queue: u16,
+    queue: (u16, &Queue),
     batch: usize,
     prefetch: &mut Prefetch,
     shutdown: &CancellationToken,
@@ -232,11 +239,12 @@ async fn batches<K: Consumer, C: OutboxConnection>(
     worker: &Arc<Worker<C>>,
     consumer: &mut K,
     committed: &mut Committed,
-    (queue, batch): (u16, usize),
+    ((queue, wanted), batch): ((u16, &Queue), usize),
     prefetch: &mut Prefetch,
     shutdown: &CancellationToken,
 ) -> Result<Ended> {
     let (mut size, mut ahead, mut fit) = (batch, Ahead::default(), Fit::Right);
+    let mut is_told = false;
     loop {
         // While there is a next batch, this is done beside applying it.
         if ahead.is_empty() || worker.is_paused() || shutdown.is_cancelled() {
@@ -257,6 +265,16 @@ async fn batches<K: Consumer, C: OutboxConnection>(
         };
         if count == 0 {
             continue;
+        }
+        if !is_told && let Some(bucket) = items.iter().find_map(|item| stray(item, wanted)) {
+            is_told = true;
+            tracing::error!(
+                queue = wanted.name,
+                bucket,
+                "the queue has messages of buckets that belong to another queue of this subscriber: an earlier number \
+                 of queues has left its bindings, and messages of one key may be taken in the wrong order. Stop the \
+                 subscriber, let its queues drain, delete them, and start it again"
+            );
         }
         let window = consumer.window();
         fit = window.map_or(Fit::Right, |window| prefetch.fit(window, bytes, count));
@@ -300,6 +318,16 @@ async fn batches<K: Consumer, C: OutboxConnection>(
             return Ok(Ended::Refit);
         }
     }
+}
+
+/// The bucket of a message, if the queue is not bound to it.
+fn stray(item: &Item, queue: &Queue) -> Option<u16> {
+    let bucket = item.recorded.as_ref().ok()?.message.bucket();
+    let is_of_another = |binding: &String| {
+        let bound = binding.rsplit('.').next().and_then(|word| word.parse().ok());
+        bound.is_some_and(|bound: u16| bound != bucket)
+    };
+    (!queue.bindings.is_empty() && queue.bindings.iter().all(is_of_another)).then_some(bucket)
 }
 
 /// So that a transaction holds its locks for about half a second at most.

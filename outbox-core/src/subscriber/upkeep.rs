@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::pump::on_blocking_thread;
-use super::worker::{Worker, millis};
+use super::worker::{Learned, Worker, millis};
 use crate::broker::{Broker, Queue};
 use crate::connection::OutboxConnection;
 use crate::error::{Error, Result};
@@ -132,12 +132,21 @@ impl<C: OutboxConnection> Worker<C> {
     }
 
     /// Refuses a message, unknown to the inbox, that may have been applied before the inbox forgot.
-    pub(super) fn check_horizon(&self, connection: &mut C, recorded: &Recorded) -> Result<()> {
+    pub(super) fn check_horizon(
+        &self,
+        connection: &mut C,
+        recorded: &Recorded,
+        learned: &mut Learned,
+    ) -> Result<()> {
         // No horizon is that near.
         if chrono::Utc::now() - recorded.recorded_at < chrono::TimeDelta::hours(1) {
             return Ok(());
         }
-        match connection.horizon_us(&self.name)? {
+        let horizon = match learned.horizon {
+            Some(horizon) => horizon,
+            None => *learned.horizon.insert(connection.horizon_us(&self.name)?),
+        };
+        match horizon {
             Some(horizon) if recorded.recorded_at.timestamp_micros() < horizon => {
                 Err(Error::invalid(format!(
                     "behind-horizon: recorded at {}, before what the inbox remembers: it may have been applied \

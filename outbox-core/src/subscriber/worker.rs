@@ -13,6 +13,8 @@ use super::incoming::Incoming;
 use super::stats::SubscriberStats;
 use crate::connection::{OutboxConnection, closed, depth};
 use crate::connections::Connections;
+use crate::copy::misfit::Misfit;
+use crate::copy::{Applied, Origin};
 use crate::error::{Error, Result};
 use crate::message::{Recorded, Version};
 use crate::panics::caught_on;
@@ -124,6 +126,21 @@ impl<C: OutboxConnection> Worker<C> {
         Ok(())
     }
 
+    /// Warns of what the tables of copies have that does not go with them.
+    pub(super) fn warn_of_misfits(&self) -> Result<()> {
+        let connection = &mut *self.connections.get()?;
+        for copy in self.effects.each_copy() {
+            for Misfit { name, value, .. } in copy.misfits(connection)? {
+                tracing::warn!(
+                    subscriber = self.name,
+                    "{name}, which does not go with a copy: different keys arrive in no particular order, and each \
+                     key has to be told from all others; {value}"
+                );
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn set_paused(&self, paused: bool) {
         if self.paused.swap(paused, Ordering::Relaxed) != paused {
             tracing::warn!(subscriber = self.name, paused, "the subscriber was paused or resumed");
@@ -222,7 +239,7 @@ impl<C: OutboxConnection> Worker<C> {
             .map_err(|e| e.context(format!("{} of key {}", message.kind(), message.key())))
     }
 
-    /// The effect of one message, in the caller's transaction.
+    /// The effect of one message that was held, in the caller's transaction.
     pub(super) fn apply_one(
         &self,
         connection: &mut C,
@@ -234,11 +251,11 @@ impl<C: OutboxConnection> Worker<C> {
             Run::Copy(copy) => {
                 let row = copy.read(incoming.recorded).map_err(|e| of_message(e, incoming.recorded))?;
                 let applied = copy
-                    .apply(connection, vec![(incoming.recorded, &*row)])
+                    .apply(connection, vec![(incoming.recorded, &*row)], Origin::Held)
                     .map_err(|e| of_message(e, incoming.recorded))?;
                 Ok(match applied {
-                    crate::copy::Applied::All => Effected::Yes,
-                    crate::copy::Applied::Stale(_) => Effected::Stale,
+                    Applied::All => Effected::Yes,
+                    Applied::Stale(_) => Effected::Stale,
                 })
             }
         }
@@ -250,20 +267,38 @@ impl<C: OutboxConnection> Worker<C> {
         connection: &mut C,
         effect: &Effect<C>,
         recorded: &Recorded,
+        learned: &mut Learned,
     ) -> Result<()> {
         let Some(copy) = effect.copy_name() else { return Ok(()) };
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sources.contains_key(copy) {
-            sources.insert(copy, connection.claim_copy(copy, &recorded.source)?);
+        let known = self.sources.lock().unwrap_or_else(PoisonError::into_inner).get(copy).cloned();
+        let source = match known.as_ref().or_else(|| learned.claimed.get(copy)) {
+            Some(source) => source,
+            None => learned.claimed.entry(copy).or_insert(connection.claim_copy(copy, &recorded.source)?),
+        };
+        if *source == recorded.source {
+            return Ok(());
         }
-        match sources.get(copy) {
-            Some(source) if *source != recorded.source => Err(Error::invalid(format!(
-                "copy {copy} follows outbox {source}, the message comes from {}",
-                recorded.source
-            ))),
-            _ => Ok(()),
+        Err(Error::invalid(format!(
+            "copy {copy} follows outbox {source}, the message comes from {}",
+            recorded.source
+        )))
+    }
+
+    /// Keeps what a transaction has learned, which has committed.
+    pub(super) fn keep(&self, learned: Learned) {
+        if !learned.claimed.is_empty() {
+            self.sources.lock().unwrap_or_else(PoisonError::into_inner).extend(learned.claimed);
         }
     }
+}
+
+/// What a transaction has read or written once for all of its messages.
+#[derive(Default)]
+pub(super) struct Learned {
+    /// The source that each copy follows; perhaps claimed just now, which is true only if the transaction commits.
+    claimed: HashMap<&'static str, String>,
+    /// See [`Worker::check_horizon`]; microseconds since 1970.
+    pub(super) horizon: Option<Option<i64>>,
 }
 
 /// With what it was about.

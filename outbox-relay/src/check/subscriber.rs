@@ -15,6 +15,18 @@ const NEEDED_FOR: &[(&str, &str)] = &[
     ("0000inbox0004", "subscribers of this version do not start"),
 ];
 
+/// Keys of copies' tables that make messages fail. Whoever may not look is told nothing: the subscriber warns at its
+/// start.
+async fn check_copies(store: &mut Store, about: &mut About) {
+    for misfit in store.misfits().await.unwrap_or_default() {
+        let text = format!(
+            "{}: where that is not the key that its messages have, and tells all of them apart, some are set aside",
+            misfit.name
+        );
+        about.warn(text, format!("{};", misfit.value));
+    }
+}
+
 pub(super) async fn check(subscriber: &SubscriberConfig) -> Vec<Finding> {
     let mut about = About::new(format!("subscriber {}", subscriber.name));
     let mut store = match Database::of_subscriber(subscriber) {
@@ -40,6 +52,7 @@ pub(super) async fn check(subscriber: &SubscriberConfig) -> Vec<Finding> {
             tables::compare_migrations(&applied, &INBOX.versions(), NEEDED_FOR, &mut about);
         }
         about.ok("tables are there");
+        check_copies(&mut store, &mut about).await;
     }
     about.findings
 }

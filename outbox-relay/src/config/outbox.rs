@@ -93,7 +93,8 @@ pub struct OutboxConfig {
     /// The longest wait between attempts. Default 60s.
     pub retry_max: Interval,
     /// Unconfirmed messages of one key at a time, 1 to 1000. Default 1, which keeps their order whatever
-    /// happens; more only for aggregates that nothing but copies follow.
+    /// happens; more only for aggregates that nothing but copies follow. Of these a message that the broker refuses
+    /// at first can come after a later one of its key: copies then set it aside as `stale-unknown`.
     pub in_flight_per_key: u32,
     /// Whether messages have the attributes of CloudEvents 1.0 as headers besides. Default false.
     pub cloudevents: bool,

@@ -24,6 +24,8 @@ mod hanging;
 mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "overtaking.rs"]
+mod overtaking;
 #[path = "panics.rs"]
 mod panics;
 #[path = "poison.rs"]

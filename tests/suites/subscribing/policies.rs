@@ -2,17 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
-use outbox_core::{Error, FailurePolicy, Frame};
+use outbox_core::{Error, FailurePolicy, Frame, Recorded};
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
 use super::consumer::{Subscriber, on};
 use super::database::{copies, fresh, ledger_entries};
 use super::stage::{
-    Handles as _, Held, Running, ask, change, copy, held_rows, recorded, sent_again, step, subscriber,
+    Handles as _, Held, Running, allow, ask, change, copy, held_rows, recorded, refuse, sent_again, step, subscriber,
 };
 use crate::harness::until;
 use crate::items::{ItemCopy, Stepped};
@@ -205,6 +206,24 @@ async fn a_held_change_of_a_copy_is_overtaken_and_a_replay_of_it_changes_nothing
     ask(&mut running.connection, "replay", "dead");
     running.until_held("nothing is held", <[Held]>::is_empty).await;
     assert_eq!(copies(&mut running.connection), [copy(1, "c", 3)]);
+    running.stop().await;
+}
+
+/// A retry that finds a newer state is no sign of anything, as that may have come meanwhile. It is one if that was
+/// recorded before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_of_an_older_change_is_set_aside_where_the_ids_have_started_again() {
+    let mut running = Running::start(|s| s.retry_after([Duration::from_secs(1)]).copy::<ItemCopy>()).await;
+    let mut before = Recorded::from_frame(&change(1, "created", "a", 1000)).unwrap();
+    before.recorded_at -= chrono::TimeDelta::seconds(30);
+    running.feed(&[before.to_frame()]).await;
+    refuse(&mut running.connection);
+    running.feed(&[change(1, "updated", "refused", 20)]).await;
+    running.until_held("it is tried again", |held| states(held) == ["retry"]).await;
+    allow(&mut running.connection);
+    running.until_held("it is given up", |held| states(held) == ["dead"]).await;
+    let held = running.rows();
+    assert!(held[0].attempts > 1 && held[0].error.contains("stale-unknown"), "{held:?}");
     running.stop().await;
 }
 

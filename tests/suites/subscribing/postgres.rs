@@ -30,6 +30,8 @@ mod memories;
 mod outages;
 #[path = "over_rabbitmq.rs"]
 mod over_rabbitmq;
+#[path = "overtaking.rs"]
+mod overtaking;
 #[path = "panics.rs"]
 mod panics;
 #[path = "poison.rs"]

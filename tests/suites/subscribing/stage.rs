@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use outbox_core::broker::memory::MemoryBroker;
 use outbox_core::broker::{Broker as _, Publisher as _};
@@ -11,10 +12,10 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::Connection;
 use super::consumer::{self, Subscriber};
 use super::database::{connect, fresh};
-use crate::harness::{TestDatabase, until};
+use super::{Connection, SERVER};
+use crate::harness::{Server, TestDatabase, until};
 use crate::items::{ItemCopy, Stepped, inbox_held};
 
 pub(crate) fn quick() -> RetryPolicy {
@@ -78,6 +79,27 @@ pub(crate) fn ask(connection: &mut Connection, state: &str, of: &str) -> usize {
     diesel::sql_query(format!("update inbox_held set state = '{state}' where state = '{of}'"))
         .execute(connection)
         .unwrap()
+}
+
+/// From now on the copy of items takes no row of the name `refused`.
+pub(crate) fn refuse(connection: &mut Connection) {
+    let refuse = match SERVER {
+        Server::Sqlite => {
+            "create trigger refused before insert on item_copy when new.name = 'refused' \
+             begin select raise(abort, 'refused'); end"
+        }
+        _ => "alter table item_copy add constraint refused check (name <> 'refused')",
+    };
+    connection.batch_execute(refuse).unwrap();
+}
+
+/// Ends [`refuse`].
+pub(crate) fn allow(connection: &mut Connection) {
+    let allow = match SERVER {
+        Server::Sqlite => "drop trigger refused",
+        _ => "alter table item_copy drop constraint refused",
+    };
+    connection.batch_execute(allow).unwrap();
 }
 
 pub(crate) async fn publish(broker: &MemoryBroker, frames: &[Frame]) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use outbox_core::__private::{ServerKind, misfits};
 use outbox_core::migrate::Migrations;
 use outbox_core::{Error, Result};
 
@@ -358,6 +359,20 @@ impl Store {
             Some(text) => on!(self, "looking for what is wrong", ask(text)),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// What the tables of copies have that does not go with them, each with the statement that takes it away.
+    ///
+    /// # Errors
+    /// As every statement; also when the user may not ask.
+    pub(crate) async fn misfits(&mut self) -> Result<Vec<Setting>> {
+        let kind = match self.database.kind() {
+            Kind::Mysql => ServerKind::Mysql,
+            Kind::Postgres => ServerKind::Postgres,
+            Kind::Sqlite => ServerKind::Sqlite,
+        };
+        let text = misfits(kind, "table_name in (select copy from copy_source)");
+        on!(self, "looking at the tables of copies", ask(&text))
     }
 
     /// Creates or upgrades the tables of one role; returns the versions applied now.
