@@ -15,34 +15,6 @@ use syn::{DeriveInput, parse_macro_input};
 
 /// Makes a Diesel model an *entity*, whose writes are recorded, or marks an *insertable* of one.
 ///
-/// ```
-/// use diesel::prelude::*;
-/// use outbox_core::{Entity, Outbox};
-///
-/// diesel::table! {
-///     products (id) { id -> BigInt, name -> Text, price_cents -> BigInt, }
-/// }
-///
-/// #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
-/// #[diesel(table_name = products)]
-/// #[outbox(aggregate = "product")]
-/// struct Product {
-///     id: i64,
-///     name: String,
-///     price_cents: i64,
-/// }
-///
-/// #[derive(Insertable, Outbox)]
-/// #[diesel(table_name = products)]
-/// #[outbox(entity = Product)]
-/// struct NewProduct<'a> {
-///     name: &'a str,
-/// }
-///
-/// let lamp = Product { id: 7, name: "lamp".into(), price_cents: 950 };
-/// assert_eq!((Product::AGGREGATE, lamp.key().as_str()), ("product", "7"));
-/// ```
-///
 /// | attribute | where | value | default |
 /// |---|---|---|---|
 /// | `#[outbox(aggregate = "…")]` | entity | 1 to 100 of `[A-Za-z0-9_-]`, first word of the message's kind | required |
@@ -106,37 +78,6 @@ pub fn derive_outbox(input: TokenStream) -> TokenStream {
 /// Makes a struct a domain event, or an enum one event for each variant, to be recorded beside the entity it
 /// is about.
 ///
-/// ```
-/// use outbox_core::{Event, OutboxEvent};
-/// use serde::{Deserialize, Serialize};
-///
-/// #[derive(Serialize, Deserialize, OutboxEvent)]
-/// #[outbox(aggregate = "product", event = "recalled", key = id)]
-/// struct Recalled {
-///     id: i64,
-/// }
-///
-/// #[derive(Serialize, OutboxEvent)]
-/// #[outbox(aggregate = "product", event = "price_raised", key = product_id)]
-/// struct PriceRaised {
-///     product_id: i64,
-///     by_cents: i64,
-/// }
-///
-/// #[derive(Serialize, Deserialize, OutboxEvent)]
-/// #[serde(tag = "type")]
-/// #[outbox(aggregate = "product", key = product_id)]
-/// enum ProductEvent {
-///     PriceRaised { product_id: i64, by_cents: i64 }, // product.price_raised
-///     #[outbox(event = "taken_off", key = id)]
-///     Delisted { id: i64 }, // product.taken_off
-///     Recalled(Recalled), // product.recalled; the key is that of the event inside
-/// }
-///
-/// let event = ProductEvent::Delisted { id: 7 };
-/// assert_eq!((event.event(), event.key().as_str()), ("taken_off", "7"));
-/// ```
-///
 /// | attribute | where | value | default |
 /// |---|---|---|---|
 /// | `#[outbox(aggregate = "…")]` | struct, enum | 1 to 100 of `[A-Za-z0-9_-]`, first word of the message's kind | required |
@@ -188,38 +129,6 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 }
 
 /// Makes a struct the row of a copy: a table that follows an entity of another service.
-///
-/// ```
-/// use outbox_core::Replica;
-///
-/// diesel::table! {
-///     product_copies (id) {
-///         id -> BigInt,
-///         name -> Text,
-///         price -> Double,
-///         note -> Text,
-///         outbox_generation -> BigInt,
-///         outbox_id -> BigInt,
-///         outbox_bucket -> SmallInt,
-///     }
-/// }
-///
-/// fn euros(cents: i64) -> Result<f64, std::convert::Infallible> {
-///     Ok(cents as f64 / 100.0)
-/// }
-///
-/// #[derive(Replica)]
-/// #[diesel(table_name = product_copies)]
-/// #[replica(of = "product")]
-/// struct ProductCopy {
-///     id: i64,
-///     name: String,
-///     #[replica(from = "price_cents", with = euros)]
-///     price: f64,
-///     #[replica(local)]
-///     note: String,
-/// }
-/// ```
 ///
 /// | attribute | where | value | default |
 /// |---|---|---|---|

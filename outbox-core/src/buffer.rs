@@ -6,7 +6,7 @@ use crate::entity::{self, Entity, Operation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::lost;
-use crate::message::{Headers, Message};
+use crate::message::{Headers, Message, MessageId};
 use crate::write::Upserted;
 
 /// More rows than this may have been inserted by several statements, of which the first ones have worked.
@@ -189,6 +189,11 @@ impl Buffer {
     /// The keys to lock, sorted.
     pub(crate) fn strict_keys(&self) -> Vec<(&str, &str)> {
         self.strict.iter().map(|(aggregate, key)| (&**aggregate, &**key)).collect()
+    }
+
+    /// The ids of the messages, in their order.
+    pub(crate) fn ids(&self) -> Vec<MessageId> {
+        self.messages.iter().map(Message::id).collect()
     }
 
     pub(crate) fn messages(&self) -> &[Message] {

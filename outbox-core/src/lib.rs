@@ -116,8 +116,109 @@ pub use message::{
     BUCKET_HASH, BUCKETS, Frame, HEADERS_BYTES_MAX, Headers, KEY_BYTES_MAX, Message, MessageId,
     NAME_BYTES_MAX, OutboxRow, PAYLOAD_BYTES_MAX, Recorded, Version, WIRE_FORMAT, bucket_of,
 };
+/// Records what is written to an entity:
+///
+/// ```
+/// use diesel::prelude::*;
+/// use outbox_core::{Entity, Outbox};
+///
+/// diesel::table! {
+///     products (id) { id -> BigInt, name -> Text, price_cents -> BigInt, }
+/// }
+///
+/// #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// #[diesel(table_name = products)]
+/// #[outbox(aggregate = "product")]
+/// struct Product {
+///     id: i64,
+///     name: String,
+///     price_cents: i64,
+/// }
+///
+/// #[derive(Insertable, Outbox)]
+/// #[diesel(table_name = products)]
+/// #[outbox(entity = Product)]
+/// struct NewProduct<'a> {
+///     name: &'a str,
+/// }
+///
+/// let lamp = Product { id: 7, name: "lamp".into(), price_cents: 950 };
+/// assert_eq!((Product::AGGREGATE, lamp.key().as_str()), ("product", "7"));
+/// ```
+///
 #[cfg(feature = "derive")]
-pub use outbox_macros::{Outbox, OutboxEvent, Replica};
+pub use outbox_macros::Outbox;
+/// Names a domain event:
+///
+/// ```
+/// use outbox_core::{Event, OutboxEvent};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, OutboxEvent)]
+/// #[outbox(aggregate = "product", event = "recalled", key = id)]
+/// struct Recalled {
+///     id: i64,
+/// }
+///
+/// #[derive(Serialize, OutboxEvent)]
+/// #[outbox(aggregate = "product", event = "price_raised", key = product_id)]
+/// struct PriceRaised {
+///     product_id: i64,
+///     by_cents: i64,
+/// }
+///
+/// #[derive(Serialize, Deserialize, OutboxEvent)]
+/// #[serde(tag = "type")]
+/// #[outbox(aggregate = "product", key = product_id)]
+/// enum ProductEvent {
+///     PriceRaised { product_id: i64, by_cents: i64 }, // product.price_raised
+///     #[outbox(event = "taken_off", key = id)]
+///     Delisted { id: i64 }, // product.taken_off
+///     Recalled(Recalled), // product.recalled; the key is that of the event inside
+/// }
+///
+/// let event = ProductEvent::Delisted { id: 7 };
+/// assert_eq!((event.event(), event.key().as_str()), ("taken_off", "7"));
+/// ```
+///
+#[cfg(feature = "derive")]
+pub use outbox_macros::OutboxEvent;
+/// Follows an entity of another service in a table:
+///
+/// ```
+/// use outbox_core::Replica;
+///
+/// diesel::table! {
+///     product_copies (id) {
+///         id -> BigInt,
+///         name -> Text,
+///         price -> Double,
+///         note -> Text,
+///         outbox_generation -> BigInt,
+///         outbox_id -> BigInt,
+///         outbox_bucket -> SmallInt,
+///     }
+/// }
+///
+/// fn euros(cents: i64) -> Result<f64, std::convert::Infallible> {
+///     Ok(cents as f64 / 100.0)
+/// }
+///
+/// #[derive(Replica)]
+/// #[diesel(table_name = product_copies)]
+/// #[replica(of = "product")]
+/// struct ProductCopy {
+///     id: i64,
+///     name: String,
+///     #[replica(from = "price_cents", with = euros)]
+///     price: f64,
+///     #[replica(local)]
+///     note: String,
+/// }
+/// ```
+///
+#[cfg(feature = "derive")]
+pub use outbox_macros::Replica;
 pub use resync::{Resync, ResyncOn};
 pub use retry::{RetryPolicy, Waits};
 pub use rows::Condition;

@@ -13,7 +13,7 @@ use crate::entity::Entity;
 use crate::error::{Error, ErrorKind, Result, database_kind};
 use crate::event::Event;
 use crate::lost;
-use crate::message::Message;
+use crate::message::{Message, MessageId};
 use crate::nested::HeldBack;
 use crate::rows::{self, Condition};
 use crate::write::{EntityOn, InsertOn, UpsertOn};
@@ -386,6 +386,14 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// ```
     pub fn record_message(&mut self, message: Message) {
         self.buffer.push(message);
+    }
+
+    /// The ids of the messages recorded so far, in their order: the last one is what [`Freshness::wait_for`] waits for
+    /// to read one's own writes. In a savepoint those of the savepoint. A transaction that runs again has others.
+    ///
+    /// [`Freshness::wait_for`]: crate::Freshness::wait_for
+    pub fn recorded_ids(&self) -> Vec<MessageId> {
+        self.buffer.ids()
     }
 
     /// Runs `body` in a savepoint; when it fails, its writes and its messages are gone and this

@@ -30,6 +30,24 @@ fn kinds(pending: &[Pending]) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn the_ids_of_what_is_recorded_are_known_before_the_end() {
+    let database = fresh();
+    let ids = open(&database)
+        .await
+        .outbox_transaction(async |tx| {
+            tx.insert(&new("lamp")).await?;
+            tx.savepoint(async |inner| inner.insert(&new("shade")).await).await?;
+            tx.record(&Stepped { account: "a".into(), sequence: 1 })?;
+            Ok(tx.recorded_ids())
+        })
+        .await
+        .unwrap();
+    let pending = outbox(&mut connect(&database));
+    assert_eq!(ids.len(), 3);
+    assert_eq!(pending.iter().map(|row| row.message_id).collect::<Vec<_>>(), ids);
+}
+
+#[tokio::test]
 async fn each_write_records_what_the_row_then_is() {
     let database = fresh();
     let mut connection = open(&database).await;

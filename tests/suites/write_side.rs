@@ -32,6 +32,29 @@ fn a_write_and_its_message_commit_together() {
 }
 
 #[test]
+fn the_ids_of_what_is_recorded_are_known_before_the_end() {
+    let database = fresh();
+    let mut connection = connect(&database);
+    let ids = connection
+        .outbox_transaction(|tx| {
+            let item = tx.insert(&new("lamp"))?;
+            tx.savepoint(|inner| inner.insert(&new("shade")))?;
+            // What a savepoint takes back has no message.
+            let undone = tx.savepoint(|inner| {
+                inner.delete(&item)?;
+                Err::<(), _>(Error::application("kept"))
+            });
+            assert!(undone.is_err());
+            tx.record(&Stepped { account: "a".into(), sequence: 1 })?;
+            Ok(tx.recorded_ids())
+        })
+        .unwrap();
+    let pending = outbox(&mut connection);
+    assert_eq!(ids.len(), 3);
+    assert_eq!(pending.iter().map(|row| row.message_id).collect::<Vec<_>>(), ids);
+}
+
+#[test]
 fn an_entity_with_its_key_is_inserted_as_it_is() {
     let database = fresh();
     let mut connection = connect(&database);

@@ -12,7 +12,7 @@ use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::lost;
-use crate::message::Message;
+use crate::message::{Message, MessageId};
 use crate::nested::HeldBack;
 use crate::rows::Condition;
 use crate::transaction::{Appended, append_failed, failed, lock_failed, moved};
@@ -304,6 +304,11 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// Records a message made by hand.
     pub fn record_message(&mut self, message: Message) {
         self.buffer.push(message);
+    }
+
+    /// The ids of the messages recorded so far, as [`OutboxTx::recorded_ids`](crate::OutboxTx::recorded_ids).
+    pub fn recorded_ids(&self) -> Vec<MessageId> {
+        self.buffer.ids()
     }
 
     /// Runs `body` in a savepoint; when it fails, its writes and its messages are gone and this
