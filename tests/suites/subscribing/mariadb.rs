@@ -26,6 +26,8 @@ mod hanging;
 mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "misfits.rs"]
+mod misfits;
 #[path = "outages.rs"]
 mod outages;
 #[path = "over_rabbitmq.rs"]

@@ -24,6 +24,8 @@ mod hanging;
 mod killing;
 #[path = "memories.rs"]
 mod memories;
+#[path = "misfits.rs"]
+mod misfits;
 #[path = "overtaking.rs"]
 mod overtaking;
 #[path = "panics.rs"]

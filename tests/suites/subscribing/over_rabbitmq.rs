@@ -217,3 +217,68 @@ async fn the_number_of_queues_is_raised_and_lowered_without_losing_the_order() {
         assert_eq!(own, (1..=sequence).collect::<Vec<_>>(), "{name}");
     }
 }
+
+/// An operator's mistake. What was in the queue is gone with it; what is published from then on arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_somebody_deletes_is_declared_anew() {
+    let exchange = unique("deleted");
+    let url = server_url(outbox_tests::lab_client::AMQP_URL);
+    let broker = RabbitMq::new(&url).unwrap().exchange(&exchange);
+    let database = fresh();
+    let mut connection = connect(&database);
+    let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
+    subscriber.declare().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(subscriber.run(shutdown.clone()));
+    let mut publisher = broker.publisher().await.unwrap();
+    publisher.publish(&[change(1, "created", "before", 1)]).await.unwrap();
+    until("it is applied", || async { copies(&mut connect(&database)).len() == 1 }).await;
+
+    let queue = format!("{exchange}.0");
+    let operator = lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = operator.create_channel().await.unwrap();
+    channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    let mut version = 1;
+    let arrived = async {
+        while copies(&mut connection).len() < 2 {
+            version += 1;
+            publisher.publish(&[change(2, "created", "after", version)]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrived).await.expect("nothing arrives any more");
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    assert!(held_rows(&mut connection).is_empty());
+    broker.remove(&[queue]).await.unwrap();
+}
+
+/// As large as a message may be, and no JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_malformed_message_is_set_aside_and_the_next_one_is_applied() {
+    let exchange = unique("large");
+    let broker = RabbitMq::new(&server_url(outbox_tests::lab_client::AMQP_URL)).unwrap().exchange(&exchange);
+    let database = fresh();
+    let mut connection = connect(&database);
+    let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
+    subscriber.declare().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(subscriber.run(shutdown.clone()));
+    let mut large = change(1, "created", "x", 1);
+    let beginning = b"{\"after\": {\"id\": \"".as_slice();
+    large.body = [beginning, &vec![b'x'; outbox_core::PAYLOAD_BYTES_MAX - beginning.len()]].concat();
+    let mut publisher = broker.publisher().await.unwrap();
+    let confirms = publisher.publish(&[large, change(2, "created", "good", 2)]).await.unwrap();
+    assert!(confirms.iter().all(|confirm| *confirm == Confirm::Confirmed), "{confirms:?}");
+    until("both are done with", || async {
+        let mut connection = connect(&database);
+        held_rows(&mut connection).len() == 1 && copies(&mut connection).len() == 1
+    })
+    .await;
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    let held = held_rows(&mut connection);
+    assert!(held[0].state == "dead" && !held[0].error.is_empty(), "{held:?}");
+    assert_eq!(copies(&mut connection), [copy(2, "good", 2)]);
+    broker.remove(&[format!("{exchange}.0")]).await.unwrap();
+}

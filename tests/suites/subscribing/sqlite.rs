@@ -22,6 +22,8 @@ mod economy;
 mod hanging;
 #[path = "memories.rs"]
 mod memories;
+#[path = "misfits.rs"]
+mod misfits;
 #[path = "panics.rs"]
 mod panics;
 #[path = "poison.rs"]
