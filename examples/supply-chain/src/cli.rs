@@ -39,7 +39,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) crash: bool,
 
-    /// Runs the relay and both subscribers as processes of their own; needs --broker. --crash with --broker
+    /// Runs the relay and the three subscribers as processes of their own; needs --broker. --crash with --broker
     /// does so in any case.
     #[arg(long, requires = "broker")]
     pub(crate) processes: bool,
@@ -83,17 +83,19 @@ pub(crate) enum Mode {
 pub(crate) enum Role {
     Relay,
     Order,
+    /// The order service's second process; each of the two queues goes to one of them, and to the other when that ends.
+    OrderToo,
     Purchase,
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 3] = [Self::Relay, Self::Order, Self::Purchase];
+    pub(crate) const ALL: [Self; 4] = [Self::Relay, Self::Order, Self::OrderToo, Self::Purchase];
 
     /// The service whose database the part works on.
     pub(crate) fn service(self) -> Service {
         match self {
             Self::Relay => Service::Product,
-            Self::Order => Service::Order,
+            Self::Order | Self::OrderToo => Service::Order,
             Self::Purchase => Service::Purchase,
         }
     }

@@ -47,12 +47,15 @@ pub(crate) struct Total {
     pub(crate) total: i64,
 }
 
+/// Over so many queues the order service's messages are spread.
+pub(crate) const ORDER_QUEUES: u16 = 2;
+
 /// A connection that the story runs on.
 pub(crate) trait Database: OutboxConnection + R2D2Connection + Sized {
     /// The product service's transaction.
     fn write(&mut self, service: &mut ProductService, changes: &[Change]) -> Result<()>;
 
-    /// The order service's subscriber.
+    /// The order service's subscriber, which has two queues: one for each of its two processes.
     fn order_subscriber<B: Broker>(
         name: String,
         broker: B,
@@ -125,6 +128,7 @@ macro_rules! database {
                 pool: Pool<ConnectionManager<Self>>,
             ) -> Subscriber<B, Self> {
                 Subscriber::new(name, broker, pool)
+                    .queues(ORDER_QUEUES)
                     .copy::<ProductCopy>()
                     .on("product.price_raised", |tx, raised: PriceRaised| {
                         Ok(tx.conn().add_price_alert(&raised)?)
@@ -140,7 +144,7 @@ macro_rules! database {
             }
 
             fn pool(url: &str) -> Result<Pool<ConnectionManager<Self>>> {
-                let pool = Pool::builder().max_size(4).connection_customizer(Box::new(Settings($settings)));
+                let pool = Pool::builder().max_size(8).connection_customizer(Box::new(Settings($settings)));
                 Ok(pool.build(ConnectionManager::new(url))?)
             }
 

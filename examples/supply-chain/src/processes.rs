@@ -22,7 +22,7 @@ pub(crate) struct Processes {
     broker: String,
     names: Names,
     urls: [String; 3],
-    running: [Option<Running>; 3],
+    running: [Option<Running>; Role::ALL.len()],
 }
 
 struct Running {
@@ -49,7 +49,7 @@ impl Processes {
             broker: broker.to_owned(),
             names,
             urls: place.urls().clone(),
-            running: [None, None, None],
+            running: [const { None }; Role::ALL.len()],
         })
     }
 }
@@ -61,6 +61,7 @@ impl Parts for Processes {
         command.arg("--role").arg(match role {
             Role::Relay => "relay",
             Role::Order => "order",
+            Role::OrderToo => "order-too",
             Role::Purchase => "purchase",
         });
         command.arg("--config").arg(self.folder.path().join("outbox-relay.toml"));

@@ -2,6 +2,8 @@
 
 use outbox_core::{Error, ErrorKind, Result};
 
+#[cfg(feature = "servers")]
+use crate::database::ORDER_QUEUES;
 use crate::database::Service;
 
 /// The three databases; those made for this run are gone when it is dropped, unless kept.
@@ -40,8 +42,10 @@ impl Names {
 
     /// The subscribers' queues.
     #[cfg(feature = "servers")]
-    pub(crate) fn queues(&self) -> [String; 2] {
-        [Service::Order, Service::Purchase].map(|service| format!("{}.0", self.subscriber(service)))
+    pub(crate) fn queues(&self) -> Vec<String> {
+        let of =
+            |service, count| (0..count).map(move |number| format!("{}.{number}", self.subscriber(service)));
+        of(Service::Order, ORDER_QUEUES).chain(of(Service::Purchase, 1)).collect()
     }
 }
 

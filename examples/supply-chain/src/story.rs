@@ -70,7 +70,7 @@ pub(crate) async fn tell<C: Database>(
         })?;
     }
     // Subscribers first: a message that no queue wants yet would only be kept aside.
-    for role in [Role::Order, Role::Purchase, Role::Relay] {
+    for role in [Role::Order, Role::OrderToo, Role::Purchase, Role::Relay] {
         parts.start(role).await?;
     }
 
@@ -136,7 +136,7 @@ async fn kill_around<T>(
     let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
     let mut kills = 0;
     // Each part at least once, however short the writing is.
-    while !writing.is_finished() || kills < 3 {
+    while !writing.is_finished() || (kills as usize) < Role::ALL.len() {
         tokio::time::sleep(Duration::from_millis(random.random_range(50..500))).await;
         let role = Role::ALL[kills as usize % Role::ALL.len()];
         parts.kill(role).await;

@@ -21,7 +21,7 @@ pub(crate) struct Tasks<C: Database, B> {
     pools: Pools<C>,
     relay: OutboxConfig,
     shutdown: CancellationToken,
-    running: [Option<JoinHandle<Result<()>>>; 3],
+    running: [Option<JoinHandle<Result<()>>>; Role::ALL.len()],
     stats: Vec<SubscriberStats>,
     relays: Vec<Status>,
 }
@@ -43,7 +43,7 @@ impl<C: Database, B: Broker> Tasks<C, B> {
             pools: pools.clone(),
             relay: relay_config(place, crash),
             shutdown: CancellationToken::new(),
-            running: [None, None, None],
+            running: [const { None }; Role::ALL.len()],
             stats: Vec::new(),
             relays: Vec::new(),
         }
@@ -61,7 +61,9 @@ impl<C: Database, B: Broker> Parts for Tasks<C, B> {
         let (broker, pool) = (self.broker.clone(), self.pools.of(role.service()).clone());
         let name = self.names.subscriber(role.service());
         let task = match role {
-            Role::Order => self.start_subscriber(C::order_subscriber(name, broker, pool)).await?,
+            Role::Order | Role::OrderToo => {
+                self.start_subscriber(C::order_subscriber(name, broker, pool)).await?
+            }
             Role::Purchase => self.start_subscriber(C::purchase_subscriber(name, broker, pool)).await?,
             Role::Relay => {
                 let relay = Relay::new([self.relay.clone()], broker, Unrouted::Queue)?;
