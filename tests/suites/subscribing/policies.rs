@@ -13,7 +13,8 @@ use super::Connection;
 use super::consumer::{Subscriber, on};
 use super::database::{copies, fresh, ledger_entries};
 use super::stage::{
-    Handles as _, Held, Running, allow, ask, change, copy, held_rows, recorded, refuse, sent_again, step, subscriber,
+    Handles as _, Held, Running, allow, ask, change, copy, held_rows, recorded, refuse, sent_again, step,
+    subscriber,
 };
 use crate::harness::until;
 use crate::items::{ItemCopy, Stepped};
