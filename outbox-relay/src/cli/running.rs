@@ -81,7 +81,8 @@ mod tests {
 
     use super::*;
     use crate::config::Secret;
-    use crate::status::{Side, Status};
+    use crate::retry::Side;
+    use crate::status::Status;
 
     #[tokio::test]
     async fn a_relay_that_runs_is_asked_and_one_that_does_not_is_not_missed() {
@@ -91,7 +92,7 @@ mod tests {
         let shutdown = CancellationToken::new();
         let status = Status::new("product");
         crate::admin::serve(&admin, vec![status.clone()], shutdown.clone()).await.unwrap();
-        status.set_paused(Side::Sink, "broker: gone".into());
+        status.set_paused(Side::Target, "broker: gone".into());
         status.set_in_flight(7);
         status.add_returned(2);
         let expected = RelayReport {
