@@ -73,7 +73,7 @@ impl Link {
             id: 0,
             is_lost: false,
         };
-        let connection = line.connect().await.map_err(|error| {
+        let connection = line.connect().await.map_err(|(_, error)| {
             let text = url.scrub(&error.to_string());
             Error::new(error.kind(), format!("{url}: connecting: {text}"))
         })?;
@@ -104,17 +104,23 @@ impl Rows<'_> {
 }
 
 impl Line {
-    async fn connect(&self) -> Result<Conn> {
+    /// A connection, or whether the server has answered, and why there is none.
+    async fn connect(&self) -> std::result::Result<Conn, (bool, Error)> {
         let opening = async {
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
-                return crate::outbox::store::tls::mysql_bare(OptsBuilder::from_opts(self.opts.clone()), tls)
-                    .await;
+                let opts = OptsBuilder::from_opts(self.opts.clone());
+                let opened = crate::outbox::store::tls::mysql_bare(opts, tls).await;
+                return opened.map_err(|error| (!error.is_outage(), error));
             }
             let opened = Conn::new(self.opts.clone()).await;
-            opened.map_err(|error| Error::new(failure::kind(&error), error.to_string()))
+            opened.map_err(|error| {
+                let is_answer = matches!(error, mysql_async::Error::Server(_));
+                (is_answer, Error::new(failure::kind(&error), error.to_string()))
+            })
         };
-        let silent = |_| Error::new(ErrorKind::Outage, format!("no connection within {CONNECT_TIMEOUT:?}"));
+        let silent =
+            |_| (false, Error::new(ErrorKind::Outage, format!("no connection within {CONNECT_TIMEOUT:?}")));
         timeout(CONNECT_TIMEOUT, opening).await.map_err(silent)?
     }
 
@@ -148,23 +154,22 @@ impl Line {
     /// end here: nobody will.
     async fn is_at_work(&self) -> bool {
         let asking = async {
-            let mut other = self.connect().await?;
-            let failed = |error| failure::failed("asking after a connection", &error);
-            let rows: Vec<Row> = other.query("SHOW PROCESSLIST").await.map_err(failed)?;
+            let mut other = self.connect().await.map_err(|(is_answer, _)| is_answer)?;
+            // It is there, though it does not say: too many connections, say.
+            let is_answer = |error| matches!(error, mysql_async::Error::Server(_));
+            let rows: Vec<Row> = other.query("SHOW PROCESSLIST").await.map_err(is_answer)?;
             // Id, user, host, database, command, seconds of it.
             let ours = rows.iter().find(|row| row.get(0).is_some_and(|id: u64| id as u32 == self.id));
             let Some(row) = ours else { return Ok(false) };
             let is_idle = row.get(4).is_some_and(|command: String| command == "Sleep");
             let seconds: u64 = row.get(5).unwrap_or_default();
             if is_idle && seconds >= SILENCE.as_secs() / 2 {
-                other.query_drop(format!("KILL {}", self.id)).await.map_err(failed)?;
+                other.query_drop(format!("KILL {}", self.id)).await.map_err(is_answer)?;
             }
             Ok(!is_idle)
         };
         match timeout(CONNECT_TIMEOUT, asking).await {
-            Ok(Ok(is_at_work)) => is_at_work,
-            // It is there, though it does not say: too many connections, say.
-            Ok(Err(error)) => !Error::is_outage(&error),
+            Ok(Ok(is_at_work) | Err(is_at_work)) => is_at_work,
             Err(_) => false,
         }
     }

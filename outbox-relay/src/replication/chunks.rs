@@ -191,6 +191,11 @@ async fn connect(source: &Source) -> Result<Server> {
     // A consistent snapshot needs it; one SELECT is consistent by itself.
     let set = server.connection().query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
     set.map_err(|error| Error::new(ErrorKind::Database, format!("the isolation level: {error}")))?;
+    // A piece takes its time, whatever the account's statements may take otherwise: cut short, it would be read again
+    // without end.
+    let limit = if server.is_mariadb() { "max_statement_time" } else { "max_execution_time" };
+    let set = server.connection().query_drop(format!("SET SESSION {limit} = 0")).await;
+    set.map_err(|error| Error::new(ErrorKind::Database, format!("{limit}: {error}")))?;
     Ok(server)
 }
 

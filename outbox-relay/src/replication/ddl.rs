@@ -83,6 +83,12 @@ pub(super) fn effects(default: &str, sql: &str) -> Vec<(Effect, String, Option<S
             }
             rest.skip(&["if", "exists"]);
             let Some((database, table)) = rest.table() else { return Vec::new() };
+            // MariaDB's patience for the table's lock.
+            match rest.words {
+                [word, later @ ..] if word.is("nowait") => rest.words = later,
+                [word, _, later @ ..] if word.is("wait") => rest.words = later,
+                _ => {}
+            }
             let effects = altered(rest.words).into_iter().chain(lost(rest.words));
             let mut found: Vec<_> =
                 effects.map(|effect| (effect, database.clone(), Some(table.clone()))).collect();
@@ -138,7 +144,10 @@ fn lost(words: &[Word]) -> Option<Effect> {
         let Some((old, rest)) = rest.split_first() else { continue };
         let new = rest.iter().find(|word| !word.is("to"));
         let is_lost = if word.is("drop") {
-            is_column || !DROPPED.iter().any(|kind| old.is(kind))
+            let is_other = |(kind, next): &(&str, &str)| {
+                old.is(kind) && (next.is_empty() || rest.first().is_some_and(|word| word.is(next)))
+            };
+            is_column || !DROPPED.iter().any(is_other)
         } else {
             let is_renamed = word.is("change") || word.is("rename") && is_column;
             is_renamed && new.is_some_and(|new| new.text.to_lowercase() != old.text.to_lowercase())
@@ -150,9 +159,19 @@ fn lost(words: &[Word]) -> Option<Effect> {
     (!names.is_empty()).then_some(Effect::Lost(names))
 }
 
-/// What a table can lose besides a column, which need not be called one.
-const DROPPED: [&str; 9] =
-    ["index", "key", "primary", "foreign", "constraint", "check", "partition", "system", "period"];
+/// What a table can lose besides a column, which need not be called one; and the word behind it, where a column may have
+/// the name.
+const DROPPED: [(&str, &str); 9] = [
+    ("index", ""),
+    ("key", ""),
+    ("primary", ""),
+    ("foreign", ""),
+    ("constraint", ""),
+    ("check", ""),
+    ("partition", ""),
+    ("system", "versioning"),
+    ("period", "for"),
+];
 
 /// A word of a statement, or a sign.
 #[derive(Debug, PartialEq, Eq)]
@@ -235,7 +254,7 @@ fn words(sql: &str) -> Vec<Word> {
             };
         } else if let Some(after) = rest.strip_prefix("*/") {
             rest = after;
-        } else if rest.starts_with("-- ") || first == '#' {
+        } else if is_comment(rest) {
             rest = rest.split_once('\n').map_or("", |(_, after)| after);
         } else if let '`' | '\'' | '"' = first {
             let (text, after) = unquoted(&rest[1..], first);
@@ -256,6 +275,12 @@ fn words(sql: &str) -> Vec<Word> {
         }
     }
     words
+}
+
+/// Whether the line ends here: two hyphens are minus signs unless a space or a control character follows.
+fn is_comment(rest: &str) -> bool {
+    let after = |text: &str| text.chars().next().is_none_or(|c| c.is_whitespace() || c.is_control());
+    rest.starts_with('#') || rest.strip_prefix("--").is_some_and(after)
 }
 
 /// What stands before the closing quote, and what comes behind it. A doubled quote is one.
@@ -321,6 +346,9 @@ mod tests {
             ("alter table product rename column a to b, rename column `b` to a", r#"["a", "b"]"#),
             ("alter table product change a B int, change b c int", r#"["a", "b"]"#),
             ("alter table product drop a, add a int", r#"["a"]"#),
+            ("alter table product nowait drop a, add a int", r#"["a"]"#),
+            ("alter table product wait 5 drop a, add a int", r#"["a"]"#),
+            ("alter table product --\n drop period, drop system", r#"["period", "system"]"#),
             ("alter table product add (x decimal(3, 1)), drop column if exists `index`", r#"["index"]"#),
         ] {
             assert_eq!(of(sql), [format!("Lost({names}) shop.product")], "{sql}");
@@ -335,6 +363,7 @@ mod tests {
     fn other_statements_do_nothing_of_the_kind() {
         for sql in [
             "alter table product add column rename_to int, add index (name), rename index x to y",
+            "alter table product drop system versioning, drop period for system_time",
             "alter table product drop index x, drop primary key, drop foreign key y, add primary key (a)",
             "alter table product alter a drop default, add z int default (1)",
             "alter table product comment 'drop partition p0'",

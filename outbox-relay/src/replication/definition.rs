@@ -66,7 +66,12 @@ impl Definition {
             used.iter().filter_map(|(column, facts)| Some((column.name.clone(), facts.generation.clone()?)));
         let key = source_key(spec, source)?;
         let collations = key.iter().filter_map(|name| {
-            let collation = source.columns[table.ordinal(name)?].collation.clone()?;
+            let collation = source.columns[table.ordinal(name)?].collation.as_ref()?;
+            // MySQL calls it otherwise since 8.0.30.
+            let collation = match collation.strip_prefix("utf8_") {
+                Some(rest) => format!("utf8mb3_{rest}"),
+                None => collation.clone(),
+            };
             Some((name.clone(), collation))
         });
         let has_hash = written(spec, source)?.iter().any(|column| matches!(column.origin, Origin::Hash(_)));
