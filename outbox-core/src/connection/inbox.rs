@@ -541,6 +541,14 @@ macro_rules! inbox_methods {
         }
 
         fn claim_copy(&mut self, copy: &str, source: &str) -> QueryResult<String> {
+            let known: Vec<NameRow> =
+                diesel::sql_query($words.of("select source as name from copy_source where copy = ?"))
+                    .bind::<Text, _>(copy)
+                    .load(self)?;
+            if let Some(NameRow { name }) = known.into_iter().next() {
+                return Ok(name);
+            }
+            // Only the first transaction of all has others wait for it.
             let claim = $words.of("insert into copy_source (copy, source) values (?, ?) {keep_copy}");
             let claim = diesel::sql_query(claim).bind::<Text, _>(copy).bind::<Text, _>(source);
             claim.execute(self)?;

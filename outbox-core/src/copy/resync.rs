@@ -43,8 +43,8 @@ pub(crate) fn follow<R: ReplicaOn<C>, C: OutboxConnection>(
             if let Some(begun) = of_same(*resync)
                 && !connection.is_late(R::COPY, bucket, recorded.message.key())?
             {
-                let key = <R as ReplicaSql<C::Backend>>::key_of(key)?;
-                sql::delete_key::<R, C>(connection, key, begun.version)?;
+                let values = || <R as ReplicaSql<C::Backend>>::key_of(key);
+                sql::delete_key::<R, C>(connection, [values()?, values()?], begun.version)?;
             }
         }
     }

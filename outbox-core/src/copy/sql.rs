@@ -71,7 +71,15 @@ pub(super) fn is_known<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
     change: Change<'_, R>,
 ) -> QueryResult<bool> {
-    Ok(count::<R, C>(connection, &[change], ">=")? > 0)
+    let select = Statement::new("SELECT count(*) FROM ").fragment(R::table()).sql(" WHERE ");
+    // What is there now, not what the transaction saw first.
+    let select = any_row(select, &[change], ">=").sql(match C::Backend::KIND {
+        ServerKind::Mysql => " LOCK IN SHARE MODE",
+        ServerKind::Sqlite | ServerKind::Postgres => "",
+    });
+    // Not kept prepared: libmariadb may wait for ever for a locking read that is run again after a deadlock.
+    let counts: Vec<Count> = connection.load_all(select.not_kept())?;
+    Ok(counts.first().is_some_and(|count| count.0 > 0))
 }
 
 /// How many of the rows stand in this relation to the version of their change.
@@ -212,15 +220,26 @@ fn is_row<'a, R: ReplicaSql<DB>, DB: Server>(
     for (place, ((name, value), again)) in
         R::key_columns().into_iter().zip(row.key_values()).zip(again).enumerate()
     {
-        let is_collated = DB::is_collated(&value).unwrap_or(false);
-        sql = sql.sql(if place == 0 { "" } else { " AND " }).identifier(name).sql(" = ").fragment(value);
-        if is_collated {
-            sql = sql.sql(" AND cast(convert(").identifier(name);
-            sql = sql.sql(" USING utf8mb4) AS BINARY) = cast(convert(").fragment(again);
-            sql = sql.sql(" USING utf8mb4) AS BINARY)");
-        }
+        sql = is_value(sql.sql(if place == 0 { "" } else { " AND " }), name, value, again);
     }
     sql
+}
+
+/// A column has a value, which is given twice. Blanks at the end are the collation's matter: a CHAR may have lost them.
+fn is_value<'a, DB: Server>(
+    sql: Statement<'a, DB>,
+    name: &'static str,
+    value: Fragment<'a, DB>,
+    again: Fragment<'a, DB>,
+) -> Statement<'a, DB> {
+    let is_collated = DB::is_collated(&value).unwrap_or(false);
+    let sql = sql.identifier(name).sql(" = ").fragment(value);
+    if !is_collated {
+        return sql;
+    }
+    let sql = sql.sql(" AND cast(convert(trim(trailing ' ' from ").identifier(name);
+    let sql = sql.sql(") USING utf8mb4) AS BINARY) = cast(convert(trim(trailing ' ' from ").fragment(again);
+    sql.sql(") USING utf8mb4) AS BINARY)")
 }
 
 /// A column of the copy's, where two tables are in question.
@@ -278,15 +297,15 @@ pub(super) fn delete_versions<R: ReplicaOn<C>, C: OutboxConnection>(
     connection.execute_returning_count(&sql.not_kept())
 }
 
-/// Deletes or marks the row of a key if its version is older.
+/// Deletes or marks the row of a key, whose values are given twice, if its version is older.
 pub(super) fn delete_key<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
-    key: Vec<Fragment<'_, C::Backend>>,
+    [key, again]: [Vec<Fragment<'_, C::Backend>>; 2],
     version: Version,
 ) -> QueryResult<usize> {
     let mut sql = delete_or_mark::<R, C::Backend>();
-    for (name, value) in R::key_columns().into_iter().zip(key) {
-        sql = sql.identifier(name).sql(" = ").fragment(value).sql(" AND ");
+    for ((name, value), again) in R::key_columns().into_iter().zip(key).zip(again) {
+        sql = is_value(sql, name, value, again).sql(" AND ");
     }
     sql = sql.sql("(").identifier(GENERATION).sql(", ").identifier(ID);
     sql = sql.text(format!(") < ({}, {})", version.generation, version.id));

@@ -136,9 +136,11 @@ impl<C: OutboxConnection, R: ReplicaOn<C> + 'static> CopyEffect<C> for CopyOf<R>
     }
 
     fn misfits(&self, connection: &mut C) -> Result<Vec<Misfit>> {
-        let key = R::key_columns().join(",");
+        let key: BTreeSet<_> = R::key_columns().into_iter().collect();
         let mut misfits = connection.misfits(R::COPY)?;
-        misfits.retain(|misfit| misfit.kind != "unique" || misfit.parts != key);
+        misfits.retain(|misfit| {
+            misfit.kind != "unique" || misfit.parts.split(',').collect::<BTreeSet<_>>() != key
+        });
         Ok(misfits)
     }
 

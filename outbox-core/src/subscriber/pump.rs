@@ -244,7 +244,7 @@ async fn batches<K: Consumer, C: OutboxConnection>(
     shutdown: &CancellationToken,
 ) -> Result<Ended> {
     let (mut size, mut ahead, mut fit) = (batch, Ahead::default(), Fit::Right);
-    let mut is_told = false;
+    let mut buckets = bound(wanted);
     loop {
         // While there is a next batch, this is done beside applying it.
         if ahead.is_empty() || worker.is_paused() || shutdown.is_cancelled() {
@@ -266,8 +266,9 @@ async fn batches<K: Consumer, C: OutboxConnection>(
         if count == 0 {
             continue;
         }
-        if !is_told && let Some(bucket) = items.iter().find_map(|item| stray(item, wanted)) {
-            is_told = true;
+        if let Some(bucket) = buckets.and_then(|bound| items.iter().find_map(|item| stray(item, bound))) {
+            // Told once.
+            buckets = None;
             tracing::error!(
                 queue = wanted.name,
                 bucket,
@@ -320,14 +321,17 @@ async fn batches<K: Consumer, C: OutboxConnection>(
     }
 }
 
-/// The bucket of a message, if the queue is not bound to it.
-fn stray(item: &Item, queue: &Queue) -> Option<u16> {
+/// The buckets that a queue is bound to, a bit each; `None` where a binding takes them all.
+fn bound(queue: &Queue) -> Option<u64> {
+    let bit = |binding: &String| 1_u64.checked_shl(binding.rsplit('.').next()?.parse().ok()?);
+    queue.bindings.iter().map(bit).try_fold(0, |all, bit| Some(all | bit?)).filter(|all| *all > 0)
+}
+
+/// The bucket of a message, if it is none of these.
+fn stray(item: &Item, bound: u64) -> Option<u16> {
     let bucket = item.recorded.as_ref().ok()?.message.bucket();
-    let is_of_another = |binding: &String| {
-        let bound = binding.rsplit('.').next().and_then(|word| word.parse().ok());
-        bound.is_some_and(|bound: u16| bound != bucket)
-    };
-    (!queue.bindings.is_empty() && queue.bindings.iter().all(is_of_another)).then_some(bucket)
+    let is_bound = 1_u64.checked_shl(bucket.into()).is_some_and(|bit| bound & bit > 0);
+    (!is_bound).then_some(bucket)
 }
 
 /// So that a transaction holds its locks for about half a second at most.
