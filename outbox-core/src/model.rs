@@ -25,6 +25,8 @@ pub trait EntityTable: Entity {
     type Id;
     /// What the fields of the primary key are called in messages, where the message's key is the primary key.
     const KEY_FIELDS: &'static [&'static str] = &[];
+    /// Whether a row that keeps its primary key keeps its message key with it.
+    const KEEPS_KEY: bool = !Self::KEY_FIELDS.is_empty();
 
     /// Brings each row as it is together with the row as it was, by primary key.
     ///

@@ -10,7 +10,7 @@ pub use serde_json;
 
 pub use ::core;
 
-pub use crate::copy::misfit::misfits;
+pub use crate::copy::misfit::{Misfit, misfits};
 pub use crate::copy::{
     DeleteMark, Marks, ReplicaSql, column_name, column_value, marks, table_name, version_columns,
 };

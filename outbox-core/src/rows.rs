@@ -11,7 +11,7 @@ use diesel::result::{EmptyChangeset, Error, QueryResult};
 use diesel::sql_types::BoolOrNullableBool;
 
 use crate::entity::Operation;
-use crate::model::{EntitySql, NewRowSql, ReadBack};
+use crate::model::{EntitySql, EntityTable, NewRowSql, ReadBack};
 use crate::statement::{Fragment, Server, Statement, select};
 use crate::write::Upserted;
 
@@ -224,14 +224,13 @@ pub(crate) fn of_updated<E>(updated: usize, found: Vec<E>) -> QueryResult<E> {
     found.into_iter().next().ok_or(missing)
 }
 
-/// What an upsert has done to a row, of which `found` is what was there; where `is_kept`, its message key cannot have
-/// changed.
+/// What an upsert has done to a row, of which `found` is what was there.
 ///
 /// # Errors
 /// `QueryBuilderError` when a row was updated that was not there before.
-pub(crate) fn of_upserted<E>(is_kept: bool, found: Vec<E>, row: E, is_new: bool) -> QueryResult<Upserted<E>> {
-    let before = if is_kept { None } else { found.into_iter().next() };
-    if before.is_none() && !is_kept && !is_new {
+pub(crate) fn of_upserted<E: EntityTable>(found: Vec<E>, row: E, is_new: bool) -> QueryResult<Upserted<E>> {
+    let before = if E::KEEPS_KEY { None } else { found.into_iter().next() };
+    if before.is_none() && !E::KEEPS_KEY && !is_new {
         return Err(Error::QueryBuilderError(
             "the row that the upsert has updated was not there just before: another transaction has inserted it, or a \
              trigger changes its key; run the transaction again"

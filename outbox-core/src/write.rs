@@ -9,8 +9,8 @@ use crate::entity::{Entity, Operation};
 use crate::model::{EntitySql, EntityTable, NewRow, NewRowSql, UpsertKey};
 use crate::rows::{self, Condition};
 use crate::statement::{
-    self, Fragment, RowAndNew, Server, ServerKind, StatementConnection, first, returning, select_locked,
-    select_matching, select_present,
+    self, Fragment, RowAndNew, Server, ServerKind, Statement, StatementConnection, first, returning,
+    select_locked, select_matching, select_present,
 };
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
@@ -165,9 +165,7 @@ where
     fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
         let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
-            return first(
-                connection.load_all(returning::<I::Entity, _>(insert)).map_err(rows::not_returned)?,
-            );
+            return first(load_written::<I::Entity, _>(connection, insert)?);
         }
         connection.execute_returning_count(&insert)?;
         connection.load_all(rows::of_inserted(self)?).and_then(first).map_err(rows::not_read_back)
@@ -179,8 +177,7 @@ where
             let Some(values) = I::all_values(part) else { return insert_each(new, connection) };
             let insert = statement::insert::<I::Entity, _>(values);
             if C::Backend::HAS_RETURNING {
-                let inserted = connection.load_all::<I::Entity>(returning::<I::Entity, _>(insert));
-                all.extend(inserted.map_err(rows::not_returned)?);
+                all.extend(load_written::<I::Entity, _>(connection, insert)?);
                 continue;
             }
             connection.insert_many(&insert)?;
@@ -218,8 +215,7 @@ where
     }
 
     fn update_on(&self, connection: &mut C) -> QueryResult<(Option<Self>, Self)> {
-        let is_kept = !E::KEY_FIELDS.is_empty();
-        let before = if is_kept { None } else { Some(present(self, connection).and_then(first)?) };
+        let before = if E::KEEPS_KEY { None } else { Some(present(self, connection).and_then(first)?) };
         Ok((before, update_one(self, self.changes(), connection)?))
     }
 
@@ -243,7 +239,7 @@ where
         }
         let update = statement::update::<E, _>(E::are_rows(&before), Box::new(changes.as_changeset()))?;
         let after = if C::Backend::HAS_RETURNING {
-            connection.load_all(returning::<E, _>(update)).map_err(rows::not_returned)?
+            load_written(connection, update)?
         } else {
             connection.execute_returning_count(&update)?;
             drop(update);
@@ -267,7 +263,7 @@ where
     {
         if C::Backend::HAS_RETURNING {
             let delete = statement::delete::<E, _>(Box::new(condition));
-            return connection.load_all(returning::<E, _>(delete)).map_err(rows::not_returned);
+            return load_written(connection, delete);
         }
         let last: Vec<E> = connection.load_all(select_matching::<E, _>(Box::new(condition)))?;
         if !last.is_empty() {
@@ -275,6 +271,15 @@ where
         }
         Ok(last)
     }
+}
+
+/// The rows that a statement writes, where the server gives them back.
+fn load_written<E, C>(connection: &mut C, statement: Statement<'_, C::Backend>) -> QueryResult<Vec<E>>
+where
+    C: StatementConnection,
+    E: EntitySql<C::Backend>,
+{
+    connection.load_all(returning::<E, _>(statement)).map_err(rows::not_returned)
 }
 
 /// The row of its key, if there is one, locked.
@@ -293,7 +298,7 @@ where
 {
     let update = statement::update::<E, _>(entity.is_self(), changes)?;
     if C::Backend::HAS_RETURNING {
-        return first(connection.load_all(returning::<E, _>(update)).map_err(rows::not_returned)?);
+        return first(load_written(connection, update)?);
     }
     let updated = connection.execute_returning_count(&update)?;
     // Locks, to see the row that the update saw and not an older one of the transaction's snapshot.
@@ -307,7 +312,7 @@ where
 {
     let delete = statement::delete::<E, _>(row());
     if C::Backend::HAS_RETURNING {
-        return first(connection.load_all(returning::<E, _>(delete)).map_err(rows::not_returned)?);
+        return first(load_written(connection, delete)?);
     }
     let last = first(connection.load_all(select_locked::<E, _>(row()))?)?;
     connection.execute_returning_count(&delete)?;
@@ -322,10 +327,9 @@ where
 {
     fn upsert_on(&self, connection: &mut C) -> QueryResult<Upserted<Self>> {
         let upsert = statement::upsert::<E, _>(self.values(), self.changes())?;
-        let is_kept = !E::KEY_FIELDS.is_empty();
         // A look that locks sees what is committed, not the transaction's snapshot.
         let found = match C::Backend::KIND {
-            ServerKind::Postgres if is_kept => Vec::new(),
+            ServerKind::Postgres if E::KEEPS_KEY => Vec::new(),
             _ => present(self, connection)?,
         };
         let (row, is_new) = match C::Backend::KIND {
@@ -334,16 +338,13 @@ where
                 let RowAndNew { row, is_new } = first(rows.map_err(rows::not_returned)?)?;
                 (row, is_new)
             }
-            ServerKind::Sqlite => {
-                let rows = connection.load_all(returning::<E, _>(upsert)).map_err(rows::not_returned)?;
-                (first(rows)?, found.is_empty())
-            }
+            ServerKind::Sqlite => (first(load_written(connection, upsert)?)?, found.is_empty()),
             ServerKind::Mysql => {
                 connection.execute_returning_count(&upsert)?;
                 let after = present(self, connection).map_err(rows::not_read_back)?;
                 (first(after)?, found.is_empty())
             }
         };
-        rows::of_upserted(is_kept, found, row, is_new)
+        rows::of_upserted(found, row, is_new)
     }
 }

@@ -148,6 +148,19 @@ where
     async move { loading.await?.map(|row| from_row(&row?)).try_collect().await }
 }
 
+/// As the sync one.
+fn load_written<'c, 's, E, C>(
+    connection: &'c mut C,
+    statement: Statement<'s, C::Backend>,
+) -> impl Future<Output = QueryResult<Vec<E>>> + Send + use<'c, 's, E, C>
+where
+    C: AsyncConnectionCore<Backend: Server>,
+    E: EntitySql<C::Backend> + Send + 's,
+{
+    let loading = load(connection, returning::<E, _>(statement));
+    async move { loading.await.map_err(rows::not_returned) }
+}
+
 #[diagnostic::do_not_recommend]
 impl<I, C> AsyncInsertOn<C> for I
 where
@@ -160,8 +173,7 @@ where
     async fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity> {
         let insert = statement::insert::<I::Entity, _>(self.values());
         if C::Backend::HAS_RETURNING {
-            let inserted = load(connection, returning::<I::Entity, _>(insert)).await;
-            return first(inserted.map_err(rows::not_returned)?);
+            return first(load_written::<I::Entity, _>(connection, insert).await?);
         }
         connection.execute_returning_count(insert).await?;
         let reading = load(connection, rows::of_inserted(self)?);
@@ -174,8 +186,7 @@ where
             let Some(values) = I::all_values(part) else { return insert_each(new, connection).await };
             let insert = statement::insert::<I::Entity, _>(values);
             if C::Backend::HAS_RETURNING {
-                let inserted = load::<I::Entity, _>(connection, returning::<I::Entity, _>(insert)).await;
-                all.extend(inserted.map_err(rows::not_returned)?);
+                all.extend(load_written::<I::Entity, _>(connection, insert).await?);
                 continue;
             }
             connection.execute_returning_count(insert).await?;
@@ -222,8 +233,7 @@ where
     }
 
     async fn update_on(&self, connection: &mut C) -> QueryResult<(Option<Self>, Self)> {
-        let is_kept = !E::KEY_FIELDS.is_empty();
-        let before = if is_kept { None } else { Some(first(present(self, connection).await?)?) };
+        let before = if E::KEEPS_KEY { None } else { Some(first(present(self, connection).await?)?) };
         Ok((before, update_one(self, || self.changes(), connection).await?))
     }
 
@@ -251,7 +261,7 @@ where
         }
         let update = statement::update::<E, _>(E::are_rows(&before), Box::new(changes.as_changeset()))?;
         let after = if C::Backend::HAS_RETURNING {
-            load(connection, returning::<E, _>(update)).await.map_err(rows::not_returned)?
+            load_written(connection, update).await?
         } else {
             connection.execute_returning_count(update).await?;
             // These are locked already.
@@ -275,7 +285,7 @@ where
     {
         if C::Backend::HAS_RETURNING {
             let delete = statement::delete::<E, _>(Box::new(condition));
-            return load(connection, returning::<E, _>(delete)).await.map_err(rows::not_returned);
+            return load_written(connection, delete).await;
         }
         let last: Vec<E> = load(connection, select_matching::<E, _>(Box::new(condition))).await?;
         if !last.is_empty() {
@@ -305,7 +315,7 @@ where
 {
     let update = statement::update::<E, _>(entity.is_self(), changes())?;
     if C::Backend::HAS_RETURNING {
-        return first(load(connection, returning::<E, _>(update)).await.map_err(rows::not_returned)?);
+        return first(load_written(connection, update).await?);
     }
     // A row that did not change counts as none here: the read tells whether there is one. It locks, to see the
     // row that the update saw and not an older one of the transaction's snapshot.
@@ -320,7 +330,7 @@ where
 {
     if C::Backend::HAS_RETURNING {
         let delete = statement::delete::<E, _>(row());
-        return first(load(connection, returning::<E, _>(delete)).await.map_err(rows::not_returned)?);
+        return first(load_written(connection, delete).await?);
     }
     let last = first(load(connection, select_locked::<E, _>(row())).await?)?;
     connection.execute_returning_count(statement::delete::<E, _>(row())).await?;
@@ -335,10 +345,9 @@ where
 {
     async fn upsert_on(&self, connection: &mut C) -> QueryResult<Upserted<Self>> {
         let upsert = || statement::upsert::<E, _>(self.values(), self.changes());
-        let is_kept = !E::KEY_FIELDS.is_empty();
         // A look that locks sees what is committed, not the transaction's snapshot.
         let found = match C::Backend::KIND {
-            ServerKind::Postgres if is_kept => Vec::new(),
+            ServerKind::Postgres if E::KEEPS_KEY => Vec::new(),
             _ => present(self, connection).await?,
         };
         let (row, is_new) = match C::Backend::KIND {
@@ -348,8 +357,8 @@ where
                 (row, is_new)
             }
             ServerKind::Sqlite => {
-                let upserting = load(connection, returning::<E, _>(upsert()?));
-                (first(upserting.await.map_err(rows::not_returned)?)?, found.is_empty())
+                let upserting = load_written(connection, upsert()?);
+                (first(upserting.await?)?, found.is_empty())
             }
             ServerKind::Mysql => {
                 let upserting = connection.execute_returning_count(upsert()?);
@@ -358,6 +367,6 @@ where
                 (first(after)?, found.is_empty())
             }
         };
-        rows::of_upserted(is_kept, found, row, is_new)
+        rows::of_upserted(found, row, is_new)
     }
 }

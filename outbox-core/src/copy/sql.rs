@@ -71,9 +71,8 @@ pub(super) fn is_known<R: ReplicaOn<C>, C: OutboxConnection>(
     connection: &mut C,
     change: Change<'_, R>,
 ) -> QueryResult<bool> {
-    let select = Statement::new("SELECT count(*) FROM ").fragment(R::table()).sql(" WHERE ");
     // What is there now, not what the transaction saw first.
-    let select = any_row(select, &[change], ">=").sql(match C::Backend::KIND {
+    let select = count_of(&[change], ">=").sql(match C::Backend::KIND {
         ServerKind::Mysql => " LOCK IN SHARE MODE",
         ServerKind::Sqlite | ServerKind::Postgres => "",
     });
@@ -88,10 +87,16 @@ fn count<R: ReplicaOn<C>, C: OutboxConnection>(
     changes: &[Change<'_, R>],
     relation: &'static str,
 ) -> QueryResult<usize> {
-    let select = Statement::new("SELECT count(*) FROM ").fragment(R::table()).sql(" WHERE ");
-    let select = any_row(select, changes, relation);
-    let counts: Vec<Count> = connection.load_all(kept(select, changes))?;
+    let counts: Vec<Count> = connection.load_all(kept(count_of(changes, relation), changes))?;
     Ok(counts.first().map_or(0, |count| usize::try_from(count.0).unwrap_or(0)))
+}
+
+fn count_of<'a, R: ReplicaSql<DB>, DB: Server>(
+    changes: &[Change<'a, R>],
+    relation: &'static str,
+) -> Statement<'a, DB> {
+    let select = Statement::new("SELECT count(*) FROM ").fragment(R::table()).sql(" WHERE ");
+    any_row(select, changes, relation)
 }
 
 /// That of one row is kept prepared.

@@ -24,7 +24,7 @@ async fn check_copies(store: &mut Store, about: &mut About) {
             misfit.name
         );
         // It may be the copy's own, which only the subscriber knows: it says at its start which are not.
-        let may_be_own = misfit.name.contains(" has the unique key ");
+        let may_be_own = misfit.kind == "unique";
         let unless = if may_be_own { "/* only if the copy finds its rows by another key: */ " } else { "" };
         about.warn(text, format!("{unless}{};", misfit.value));
     }

@@ -188,14 +188,17 @@ impl Reader {
 
 async fn connect(source: &Source) -> Result<Server> {
     let mut server = Server::connect(source).await?;
-    // A consistent snapshot needs it; one SELECT is consistent by itself.
-    let set = server.connection().query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
-    set.map_err(|error| Error::new(ErrorKind::Database, format!("the isolation level: {error}")))?;
-    // A piece takes its time, whatever the account's statements may take otherwise: cut short, it would be read again
-    // without end.
     let limit = if server.is_mariadb() { "max_statement_time" } else { "max_execution_time" };
-    let set = server.connection().query_drop(format!("SET SESSION {limit} = 0")).await;
-    set.map_err(|error| Error::new(ErrorKind::Database, format!("{limit}: {error}")))?;
+    for setting in [
+        // A consistent snapshot needs it; one SELECT is consistent by itself.
+        "TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        // A piece takes its time, whatever the account's statements may take otherwise: cut short, it would be read
+        // again without end.
+        &format!("{limit} = 0"),
+    ] {
+        let set = server.connection().query_drop(format!("SET SESSION {setting}")).await;
+        set.map_err(|error| Error::new(ErrorKind::Database, format!("setting {setting}: {error}")))?;
+    }
     Ok(server)
 }
 

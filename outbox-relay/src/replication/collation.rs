@@ -40,6 +40,11 @@ fn is_exact(collation: &str) -> bool {
     collation == "binary" || collation.ends_with("_nopad_bin") || collation == "utf8mb4_0900_bin"
 }
 
+/// The name that a collation has now: MySQL renamed those of `utf8` in 8.0.30.
+pub(super) fn present_name(collation: &str) -> String {
+    collation.strip_prefix("utf8_").map_or_else(|| collation.to_owned(), |rest| format!("utf8mb3_{rest}"))
+}
+
 /// The name by which collations of UTF-8 are the same for all characters that both have.
 fn same_rules(collation: &str) -> &str {
     let of_utf8 =

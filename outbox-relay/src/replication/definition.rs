@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use outbox_core::{Error, ErrorKind, HashKey, Result};
 use serde::{Deserialize, Serialize};
 
+use super::collation;
 use super::facts::TableFacts;
 use super::plan::CopySpec;
 use super::project::Origin;
@@ -67,12 +68,7 @@ impl Definition {
         let key = source_key(spec, source)?;
         let collations = key.iter().filter_map(|name| {
             let collation = source.columns[table.ordinal(name)?].collation.as_ref()?;
-            // MySQL calls it otherwise since 8.0.30.
-            let collation = match collation.strip_prefix("utf8_") {
-                Some(rest) => format!("utf8mb3_{rest}"),
-                None => collation.clone(),
-            };
-            Some((name.clone(), collation))
+            Some((name.clone(), collation::present_name(collation)))
         });
         let has_hash = written(spec, source)?.iter().any(|column| matches!(column.origin, Origin::Hash(_)));
         let hash_key = match spec.hash_key.as_ref().filter(|_| has_hash) {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use outbox_core::Error;
 use outbox_core::broker::rabbitmq::RabbitMq;
-use outbox_core::broker::{Broker as _, Confirm, Publisher as _, Queue};
+use outbox_core::broker::{Broker, Confirm, Publisher as _, Queue};
 use rand::seq::SliceRandom as _;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Subscriber, on};
@@ -33,6 +34,31 @@ fn build(name: &str, broker: &RabbitMq, database: &TestDatabase) -> Subscriber<R
             }
             Ok(())
         })
+}
+
+/// A subscriber with a copy, at work, and who publishes for it.
+struct Copying {
+    exchange: String,
+    broker: RabbitMq,
+    database: TestDatabase,
+    shutdown: CancellationToken,
+    task: JoinHandle<outbox_core::Result<()>>,
+    publisher: <RabbitMq as Broker>::Publisher,
+}
+
+impl Copying {
+    async fn start(name: &str) -> Self {
+        let exchange = unique(name);
+        let url = server_url(outbox_tests::lab_client::AMQP_URL);
+        let broker = RabbitMq::new(&url).unwrap().exchange(&exchange);
+        let database = fresh();
+        let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
+        subscriber.declare().await.unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(subscriber.run(shutdown.clone()));
+        let publisher = broker.publisher().await.unwrap();
+        Self { exchange, broker, database, shutdown, task, publisher }
+    }
 }
 
 /// Two processes share two queues; one is aborted in the middle and its deliveries come to the other.
@@ -132,15 +158,9 @@ async fn a_storm_of_repetitions_has_each_effect_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_malformed_is_set_aside_and_all_that_is_good_is_applied() {
     let count = size(600, 100_000);
-    let exchange = unique("poison");
-    let broker = RabbitMq::new(&server_url(outbox_tests::lab_client::AMQP_URL)).unwrap().exchange(&exchange);
-    let database = fresh();
+    let Copying { exchange, broker, database, shutdown, task, mut publisher } =
+        Copying::start("poison").await;
     let mut connection = connect(&database);
-    let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
-    subscriber.declare().await.unwrap();
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(subscriber.run(shutdown.clone()));
-    let mut publisher = broker.publisher().await.unwrap();
     let mut frames = Vec::new();
     for id in 1..=count {
         frames.push(change(id, "created", "good", id));
@@ -221,20 +241,14 @@ async fn the_number_of_queues_is_raised_and_lowered_without_losing_the_order() {
 /// An operator's mistake. What was in the queue is gone with it; what is published from then on arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_somebody_deletes_is_declared_anew() {
-    let exchange = unique("deleted");
-    let url = server_url(outbox_tests::lab_client::AMQP_URL);
-    let broker = RabbitMq::new(&url).unwrap().exchange(&exchange);
-    let database = fresh();
+    let Copying { exchange, broker, database, shutdown, task, mut publisher } =
+        Copying::start("deleted").await;
     let mut connection = connect(&database);
-    let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
-    subscriber.declare().await.unwrap();
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(subscriber.run(shutdown.clone()));
-    let mut publisher = broker.publisher().await.unwrap();
     publisher.publish(&[change(1, "created", "before", 1)]).await.unwrap();
     until("it is applied", || async { copies(&mut connect(&database)).len() == 1 }).await;
 
     let queue = format!("{exchange}.0");
+    let url = server_url(outbox_tests::lab_client::AMQP_URL);
     let operator = lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await.unwrap();
     let channel = operator.create_channel().await.unwrap();
     channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
@@ -256,18 +270,11 @@ async fn a_queue_that_somebody_deletes_is_declared_anew() {
 /// As large as a message may be, and no JSON.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_malformed_message_is_set_aside_and_the_next_one_is_applied() {
-    let exchange = unique("large");
-    let broker = RabbitMq::new(&server_url(outbox_tests::lab_client::AMQP_URL)).unwrap().exchange(&exchange);
-    let database = fresh();
+    let Copying { exchange, broker, database, shutdown, task, mut publisher } = Copying::start("large").await;
     let mut connection = connect(&database);
-    let subscriber = on(&exchange, broker.clone(), &database).retry(quick()).copy::<ItemCopy>();
-    subscriber.declare().await.unwrap();
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(subscriber.run(shutdown.clone()));
     let mut large = change(1, "created", "x", 1);
     let beginning = b"{\"after\": {\"id\": \"".as_slice();
     large.body = [beginning, &vec![b'x'; outbox_core::PAYLOAD_BYTES_MAX - beginning.len()]].concat();
-    let mut publisher = broker.publisher().await.unwrap();
     let confirms = publisher.publish(&[large, change(2, "created", "good", 2)]).await.unwrap();
     assert!(confirms.iter().all(|confirm| *confirm == Confirm::Confirmed), "{confirms:?}");
     until("both are done with", || async {

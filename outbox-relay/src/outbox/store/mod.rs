@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use outbox_core::__private::{ServerKind, misfits};
+use outbox_core::__private::{Misfit, ServerKind, misfits};
 use outbox_core::migrate::Migrations;
 use outbox_core::{Error, Result};
 
@@ -365,7 +365,7 @@ impl Store {
     ///
     /// # Errors
     /// As every statement; also when the user may not ask.
-    pub(crate) async fn misfits(&mut self) -> Result<Vec<Setting>> {
+    pub(crate) async fn misfits(&mut self) -> Result<Vec<Misfit>> {
         let kind = match self.database.kind() {
             Kind::Mysql => ServerKind::Mysql,
             Kind::Postgres => ServerKind::Postgres,

@@ -476,7 +476,10 @@ pub(super) async fn settings(c: &mut AsyncMysqlConnection) -> QueryResult<Vec<Se
     Ok(settings)
 }
 
-pub(super) async fn ask(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<Vec<Setting>> {
+pub(super) async fn ask<T>(c: &mut AsyncMysqlConnection, text: &str) -> QueryResult<Vec<T>>
+where
+    T: diesel::QueryableByName<diesel::mysql::Mysql> + Send + 'static,
+{
     Statement::once(text).load(c).await
 }
 

@@ -444,7 +444,10 @@ pub(super) async fn doorbell(c: &mut AsyncPgConnection) -> QueryResult<Doorbell>
     .await
 }
 
-pub(super) async fn ask(c: &mut AsyncPgConnection, text: &str) -> QueryResult<Vec<Setting>> {
+pub(super) async fn ask<T>(c: &mut AsyncPgConnection, text: &str) -> QueryResult<Vec<T>>
+where
+    T: diesel::QueryableByName<diesel::pg::Pg> + Send + 'static,
+{
     Statement::once(text).load(c).await
 }
 

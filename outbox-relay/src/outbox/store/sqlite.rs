@@ -381,7 +381,10 @@ pub(super) async fn settings(c: &mut Connection) -> QueryResult<Vec<Setting>> {
     .await
 }
 
-pub(super) async fn ask(c: &mut Connection, text: &str) -> QueryResult<Vec<Setting>> {
+pub(super) async fn ask<T>(c: &mut Connection, text: &str) -> QueryResult<Vec<T>>
+where
+    T: diesel::QueryableByName<diesel::sqlite::Sqlite> + Send + 'static,
+{
     Statement::once(text).load(c).await
 }
 
