@@ -55,13 +55,28 @@ fn replay(from: &str, to: &str) {
     assert!(replayed.unwrap().success() && log.wait().unwrap().success());
 }
 
+/// A source that is read from through a proxy, and a server that may take its place.
+struct Servers {
+    primary: PrivateServer,
+    standby: PrivateServer,
+    proxy: Proxy,
+    pair: Pair,
+}
+
+impl Servers {
+    async fn start() -> Self {
+        let (primary, standby) = (PrivateServer::spawn(KIND).unwrap(), PrivateServer::spawn(KIND).unwrap());
+        let proxy = Proxy::start(primary.url()).await;
+        let source = TestSource::fresh_at(primary.url().to_owned()).await;
+        let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
+        pair.config.source = Secret::new(&proxy.url);
+        Self { primary, standby, proxy, pair }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over() {
-    let (primary, standby) = (PrivateServer::spawn(KIND).unwrap(), PrivateServer::spawn(KIND).unwrap());
-    let proxy = Proxy::start(primary.url()).await;
-    let source = TestSource::fresh_at(primary.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
-    pair.config.source = Secret::new(&proxy.url);
+    let Servers { primary, standby, proxy, mut pair } = Servers::start().await;
     pair.source
         .run(&["create table t (id int primary key, v int)", "insert into t values (1, 1), (2, 2)"])
         .await;
@@ -76,13 +91,7 @@ async fn a_replica_takes_over() {
     running.until("all came", |s| s.progress.transactions >= 20).await;
 
     // One that has not all that was read is not gone on from.
-    let mut replica = TestSource {
-        url: standby.url().to_owned(),
-        database: pair.source.database.clone(),
-        connection: mysql_async::Conn::new(mysql_async::Opts::from_url(standby.url()).unwrap())
-            .await
-            .unwrap(),
-    };
+    let mut replica = pair.source.at(standby.url()).await;
     proxy.turn_to(standby.url());
     let is_stopped = |state: &State| matches!(state, State::Paused { .. } | State::Held { .. });
     running.until("it does not follow one that lacks transactions", |s| is_stopped(&s.state)).await;
@@ -111,26 +120,12 @@ async fn a_replica_takes_over() {
 /// server that has died is never reached by the other's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_while_tables_are_copied() {
-    let (primary, standby) = (PrivateServer::spawn(KIND).unwrap(), PrivateServer::spawn(KIND).unwrap());
-    let proxy = Proxy::start(primary.url()).await;
-    let source = TestSource::fresh_at(primary.url().to_owned()).await;
-    let mut pair = Pair::of(source, TestSource::fresh(VARIABLE).await).await;
-    pair.config.source = Secret::new(&proxy.url);
+    let Servers { primary, standby, proxy, mut pair } = Servers::start().await;
     for table in ["a", "b"] {
-        pair.source.run(&[&format!("create table {table} (id int primary key, v varchar(200))")]).await;
-        for from in (0..8000).step_by(2000) {
-            let rows: Vec<_> = (from..from + 2000).map(|id| format!("({id}, repeat('v', 150))")).collect();
-            pair.source.run(&[&format!("insert into {table} values {}", rows.join(", "))]).await;
-        }
+        pair.source.make_filled(table, 0..8000).await;
     }
     pair.copy(&["a", "b"]);
-    let mut replica = TestSource {
-        url: standby.url().to_owned(),
-        database: pair.source.database.clone(),
-        connection: mysql_async::Conn::new(mysql_async::Opts::from_url(standby.url()).unwrap())
-            .await
-            .unwrap(),
-    };
+    let mut replica = pair.source.at(standby.url()).await;
     replicate(&mut pair.source, &mut replica).await;
     // The other's files have lower numbers than those that are read from.
     pair.source.run(&["flush binary logs"; 6]).await;

@@ -139,11 +139,7 @@ async fn a_copy_that_is_sorted_otherwise_is_not_made_anew_over_its_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_is_being_made_begins_anew_when_asked() {
     let mut pair = Pair::fresh(VARIABLE).await;
-    pair.source.run(&["create table t (id int primary key, v varchar(200))"]).await;
-    for from in (1..20_001).step_by(1000) {
-        let rows: Vec<_> = (from..from + 1000).map(|id| format!("({id}, repeat('v', 150))")).collect();
-        pair.source.run(&[&format!("insert into t values {}", rows.join(", "))]).await;
-    }
+    pair.source.make_filled("t", 1..20_001).await;
     pair.copy(&["t"]);
     let mut locker = pair.source.connect().await;
     let running = pair.run();

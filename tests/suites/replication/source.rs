@@ -40,6 +40,22 @@ impl TestSource {
         Self { url, database, connection }
     }
 
+    /// The same database at another server, which has it or gets it.
+    pub(crate) async fn at(&self, url: &str) -> Self {
+        let connection = Conn::new(Opts::from_url(url).unwrap()).await.unwrap();
+        Self { url: url.to_owned(), database: self.database.clone(), connection }
+    }
+
+    /// Makes a table whose rows have these ids and take several pieces to be read.
+    pub(crate) async fn make_filled(&mut self, table: &str, ids: std::ops::Range<u32>) {
+        self.run(&[&format!("create table {table} (id int primary key, v varchar(200))")]).await;
+        let ids: Vec<_> = ids.collect();
+        for ids in ids.chunks(1000) {
+            let rows: Vec<_> = ids.iter().map(|id| format!("({id}, repeat('v', 150))")).collect();
+            self.run(&[&format!("insert into {table} values {}", rows.join(", "))]).await;
+        }
+    }
+
     /// Another connection to the database.
     pub(crate) async fn connect(&self) -> Conn {
         let mut connection = Conn::new(Opts::from_url(&self.url).unwrap()).await.unwrap();
