@@ -107,7 +107,6 @@ impl Connection {
                 | CapabilityFlags::CLIENT_PLUGIN_AUTH
                 | CapabilityFlags::CLIENT_CONNECT_ATTRS);
         let mut nonce = handshake.nonce();
-        nonce.truncate(NONCE_BYTES);
         #[cfg(feature = "tls")]
         if let Some(tls) = &source.tls {
             this.encrypt(tls, &url.host, handshake.capabilities()).await?;
@@ -135,7 +134,6 @@ impl Connection {
                     let switch: AuthSwitchRequest<'_> = ParseBuf(&answer).parse(()).map_err(lost)?;
                     plugin = switch.auth_plugin().into_owned();
                     nonce = switch.plugin_data().to_vec();
-                    nonce.truncate(NONCE_BYTES);
                     this.send(&scramble(&plugin, &url.password, &nonce)?).await?;
                 }
                 // caching_sha2_password: the server knows the password, or wants to see it once.
@@ -200,7 +198,7 @@ impl Connection {
             return Err(Error::new(ErrorKind::Database, "the server did not send the key for the password"));
         };
         let mut hidden: Vec<u8> = password.bytes().chain([0]).collect();
-        for (byte, mask) in hidden.iter_mut().zip(nonce.iter().cycle()) {
+        for (byte, mask) in hidden.iter_mut().zip(mask(nonce).iter().cycle()) {
             *byte ^= mask;
         }
         self.send(&mysql_common::crypto::encrypt(&hidden, key)).await
@@ -434,19 +432,25 @@ fn refusal(code: u16, message: &str) -> Error {
     }
 }
 
+/// The answer to a server's challenge, of which those of MySQL's plugins end with a zero.
 fn scramble(plugin: &AuthPlugin<'_>, password: &str, nonce: &[u8]) -> Result<Vec<u8>> {
-    match plugin {
-        AuthPlugin::MysqlNativePassword | AuthPlugin::CachingSha2Password => {
-            Ok(plugin.gen_data(Some(password), nonce).map_or_else(Vec::new, |data| data.to_vec()))
-        }
+    let nonce = match plugin {
+        AuthPlugin::MysqlNativePassword | AuthPlugin::CachingSha2Password => mask(nonce),
+        AuthPlugin::Ed25519 => nonce,
         other => {
             let name = String::from_utf8_lossy(other.as_bytes()).into_owned();
             let text = format!(
-                "log-in by {name} is not supported: use caching_sha2_password or mysql_native_password"
+                "log-in by {name} is not supported: use caching_sha2_password, ed25519 or mysql_native_password"
             );
-            Err(Error::new(ErrorKind::Database, text))
+            return Err(Error::new(ErrorKind::Database, text));
         }
-    }
+    };
+    Ok(plugin.gen_data(Some(password), nonce).map_or_else(Vec::new, |data| data.to_vec()))
+}
+
+/// What of a challenge of MySQL's plugins counts.
+fn mask(nonce: &[u8]) -> &[u8] {
+    &nonce[..nonce.len().min(NONCE_BYTES)]
 }
 
 fn other_product(position: &str, server: &str) -> Error {

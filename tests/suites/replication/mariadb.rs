@@ -30,6 +30,8 @@ mod failover;
 mod interrupted;
 #[path = "lineage.rs"]
 mod lineage;
+#[path = "log_in.rs"]
+mod log_in;
 #[path = "quiet.rs"]
 mod quiet;
 #[path = "reading.rs"]
