@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 use super::failure;
 use crate::config::Secret;
+#[cfg(feature = "tls")]
+use crate::outbox::store::tls;
 
 /// How long connecting and logging in may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,15 +111,17 @@ impl Line {
         let opening = async {
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
-                let opts = OptsBuilder::from_opts(self.opts.clone());
-                let opened = crate::outbox::store::tls::mysql_bare(opts, tls).await;
-                return opened.map_err(|error| (!error.is_outage(), error));
+                let opts = tls::mysql_opts(OptsBuilder::from_opts(self.opts.clone()), tls).await;
+                let opts = opts.map_err(|error| (true, error))?;
+                let opened = Conn::new(opts.clone()).await;
+                return opened.map_err(|error| {
+                    let is_answer = is_answer(&error);
+                    let error = tls::mysql_refusal(error, tls, &opts);
+                    (is_answer || !error.is_outage(), error)
+                });
             }
             let opened = Conn::new(self.opts.clone()).await;
-            opened.map_err(|error| {
-                let is_answer = matches!(error, mysql_async::Error::Server(_));
-                (is_answer, Error::new(failure::kind(&error), error.to_string()))
-            })
+            opened.map_err(|error| (is_answer(&error), Error::new(failure::kind(&error), error.to_string())))
         };
         let silent =
             |_| (false, Error::new(ErrorKind::Outage, format!("no connection within {CONNECT_TIMEOUT:?}")));
@@ -154,17 +158,16 @@ impl Line {
     /// end here: nobody will.
     async fn is_at_work(&self) -> bool {
         let asking = async {
-            let mut other = self.connect().await.map_err(|(is_answer, _)| is_answer)?;
+            let mut other = self.connect().await.map_err(|(has_answered, _)| has_answered)?;
             // It is there, though it does not say: too many connections, say.
-            let is_answer = |error| matches!(error, mysql_async::Error::Server(_));
-            let rows: Vec<Row> = other.query("SHOW PROCESSLIST").await.map_err(is_answer)?;
+            let rows: Vec<Row> = other.query("SHOW PROCESSLIST").await.map_err(|error| is_answer(&error))?;
             // Id, user, host, database, command, seconds of it.
             let ours = rows.iter().find(|row| row.get(0).is_some_and(|id: u64| id as u32 == self.id));
             let Some(row) = ours else { return Ok(false) };
             let is_idle = row.get(4).is_some_and(|command: String| command == "Sleep");
             let seconds: u64 = row.get(5).unwrap_or_default();
             if is_idle && seconds >= SILENCE.as_secs() / 2 {
-                other.query_drop(format!("KILL {}", self.id)).await.map_err(is_answer)?;
+                other.query_drop(format!("KILL {}", self.id)).await.map_err(|error| is_answer(&error))?;
             }
             Ok(!is_idle)
         };
@@ -173,6 +176,11 @@ impl Line {
             Err(_) => false,
         }
     }
+}
+
+/// Whether the server is there, whatever it says.
+fn is_answer(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(_))
 }
 
 fn silent() -> mysql_async::Error {

@@ -40,7 +40,7 @@ use outbox_core::{Error, ErrorKind, Result};
 use url::Url;
 
 pub(crate) use decode::json_double;
-pub(crate) use failure::{failed, kind, passes};
+pub(crate) use failure::{failed, kind};
 pub use follow::{Proof, Step, Stream, follow};
 pub use link::Link;
 pub use server::Server;

@@ -5,8 +5,8 @@ use mysql_async::{Opts, OptsBuilder};
 use outbox_core::{Error, ErrorKind, Result};
 
 use super::target::TargetOptions;
-use crate::binlog::{Link, kind, passes};
-use crate::outbox::store::staying;
+use crate::binlog::{Link, kind};
+use crate::outbox::store::{passes, staying};
 
 /// Strict, and yet with all values that a source may hold: zero dates and days that do not exist.
 pub(super) const STRICT: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";

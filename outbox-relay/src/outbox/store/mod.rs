@@ -39,6 +39,8 @@ mod leases;
 mod listen;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "binlog", all(feature = "mysql", feature = "tls")))]
+mod passing;
 mod pause;
 mod people;
 #[cfg(feature = "postgres")]
@@ -60,6 +62,8 @@ pub(crate) use self::connect::staying;
 pub use self::connect::{Database, Kind};
 pub use self::dead::{DeadAction, DeadFilter, DeadLetter};
 pub use self::inbox::{Applied, HeldAction, HeldBody, HeldCounts, HeldLetter, HeldSpan, Resyncing};
+#[cfg(any(feature = "binlog", all(feature = "mysql", feature = "tls")))]
+pub(crate) use self::passing::passes;
 pub use self::pause::Pause;
 pub(crate) use self::question::Question;
 pub use self::resync::{Offer, Resync, ResyncAsk};

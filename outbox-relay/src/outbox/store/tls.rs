@@ -18,7 +18,7 @@ fn without() -> Error {
 }
 
 /// As Diesel would tell it, which `outbox_core` then judges.
-#[cfg(any(feature = "binlog", feature = "mysql"))]
+#[cfg(feature = "mysql")]
 fn said_by_server(text: String) -> Error {
     use diesel::result::{DatabaseErrorKind, Error as Diesel};
     Error::from(Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)))
@@ -42,14 +42,16 @@ pub(super) async fn mysql(url: &str, tls: &Tls) -> Result<diesel_async::AsyncMys
     let opts = mysql_async::Opts::from_url(&super::staying(url))
         .map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
     let opts = mysql_async::OptsBuilder::from_opts(opts).stmt_cache_size(0).client_found_rows(true);
-    let connection = mysql_bare(opts, tls).await?;
+    let opts = mysql_opts(opts, tls).await?;
+    let connection = mysql_async::Conn::new(opts.clone()).await;
+    let connection = connection.map_err(|error| mysql_refusal(error, tls, &opts))?;
     diesel_async::AsyncMysqlConnection::try_from(connection).await.map_err(super::connect::refused)
 }
 
-/// A connection to MySQL or MariaDB as the driver makes it.
-#[cfg(any(feature = "binlog", feature = "mysql"))]
-pub(crate) async fn mysql_bare(opts: mysql_async::OptsBuilder, tls: &Tls) -> Result<mysql_async::Conn> {
-    use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
+/// How the driver connects to MySQL or MariaDB by TLS.
+#[cfg(feature = "mysql")]
+pub(crate) async fn mysql_opts(opts: mysql_async::OptsBuilder, tls: &Tls) -> Result<mysql_async::Opts> {
+    use mysql_async::{ClientIdentity, SslOpts};
 
     // mysql_async takes the provider of the process; where the process has set one, that one stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -66,19 +68,24 @@ pub(crate) async fn mysql_bare(opts: mysql_async::OptsBuilder, tls: &Tls) -> Res
         let identity = ClientIdentity::new(certificate.to_owned().into(), key.to_owned().into());
         ssl = ssl.with_client_identity(Some(identity));
     }
-    let opts = Opts::from(opts);
-    let host = opts.ip_or_hostname().to_owned();
-    Conn::new(OptsBuilder::from_opts(opts).ssl_opts(ssl)).await.map_err(|error| {
-        failure(&error, tls, &host).unwrap_or_else(|| match error {
-            mysql_async::Error::Server(said) => said_by_server(said.message),
-            mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => without(),
-            mysql_async::Error::Driver(DriverError::NoKeyFound) => Error::new(
-                ErrorKind::Invalid,
-                "TLS: client_key: the driver of MySQL takes RSA keys in PKCS#1 only (BEGIN RSA PRIVATE KEY): convert \
-                 it with `openssl rsa -traditional`",
-            ),
-            other => Error::new(ErrorKind::Outage, other.to_string()),
-        })
+    Ok(opts.ssl_opts(ssl).into())
+}
+
+/// Why the driver has no connection with these options of [`mysql_opts`].
+#[cfg(feature = "mysql")]
+pub(crate) fn mysql_refusal(error: mysql_async::Error, tls: &Tls, opts: &mysql_async::Opts) -> Error {
+    use mysql_async::{DriverError, Error as Mysql};
+
+    failure(&error, tls, opts.ip_or_hostname()).unwrap_or_else(|| match error {
+        Mysql::Server(said) if super::passes(said.code) => Error::new(ErrorKind::Outage, said.message),
+        Mysql::Server(said) => said_by_server(said.message),
+        Mysql::Driver(DriverError::NoClientSslFlagFromServer) => without(),
+        Mysql::Driver(DriverError::NoKeyFound) => Error::new(
+            ErrorKind::Invalid,
+            "TLS: client_key: the driver of MySQL takes RSA keys in PKCS#1 only (BEGIN RSA PRIVATE KEY): convert it with \
+             `openssl rsa -traditional`",
+        ),
+        other => Error::new(ErrorKind::Outage, other.to_string()),
     })
 }
 
@@ -114,4 +121,21 @@ pub(super) async fn postgres(url: &str, tls: &Tls) -> Result<diesel_async::Async
     diesel_async::AsyncPgConnection::try_from_client_and_connection(client, connection)
         .await
         .map_err(super::connect::refused)
+}
+
+#[cfg(all(test, feature = "mysql"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_server_is_an_outage_and_a_wrong_password_none() {
+        let refusal = |code, message: &str| {
+            let (message, state) = (message.to_owned(), "HY000".to_owned());
+            let error = mysql_async::ServerError { code, message, state }.into();
+            mysql_refusal(error, &Tls::default(), &mysql_async::Opts::default())
+        };
+        // In the words of another language.
+        assert_eq!(refusal(1040, "Zu viele Verbindungen").kind(), ErrorKind::Outage);
+        assert_eq!(refusal(1045, "Access denied for user 'u'@'h'").kind(), ErrorKind::Database);
+    }
 }
