@@ -104,13 +104,15 @@ impl<'c> Session<'c> {
         let mut server = Server::connect(&source).await?;
         let checkpoint = target.checkpoint().await?;
         let is_proven = target.state().unproven_since().await?.is_none();
-        let known = target.copies().await?;
-        let found = setup::copies(config, &mut server, &mut target, known).await?;
+        let mut known = target.copies().await?;
+        setup::forget_gone(config, &mut target, &mut known).await?;
+        let found = setup::copies(config, &mut server, &mut target, known.clone()).await?;
         let clock_us = clock(&mut server).await?;
         let checkpoint = match checkpoint {
             Some(checkpoint) => {
                 for copy in found.iter().filter(|copy| copy.is_changed) {
-                    target.set_copy(&copy.state).await?;
+                    let known = known.iter().find(|known| known.copy == copy.state.copy);
+                    target.set_copy(known, &copy.state).await?;
                 }
                 checkpoint
             }

@@ -33,8 +33,8 @@ pub(super) fn checkpoint(replication: &str, epoch: i64, seq: i64, checkpoint: &C
     sql
 }
 
-/// Adds a copy, or writes what has changed of one.
-pub(super) fn copy(replication: &str, copy: &CopyState) -> String {
+/// Adds a copy, or writes what has changed of one that is known, unless it is to be made anew by now.
+pub(super) fn copy(replication: &str, known: Option<&CopyState>, copy: &CopyState) -> String {
     let columns = [
         ("source_table", Some(copy.source_table.clone())),
         ("target_table", Some(copy.target_table.clone())),
@@ -62,11 +62,21 @@ pub(super) fn copy(replication: &str, copy: &CopyState) -> String {
         set.push("started_at = utc_timestamp(6)".into());
     }
     let set = set.join(", ");
-    let mut sql = String::from("insert into outbox_copy set replication = ");
-    sql::text(&mut sql, replication);
-    sql.push_str(", copy = ");
-    sql::text(&mut sql, &copy.copy);
-    format!("{sql}, {set} on duplicate key update {set}")
+    let Some(known) = known else {
+        let mut sql = String::from("insert into outbox_copy set replication = ");
+        sql::text(&mut sql, replication);
+        sql.push_str(", copy = ");
+        sql::text(&mut sql, &copy.copy);
+        return format!("{sql}, {set} on duplicate key update {set}");
+    };
+    let mut sql = format!("update outbox_copy set {set} where {}", of_copy(replication, &copy.copy));
+    // Who asks for a new copy takes its definition away.
+    if known.definition.is_some() {
+        sql.push_str(" and definition is not null");
+    }
+    sql.push_str(" and state = ");
+    sql::text(&mut sql, known.phase.as_str());
+    sql
 }
 
 /// Notes that a copy is held.

@@ -66,10 +66,8 @@ pub(super) async fn copies(
     config: &ReplicationConfig,
     server: &mut Server,
     target: &mut Target,
-    known: Vec<CopyState>,
+    mut known: Vec<CopyState>,
 ) -> Result<Vec<Copy>> {
-    let mut known = known;
-    forget_gone(config, target, &mut known).await?;
     let mut copies = Vec::new();
     for (mut spec, table) in specs(config).into_iter().zip(&config.table) {
         as_stored(server, &mut spec).await?;
@@ -87,7 +85,11 @@ pub(super) async fn copies(
 
 /// Has copies whose table is gone begin anew, if it is created for them. They are noted so before it is created: a table
 /// that is there and empty would look complete.
-async fn forget_gone(config: &ReplicationConfig, target: &mut Target, known: &mut [CopyState]) -> Result<()> {
+pub(super) async fn forget_gone(
+    config: &ReplicationConfig,
+    target: &mut Target,
+    known: &mut [CopyState],
+) -> Result<()> {
     for (spec, table) in specs(config).iter().zip(&config.table) {
         let Some(state) = known.iter_mut().find(|state| state.copy == spec.name) else { continue };
         let goes_on = state.phase != CopyPhase::Held && state.definition.is_some();
@@ -100,14 +102,15 @@ async fn forget_gone(config: &ReplicationConfig, target: &mut Target, known: &mu
             table = spec.target_table,
             "the copy's table is gone: it is made anew"
         );
-        *state = CopyState {
+        let anew = CopyState {
             phase: CopyPhase::Copying,
             definition: None,
             after_key: None,
             rows_copied: 0,
             ..state.clone()
         };
-        target.set_copy(state).await?;
+        target.set_copy(Some(state), &anew).await?;
+        *state = anew;
     }
     Ok(())
 }

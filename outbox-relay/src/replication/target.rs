@@ -197,7 +197,7 @@ impl Target {
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let mut statements: Vec<_> =
-            copies.iter().map(|copy| note::copy(&self.state.replication, copy)).collect();
+            copies.iter().map(|copy| note::copy(&self.state.replication, None, copy)).collect();
         statements.push(note::checkpoint(&self.state.replication, self.epoch, self.seq, checkpoint));
         self.transact(&statements).await?;
         self.seq += 1;
@@ -205,12 +205,13 @@ impl Target {
         Ok(())
     }
 
-    /// Adds a copy or writes what has changed of one; what was copied, drifted and verified too.
+    /// Adds a copy, or writes what has changed of one that is `known`; what was copied, drifted and verified too. One that
+    /// somebody has asked to be made anew since it was read stays as it is.
     ///
     /// # Errors
     /// `Invalid` when [`Fenced`]; else as [`open`](Self::open).
-    pub async fn set_copy(&mut self, copy: &CopyState) -> Result<()> {
-        let sql = note::copy(&self.state.replication, copy);
+    pub async fn set_copy(&mut self, known: Option<&CopyState>, copy: &CopyState) -> Result<()> {
+        let sql = note::copy(&self.state.replication, known, copy);
         self.transact(&[sql]).await
     }
 

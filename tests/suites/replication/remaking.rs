@@ -2,9 +2,10 @@
 
 use mysql_async::prelude::Queryable as _;
 use outbox_relay::config::{ReplicationTableConfig, Secret};
-use outbox_relay::replication::report;
+use outbox_relay::replication::{CopyPhase, CopyState, Target, report};
 
 use super::VARIABLE;
+use crate::copies::options;
 use crate::pair::Pair;
 
 fn table(pair: &Pair, source: &str, target: &str, columns: &[&str]) -> ReplicationTableConfig {
@@ -183,5 +184,28 @@ async fn a_source_that_is_full_is_waited_for() {
     running.end().await;
     pair.assert_equal("t", "id").await;
     pair.source.run(&[&format!("drop user {user}@'%'")]).await;
+    pair.drop().await;
+}
+
+/// Between a process has read what is known of the copies and has noted what it makes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_during_a_start_is_not_overwritten() {
+    let mut pair = Pair::fresh(VARIABLE).await;
+    pair.source.run(&["create table t (id int primary key)", "insert into t values (1)"]).await;
+    pair.config.table.push(table(&pair, "t", "t", &["id"]));
+    assert_eq!(pair.until_idle().await, None);
+    let mut target = Target::open(options(&pair.target), &pair.config.name, "test").await.unwrap();
+    let known = target.copies().await.unwrap().remove(0);
+    let noted = CopyState { definition: Some("noted".into()), ..known.clone() };
+    target.set_copy(Some(&known), &noted).await.unwrap();
+    assert_eq!(target.copies().await.unwrap()[0].definition.as_deref(), Some("noted"));
+    for phase in [CopyPhase::Ready, CopyPhase::Held, CopyPhase::Copying] {
+        let known = CopyState { phase, ..noted.clone() };
+        target.set_copy(None, &known).await.unwrap();
+        report::remake(&pair.config, Some("t")).await.unwrap();
+        target.set_copy(Some(&known), &noted).await.unwrap();
+        let stands = target.copies().await.unwrap().remove(0);
+        assert_eq!((stands.phase, stands.definition), (CopyPhase::Copying, None), "{phase:?}");
+    }
     pair.drop().await;
 }
