@@ -1,10 +1,12 @@
 //! Publishing with confirms, many messages in flight, none believed to have arrived that did not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
-use futures::future::maybe_done;
+use futures::future::{MaybeDone, maybe_done};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -18,6 +20,8 @@ use crate::message::{Frame, PAYLOAD_BYTES_MAX};
 /// At most so many messages wait for their confirms at a time: enough for quorum queues, and lapin
 /// goes through all that wait whenever RabbitMQ confirms several at once.
 const WINDOW_MESSAGES: usize = 1024;
+/// Of these at most so many wait to be written at a time: lapin's future of each takes twenty kilobytes.
+const WRITES: usize = 128;
 /// At most so many bytes wait for their confirms at a time: what lapin buffers for one connection.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// The longest AMQP short string, in bytes.
@@ -174,27 +178,26 @@ impl RabbitMqPublisher {
     /// Publishes a window and waits for the answers to all of it.
     async fn send(&self, frames: &[Frame]) -> std::result::Result<Vec<Confirm>, Failed> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let mut sends: Vec<_> = frames
-            .iter()
-            .map(|frame| {
-                Box::pin(maybe_done(self.channel.basic_publish(
-                    self.exchange.clone(),
-                    frame.routing_key.as_str().into(),
-                    options,
-                    &frame.body,
-                    properties(frame),
-                )))
-            })
-            .collect();
-        // A first poll queues a message for writing: these make their order. Waiting for each in turn
-        // instead would cost three times the processor, for a wait per message on lapin's thread.
-        for send in &mut sends {
-            let _ = futures::poll!(send.as_mut());
-        }
         let mut confirms = Vec::with_capacity(frames.len());
-        for send in &mut sends {
-            send.as_mut().await;
-            confirms.extend(send.as_mut().take_output());
+        // Waiting for each in turn instead would cost three times the processor, for a wait per message on lapin's thread.
+        let mut sends = VecDeque::with_capacity(WRITES);
+        for frame in frames {
+            if sends.len() == WRITES {
+                confirms.extend(written(&mut sends).await);
+            }
+            let mut send = Box::pin(maybe_done(self.channel.basic_publish(
+                self.exchange.clone(),
+                frame.routing_key.as_str().into(),
+                options,
+                &frame.body,
+                properties(frame),
+            )));
+            // A first poll queues a message for writing: these make their order.
+            let _ = futures::poll!(send.as_mut());
+            sends.push_back(send);
+        }
+        while !sends.is_empty() {
+            confirms.extend(written(&mut sends).await);
         }
 
         let mut answers = Vec::with_capacity(frames.len());
@@ -332,6 +335,13 @@ async fn confirming(link: &Link) -> Result<Channel> {
         Ok(()) => Ok(channel),
         Err(error) => Err(link.failure(&error, "turning on confirms")),
     }
+}
+
+/// What comes of the first of these, once it is written.
+async fn written<F: Future>(sends: &mut VecDeque<Pin<Box<MaybeDone<F>>>>) -> Option<F::Output> {
+    let mut first = sends.pop_front()?;
+    first.as_mut().await;
+    first.as_mut().take_output()
 }
 
 fn properties(frame: &Frame) -> BasicProperties {
