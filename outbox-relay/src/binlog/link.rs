@@ -112,7 +112,7 @@ impl Line {
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
                 let opts = tls::mysql_opts(OptsBuilder::from_opts(self.opts.clone()), tls).await;
-                let opts = opts.map_err(|error| (true, error))?;
+                let opts = opts.map_err(|error| (!error.is_outage(), error))?;
                 let opened = Conn::new(opts.clone()).await;
                 return opened.map_err(|error| {
                     let is_answer = is_answer(&error);

@@ -20,18 +20,6 @@ const WAYS: &[(&str, &str)] = if IS_MARIADB {
     &[("sha2", "identified with caching_sha2_password by 'secret'")]
 };
 
-async fn reader(source: &mut TestSource, name: &str, identified: &str) -> Source {
-    source
-        .run(&[
-            &format!("create user {name}@'%' {identified}"),
-            &format!("grant replication slave, replication client on *.* to {name}@'%'"),
-            &format!("grant select on {}.* to {name}@'%'", source.database),
-        ])
-        .await;
-    let (_, host) = source.url.rsplit_once('@').unwrap();
-    Source::new(format!("mysql://{name}:secret@{host}"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_log_in_by_every_usual_plugin() {
     let server = PrivateServer::spawn(KIND).unwrap_or_else(|error| panic!("{error}"));
@@ -41,7 +29,7 @@ async fn accounts_log_in_by_every_usual_plugin() {
     }
     source.run(&["create table t (id int primary key)"]).await;
     for (number, (name, identified)) in WAYS.iter().enumerate() {
-        let reader = reader(&mut source, name, identified).await;
+        let reader = Source::new(source.reader_who(name, identified).await);
         let from = source.position().await;
         let id = number as i64;
         source.run(&[&format!("insert into t values ({id})")]).await;
@@ -66,7 +54,7 @@ async fn a_wrong_password_is_told() {
     let mut source = TestSource::fresh(super::VARIABLE).await;
     let name = format!("w_{}", &source.database[2..]);
     let (_, identified) = WAYS[0];
-    let reader = reader(&mut source, &name, identified).await;
+    let reader = Source::new(source.reader_who(&name, identified).await);
     let from = source.position().await;
     source.run(&[&format!("alter user {name}@'%' identified by 'another'")]).await;
     let error = first_error(&mut follow(reader, source.tables(&["t"]), from)).await;

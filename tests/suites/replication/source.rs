@@ -104,15 +104,20 @@ impl TestSource {
     /// A user that may do what a reader needs and no more, and the URL for it.
     pub(crate) async fn reader(&mut self) -> (String, String) {
         let name = format!("u_{}", &self.database[2..]);
+        let url = self.reader_who(&name, "identified by 'secret'").await;
+        (name, url)
+    }
+
+    /// The same with a name, who logs in in these words of CREATE USER with the password `secret`; the URL.
+    pub(crate) async fn reader_who(&mut self, name: &str, identified: &str) -> String {
         self.run(&[
-            &format!("create user {name}@'%' identified by 'secret'"),
+            &format!("create user {name}@'%' {identified}"),
             &format!("grant replication slave, replication client on *.* to {name}@'%'"),
             &format!("grant select on {}.* to {name}@'%'", self.database),
         ])
         .await;
         let (_, host) = self.url.rsplit_once('@').unwrap();
-        let url = format!("mysql://{name}:secret@{host}");
-        (name, url)
+        format!("mysql://{name}:secret@{host}")
     }
 
     /// Follows tables of this database.
