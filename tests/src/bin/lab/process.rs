@@ -46,6 +46,19 @@ impl Running {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Kills all at one moment: the first process is frozen meanwhile, so that it starts none, and its end,
+    /// which PostgreSQL's processes watch for, comes last. A commit that waits for a standby would give up
+    /// waiting then, and show for a moment what the standby lacks.
+    pub(crate) fn kill(&mut self) {
+        if self.ended().is_none() {
+            let _ = rustix::process::kill_process(self.pid, Signal::STOP);
+            for pid in descendants(self.pid) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+        self.stop(Signal::KILL, KILL_PATIENCE);
+    }
+
     /// Sends `signal` to the first process and gives it time to end; then kills all that is left.
     pub(crate) fn stop(&mut self, signal: Signal, patience: Duration) {
         // Listed before the signal: a process whose parent has gone is no longer found as a descendant.

@@ -357,7 +357,7 @@ impl Server {
     /// Kills it; its data stay as they are.
     pub(crate) fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
-            running.stop(Signal::KILL, END_PATIENCE);
+            running.kill();
         }
     }
 
