@@ -34,6 +34,11 @@ const WINDOW_MESSAGES: u16 = 4000;
 const COUNTS: [&str; 2] = [RETURNS, "x-acquired-count"];
 /// What the delivery limit is compared with, in all versions.
 const RETURNS: &str = "x-delivery-count";
+/// How long a delivery may wait for its acknowledgement; in milliseconds: ten years. From RabbitMQ 4.3 on a quorum queue takes
+/// back one by one what waits for longer than 30 minutes, and gives it to the next consumer together with later messages,
+/// while this one still has those between. Versions before do not know the argument, and close the channel, which gives
+/// all back at once. See `consumer_timeouts.md` of rabbitmq-server.
+const TIMEOUT: (&str, i64) = ("x-consumer-timeout", 10 * 365 * 24 * 3600 * 1000);
 
 /// Consumes a queue of RabbitMQ; see [`RabbitMq`](super::RabbitMq).
 ///
@@ -215,13 +220,10 @@ impl Live {
             .basic_qos(prefetch, BasicQosOptions { global: false })
             .await
             .map_err(|e| link.failure(&e, &doing))?;
+        let mut arguments = FieldTable::default();
+        arguments.insert(TIMEOUT.0.into(), AMQPValue::LongLongInt(TIMEOUT.1));
         channel
-            .basic_consume(
-                queue.into(),
-                ShortString::default(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
+            .basic_consume(queue.into(), ShortString::default(), BasicConsumeOptions::default(), arguments)
             .await
             .map_err(|e| link.failure(&e, &doing))
     }

@@ -28,7 +28,7 @@ const ONLY_IN_FULL: &str = "test(a_full_disk) | test(a_queue_whose_leader) | tes
 /// The faults of subscribers stand in a suite that other runs take as well, in their short form.
 const SUBSCRIBERS: &str = "binary(=subscribing) & (test(/::(killing|outages|sleeping)::/) | test(all_that_is_malformed_is_set_aside))";
 /// What is run with RabbitMQ 4 besides: what knows the broker's own behaviour.
-const WITH_BOTH_BROKERS: &str = "test(/^(rabbitmq_broker|brokers|end_to_end|tls_broker)::/) | test(programs::check) | binary(=subscribing) & test(/(over_rabbitmq|crashing)::/) | test(/^mariadb::(brokers|killing|sleeping)::/) | test(/^postgres::killing::/) - test(a_queue_whose_leader)";
+const WITH_BOTH_BROKERS: &str = "test(/^(rabbitmq_broker|brokers|end_to_end|tls_broker)::/) | test(programs::check) | binary(=subscribing) & test(/(over_rabbitmq|crashing)::/) | test(/^mariadb::(brokers|killing|sleeping|timeouts)::/) | test(/^postgres::killing::/) - test(a_queue_whose_leader)";
 /// The columns of what fault tests report.
 const FAULT_COLUMNS: [&str; 7] =
     ["fault", "injected", "server", "written", "delivered", "applied", "repeats absorbed"];
