@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use outbox_relay::config::{Environment, from_text};
+use serde_json::Value;
 
 use crate::harness::program;
 
@@ -24,33 +25,91 @@ fn words(line: &str) -> Vec<&str> {
     line.split('"').skip(1).step_by(2).collect()
 }
 
-/// The lines of a block that are indented further than its first word, without that.
-fn block(yaml: &str, head: &str) -> String {
-    let mut lines = yaml.lines().skip_while(|line| line.trim_start() != head);
-    let first = lines.next().unwrap_or_else(|| panic!("no {head:?}"));
-    let depth = first.len() - first.trim_start().len();
-    let is_in = |line: &&str| line.trim().is_empty() || line.len() - line.trim_start().len() > depth;
-    lines.take_while(is_in).map(|line| format!("{}\n", line.trim())).collect()
+/// The documents of a file of YAML.
+fn documents(name: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What stands at a path; `null` if nothing does.
+fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
+    value.pointer(path).unwrap_or(&Value::Null)
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|named| named["name"].as_str().unwrap()).collect()
 }
 
 #[test]
-fn the_configuration_for_kubernetes_is_read_with_the_values_of_its_secret() {
-    let yaml = file("kubernetes.yaml");
-    assert!(!yaml.contains('\t'), "YAML takes no tabs");
-    let secret = block(&yaml, "stringData:");
-    let secret: BTreeMap<String, String> = secret
-        .lines()
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+fn the_manifest_for_kubernetes_fits_together_and_to_the_program() {
+    let documents = documents("kubernetes.yaml");
+    let kinds: Vec<_> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Secret", "ConfigMap", "Deployment", "PodDisruptionBudget"]);
+    let [secret, map, deployment, budget] = &documents[..] else { unreachable!() };
+
+    let values: BTreeMap<String, String> = secret["stringData"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
         .collect();
-    assert_eq!(secret.len(), 3, "{secret:?}");
-    let toml = block(&yaml, "outbox-relay.toml: |");
-    let config = from_text(&toml, &Environment::of(secret)).unwrap();
+    assert_eq!(values.len(), 3, "{:?}", values.keys());
+    let toml = map["data"]["outbox-relay.toml"].as_str().unwrap();
+    let config = from_text(toml, &Environment::of(values)).unwrap();
     assert_eq!(config.outbox.len(), 1);
+
+    let pod = at(deployment, "/spec/template");
+    let labels = at(pod, "/metadata/labels");
+    assert_ne!(labels, &Value::Null);
+    for selector in [
+        at(deployment, "/spec/selector/matchLabels"),
+        at(pod, "/spec/topologySpreadConstraints/0/labelSelector/matchLabels"),
+        at(budget, "/spec/selector/matchLabels"),
+    ] {
+        assert_eq!(selector, labels);
+    }
+    assert!(at(budget, "/spec/minAvailable").as_u64() < at(deployment, "/spec/replicas").as_u64());
+    assert_eq!(at(pod, "/spec/securityContext/runAsNonRoot"), true);
+
+    let container = at(pod, "/spec/containers/0");
+    takes(&texts(&container["args"]));
+    assert_eq!(at(container, "/envFrom/0/secretRef/name"), at(secret, "/metadata/name"));
+    assert_eq!(at(container, "/securityContext/readOnlyRootFilesystem"), true);
     let port = config.admin.listen.rsplit_once(':').unwrap().1;
-    assert!(yaml.contains(&format!("containerPort: {port}")), "{port}");
-    let arguments = yaml.lines().find(|line| line.trim_start().starts_with("args: ")).unwrap();
-    takes(&words(arguments));
+    assert_eq!(at(container, "/ports/0/containerPort").to_string(), port);
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(at(&container[probe], "/httpGet/port"), at(container, "/ports/0/name"));
+        assert_eq!(at(&container[probe], "/httpGet/path"), path);
+    }
+    let volumes = at(pod, "/spec/volumes");
+    assert_eq!(names(&container["volumeMounts"]), names(volumes));
+    assert_eq!(at(volumes, "/0/configMap/name"), at(map, "/metadata/name"));
+    assert_eq!(
+        at(container, "/volumeMounts/0/mountPath"),
+        "/etc/outbox-relay",
+        "the container's working folder"
+    );
+}
+
+#[test]
+fn each_alert_for_prometheus_says_what_and_how_bad() {
+    let documents = documents("prometheus-alerts.yaml");
+    let [document] = &documents[..] else { panic!("{} documents", documents.len()) };
+    let groups = document["groups"].as_array().unwrap();
+    let rules: Vec<_> = groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+    assert!(rules.len() > 5, "{} alerts", rules.len());
+    for rule in rules {
+        assert!(rule["alert"].is_string(), "{rule}");
+        assert!(rule["expr"].is_string(), "{rule}");
+        let severity = at(rule, "/labels/severity").as_str().unwrap();
+        assert!(["critical", "warning"].contains(&severity), "{rule}");
+        for text in ["summary", "description"] {
+            assert!(rule["annotations"][text].is_string(), "{text} of {rule}");
+        }
+    }
 }
 
 #[test]

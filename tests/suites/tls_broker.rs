@@ -45,6 +45,8 @@ async fn a_message_travels(broker: &RabbitMq) {
     let taken = soon(consumer.next(1)).await.unwrap();
     assert_eq!(taken[0].frame.body, frame.body);
     consumer.ack_through(taken[0].tag).await.unwrap();
+    let version = soon(broker.version()).await.unwrap();
+    assert!(version.starts_with("RabbitMQ "), "{version}");
 }
 
 /// The text of an error whose kind may be either: a server that cuts the connection may take its reason along.

@@ -22,6 +22,7 @@ mod link;
 mod publisher;
 mod tls;
 mod topology;
+mod version;
 
 use std::time::Duration;
 
@@ -181,7 +182,8 @@ impl RabbitMq {
         let names = Names::of(&self.exchange)?;
         self.within_timeout("checking", async {
             let link = self.link("check").await?;
-            let mut findings = Vec::new();
+            let version = version::of(&self.address, &self.trust, self.timeout).await?;
+            let mut findings = Vec::from_iter(version::objection(&version, &self.address));
             for part in names.parts(self.unrouted) {
                 // An answer that something is wrong also closes the channel.
                 let channel = link.channel().await?;
@@ -208,6 +210,14 @@ impl RabbitMq {
             Ok(findings)
         })
         .await
+    }
+
+    /// The product and its version, as the server tells them before a log-in: `RabbitMQ 3.10.8`.
+    ///
+    /// # Errors
+    /// As [`RabbitMq::check`]; never for the user.
+    pub async fn version(&self) -> Result<String> {
+        version::of(&self.address, &self.trust, self.timeout).await
     }
 
     /// A connection that looks how many messages wait where nobody reads, in `{exchange}.unrouted` and

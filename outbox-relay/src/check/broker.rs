@@ -9,8 +9,13 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         config.broker.exposed_host(),
         "write amqps:// and RabbitMQ's TLS port, by default 5671, and give `ca` if its CA is a private one",
     );
+    let mut version = String::new();
     let checked = match config.broker.rabbitmq() {
-        Ok(broker) => broker.check().await,
+        Ok(broker) => {
+            // Told in passing; what it cannot be asked for, the look at it finds, too.
+            version = broker.version().await.unwrap_or_default();
+            broker.check().await
+        }
         Err(error) => Err(error),
     };
     match checked {
@@ -27,7 +32,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         Ok(wrong) if wrong.is_empty() => {
             let declared = if config.broker.declare { "fits, or will be declared" } else { "is there" };
             about.ok(format!(
-                "{:?} answers; exchange {:?} {declared}",
+                "{:?} answers as {version}; exchange {:?} {declared}",
                 config.broker.url, config.broker.exchange
             ));
         }
