@@ -205,6 +205,16 @@ fn weight_of((_, before, after): &Projection) -> u64 {
 }
 
 impl ClosedWindow {
+    /// Whether the other one is the same copy's next.
+    pub(super) fn goes_on(&self, next: &Self) -> bool {
+        let are_of_one = Arc::ptr_eq(&self.plan, &next.plan);
+        are_of_one
+            && self.progress.is_some()
+            && next.progress.is_some()
+            && self.through.is_some()
+            && self.through == next.after
+    }
+
     /// About how many bytes it takes in memory.
     pub(super) fn weight_bytes(&self) -> u64 {
         let rows = self.rows.iter().map(|row| row.weight_bytes() as u64);

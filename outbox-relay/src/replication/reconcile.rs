@@ -11,7 +11,7 @@ use super::compact::{ClosedWindow, Entry};
 use super::plan::{CopyPlan, Key, Projected};
 use super::session::failed;
 use super::sql::{self, literal, quoted};
-use super::write::{Trouble, Writer};
+use super::write::{Trouble, Work, Writer};
 use crate::change::{Column, ColumnType, Value};
 use crate::snapshot;
 
@@ -19,56 +19,79 @@ use crate::snapshot;
 const PAGE_ROWS: usize = 2000;
 
 impl Writer<'_> {
-    pub(super) async fn reconcile(&mut self, at: usize, window: &ClosedWindow) -> Result<(), Trouble> {
+    /// `windows`: of one copy, each with the range behind the one before; one at least.
+    pub(super) async fn reconcile(&mut self, at: usize, windows: &[ClosedWindow]) -> Result<(), Trouble> {
+        let [first, ..] = windows else { return Ok(()) };
         let plan = Arc::clone(&self.plans[at]);
-        let mut fresh: HashMap<Key, Entry> = HashMap::new();
-        for row in &window.rows {
-            let key = plan.key(row);
-            if !window.touched.contains(&key) {
-                fresh.insert(key, Entry { before: None, after: Some(row.clone()), was_gone: false });
-            }
-        }
-        let is_all = window.after.is_none() && window.through.is_none();
+        let through = windows.last().and_then(|last| last.through.as_ref());
+        let is_all = first.after.is_none() && through.is_none();
         // Where the target sorts otherwise, a range of keys would be other rows there.
         self.are_new = plan.has_source_order || is_all;
+        let keys: Vec<_> = windows.iter().flat_map(|window| &window.rows).map(|row| plan.key(row)).collect();
+        let fresh = untouched(windows, &keys);
         if self.are_new {
-            let mut after = window.after.clone();
-            loop {
-                let page = self.page(at, &plan, after.as_ref(), window.through.as_ref()).await?;
-                let is_last = page.len() < PAGE_ROWS;
-                after = page.last().map(|row| plan.key(row));
-                let mut gone: HashMap<Key, Entry> = HashMap::new();
-                for row in page {
-                    let key = plan.key(&row);
-                    match fresh.get_mut(&key) {
-                        Some(entry) if entry.after.as_ref() == Some(&row) => {
-                            fresh.remove(&key);
-                        }
-                        Some(entry) => entry.before = Some(row),
-                        None if window.touched.contains(&key) => {}
-                        None => {
-                            gone.insert(key, Entry { before: Some(row), after: None, was_gone: true });
-                        }
-                    }
-                }
-                self.write_one(at, gone).await?;
-                if is_last {
-                    break;
-                }
+            let page = self.page(at, &plan, first.after.as_ref(), through).await?;
+            if page.is_empty() {
+                // A copy that is made for the first time.
+                let mut works: Vec<_> = self.plans.iter().map(|_| Work::default()).collect();
+                works[at] = Work::of_new(fresh);
+                self.work(&works).await?;
+            } else {
+                self.compare(at, windows, fresh, page).await?;
             }
+        } else {
+            self.write_one(at, inserted(fresh)).await?;
         }
-        self.write_one(at, fresh).await?;
-        let Some(progress) = &window.progress else { return Ok(()) };
-        let mut update = format!("update outbox_copy set rows_copied = rows_copied + {}", progress.rows);
-        if let Some(key) = &progress.after_key {
+        let progress: Vec<_> = windows.iter().filter_map(|window| window.progress.as_ref()).collect();
+        let Some(last) = progress.last() else { return Ok(()) };
+        let rows: u64 = progress.iter().map(|progress| progress.rows).sum();
+        let mut update = format!("update outbox_copy set rows_copied = rows_copied + {rows}");
+        if let Some(key) = &last.after_key {
             update.push_str(", after_key = ");
             sql::text(&mut update, &sql::to_json(&key.0));
         }
-        if progress.is_last {
+        if last.is_last {
             update.push_str(", state = 'ready', reason = null, ready_at = utc_timestamp(6)");
         }
         let update = format!("{update} where {} and state <> 'held'", self.of_copy(at));
         self.state(&update).await.map(drop)
+    }
+
+    /// `page`: the target's first rows of the range.
+    async fn compare(
+        &mut self,
+        at: usize,
+        windows: &[ClosedWindow],
+        fresh: Vec<(&Key, &Projected)>,
+        mut page: Vec<Projected>,
+    ) -> Result<(), Trouble> {
+        let plan = Arc::clone(&self.plans[at]);
+        let through = windows.last().and_then(|last| last.through.as_ref());
+        let mut fresh = inserted(fresh);
+        loop {
+            let is_last = page.len() < PAGE_ROWS;
+            let after = page.last().map(|row| plan.key(row));
+            let mut gone: HashMap<Key, Entry> = HashMap::new();
+            for row in page {
+                let key = plan.key(&row);
+                match fresh.get_mut(&key) {
+                    Some(entry) if entry.after.as_ref() == Some(&row) => {
+                        fresh.remove(&key);
+                    }
+                    Some(entry) => entry.before = Some(row),
+                    // They are closed together: what was touched in one's range, it was open for.
+                    None if windows.iter().any(|window| window.touched.contains(&key)) => {}
+                    None => {
+                        gone.insert(key, Entry { before: Some(row), after: None, was_gone: true });
+                    }
+                }
+            }
+            self.write_one(at, gone).await?;
+            if is_last {
+                return self.write_one(at, fresh).await;
+            }
+            page = self.page(at, &plan, after.as_ref(), through).await?;
+        }
     }
 
     async fn write_one(&mut self, at: usize, rows: HashMap<Key, Entry>) -> Result<(), Trouble> {
@@ -112,6 +135,18 @@ impl Writer<'_> {
             answers.into_iter().map(|answer| snapshot::row(&plan.image, answer).map(|row| Projected(row.0)));
         rows.collect::<outbox_core::Result<_>>().map_err(|error| Trouble::Copy(at, error.to_string()))
     }
+}
+
+/// The rows that the stream has not touched meanwhile; `keys`: of all of them.
+fn untouched<'w>(windows: &'w [ClosedWindow], keys: &'w [Key]) -> Vec<(&'w Key, &'w Projected)> {
+    let rows = windows.iter().flat_map(|window| window.rows.iter().map(move |row| (window, row)));
+    let untouched = keys.iter().zip(rows).filter(|(key, (window, _))| !window.touched.contains(key));
+    untouched.map(|(key, (_, row))| (key, row)).collect()
+}
+
+fn inserted(rows: Vec<(&Key, &Projected)>) -> HashMap<Key, Entry> {
+    let entry = |row: &Projected| Entry { before: None, after: Some(row.clone()), was_gone: false };
+    rows.into_iter().map(|(key, row)| (key.clone(), entry(row))).collect()
 }
 
 /// The keys of the copy after one and up to another.

@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable as _;
 use outbox_core::{Error, ErrorKind, Result, RetryPolicy};
 use tracing::warn;
 
-use super::compact::{Group, Held};
+use super::compact::{ClosedWindow, Group, Held};
 use super::facts::TableFacts;
 use super::large;
 use super::note;
@@ -385,10 +385,10 @@ impl Target {
         if let Some(txn) = &group.large {
             large::large(&mut writer, group, txn, &mut held, &mut touched).await?;
         }
-        for window in &group.windows {
-            let at = group.plans.iter().position(|plan| plan.name() == window.plan.name());
+        for windows in group.windows.chunk_by(ClosedWindow::goes_on) {
+            let at = group.plans.iter().position(|plan| plan.name() == windows[0].plan.name());
             if let Some(at) = at.filter(|at| held[*at].is_none()) {
-                writer.reconcile(at, window).await?;
+                writer.reconcile(at, windows).await?;
                 touched[at] = true;
             }
         }

@@ -76,15 +76,29 @@ pub(super) struct Done {
     pub(super) matched: u64,
 }
 
-/// What has to be done to a copy's rows.
+/// What has to be done to a copy's rows, in the order of their keys.
 #[derive(Default)]
-struct Work<'e> {
+pub(super) struct Work<'e> {
     deletes: Vec<&'e Key>,
     updates: Vec<Changed<'e>>,
     inserts: Vec<(&'e Key, &'e Projected)>,
 }
 
 impl<'e> Work<'e> {
+    /// Rows that are to be inserted; of two of one key the later.
+    pub(super) fn of_new(mut inserts: Vec<(&'e Key, &'e Projected)>) -> Self {
+        // Read in this order, mostly; then that costs nothing.
+        inserts.sort_by(|(a, _), (b, _)| a.order(b));
+        inserts.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                *earlier = *later;
+            }
+            is_same
+        });
+        Self { inserts, ..Self::default() }
+    }
+
     fn of(rows: &'e HashMap<Key, Entry>) -> Self {
         let mut work = Self::default();
         for (key, entry) in rows {
@@ -104,13 +118,22 @@ impl<'e> Work<'e> {
         work.inserts.sort_unstable_by(|(a, _), (b, _)| a.order(b));
         work
     }
+
+    fn keys(&self) -> impl Iterator<Item = &'e Key> {
+        let updates = self.updates.iter().map(|(key, ..)| *key);
+        self.deletes.iter().copied().chain(updates).chain(self.inserts.iter().map(|(key, _)| *key))
+    }
 }
 
 impl Writer<'_> {
     /// Everything that rows, one map per plan, say.
     pub(super) async fn write(&mut self, rows: &[HashMap<Key, Entry>]) -> Result<(), Trouble> {
+        self.work(&rows.iter().map(Work::of).collect::<Vec<_>>()).await
+    }
+
+    /// What has to be done, one work per plan.
+    pub(super) async fn work(&mut self, works: &[Work<'_>]) -> Result<(), Trouble> {
         let order = parents_first(self.plans);
-        let works: Vec<_> = rows.iter().map(Work::of).collect();
         let mut failed: HashSet<(usize, &Key)> = HashSet::new();
         for &at in order.iter().rev() {
             self.delete(at, &works[at].deletes, &mut failed).await?;
@@ -134,10 +157,10 @@ impl Writer<'_> {
             let inserts = self.load(at, &works[at].inserts).await?;
             self.upsert(at, &inserts, &mut failed).await?;
         }
-        for (at, rows) in rows.iter().enumerate() {
-            if self.aside.contains(self.plans[at].name()) && !rows.is_empty() {
-                let applied = rows.keys().filter(|key| !failed.contains(&(at, *key)));
-                self.clear_aside(at, &applied.collect::<Vec<_>>()).await?;
+        for (at, work) in works.iter().enumerate() {
+            if self.aside.contains(self.plans[at].name()) {
+                let applied: Vec<_> = work.keys().filter(|key| !failed.contains(&(at, *key))).collect();
+                self.clear_aside(at, &applied).await?;
             }
         }
         Ok(())

@@ -48,3 +48,5 @@ mod stalled;
 mod values;
 #[path = "verifying.rs"]
 mod verifying;
+#[path = "windows.rs"]
+mod windows;
