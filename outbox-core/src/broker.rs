@@ -77,6 +77,19 @@ pub trait Publisher: Send {
 }
 
 /// A broker's answer for one frame.
+///
+/// ```
+/// use outbox_core::broker::Confirm;
+///
+/// let is_there = |confirm: &Confirm| match confirm {
+///     Confirm::Confirmed => true,
+///     Confirm::Returned(why) | Confirm::Refused(why) => {
+///         println!("it is tried again: {why}");
+///         false
+///     }
+/// };
+/// assert!(!is_there(&Confirm::Returned("NO_ROUTE".into())));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirm {
     /// All queues that want it have it, safely.

@@ -80,6 +80,14 @@ use crate::event::Event;
 /// The messages that a service publishes, with their fields; see the [module](self).
 ///
 /// Messages that are not named here are not checked.
+///
+/// ```
+/// use outbox_core::FieldSchema;
+/// use outbox_core::contract::Contract;
+///
+/// let contract = Contract::new().message("product", "sold", 2, &[FieldSchema { name: "count", ty: "i64" }]);
+/// assert!(contract.to_json().contains(r#""version": 2"#), "{}", contract.to_json());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contract {
     /// In the order of their first kinds.
@@ -89,6 +97,19 @@ pub struct Contract {
 }
 
 /// What a check found, and did to the file.
+///
+/// ```no_run
+/// use outbox_core::FieldSchema;
+/// use outbox_core::contract::{Contract, Outcome};
+///
+/// let published = Contract::new().message("product", "sold", 1, &[FieldSchema { name: "count", ty: "i64" }]);
+/// match published.check("tests/contract/product.json")? {
+///     Outcome::Unchanged => {}
+///     Outcome::Written => println!("a new file: commit it"),
+///     Outcome::Extended(changes) | Outcome::Accepted(changes) => println!("commit {changes:#?}"),
+/// }
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The file says the same, whatever its order and spaces.

@@ -3,6 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// What was done to an entity; the event name of its message.
+///
+/// ```
+/// use outbox_core::Operation;
+///
+/// let names = Operation::ALL.map(Operation::name);
+/// assert_eq!(names, ["created", "updated", "deleted", "current"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Inserted: `created`.
@@ -36,6 +43,14 @@ impl Operation {
 }
 
 /// The event names of an entity's messages; `current` is always called so.
+///
+/// ```
+/// use outbox_core::{EventNames, Operation};
+///
+/// let names = EventNames { deleted: "retired", ..EventNames::DEFAULT };
+/// assert_eq!(names.of(Operation::Deleted), "retired");
+/// assert_eq!(names.of(Operation::Updated), "updated");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventNames {
     /// Of an insert.
@@ -129,6 +144,26 @@ pub trait Entity: Sized {
 }
 
 /// Takes an entity's recorded fields: into an [`Image`], or straight into the text of a message.
+///
+/// ```
+/// use outbox_core::{FieldWriter, Image};
+///
+/// /// Counts what an entity records.
+/// #[derive(Default)]
+/// struct Count(usize);
+///
+/// impl FieldWriter for Count {
+///     fn put<T: serde::Serialize + ?Sized>(&mut self, _: &'static str, _: &T) -> serde_json::Result<()> {
+///         self.0 += 1;
+///         Ok(())
+///     }
+/// }
+/// let (mut count, mut image) = (Count::default(), Image::new());
+/// count.put("price", &995)?;
+/// image.put("price", &995)?;
+/// assert_eq!((count.0, &image["price"]), (1, &995.into()));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 pub trait FieldWriter {
     /// Takes a field.
     ///
@@ -178,9 +213,26 @@ pub(crate) fn change_text<E: Entity>(
 }
 
 /// An entity's recorded fields, by name.
+///
+/// ```
+/// let mut image = outbox_core::Image::new();
+/// image.insert("price".into(), 995.into());
+/// assert_eq!(image["price"], 995);
+/// ```
 pub type Image = serde_json::Map<String, serde_json::Value>;
 
 /// The payload of `created`, `updated`, `deleted` and `current` messages.
+///
+/// ```
+/// use outbox_core::EntityChange;
+///
+/// let payload = br#"{"after":{"id":7,"price":995},"changed":["price"]}"#;
+/// let change: EntityChange = serde_json::from_slice(payload)?;
+/// assert_eq!(change.image().unwrap()["price"], 995);
+/// assert_eq!(change.changed.as_deref(), Some(&["price".to_owned()][..]));
+/// assert!(change.before.is_none(), "it is not gone");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EntityChange {
     /// The row after the change; missing for `deleted`.

@@ -4,6 +4,21 @@ use std::error::Error as StdError;
 use std::fmt;
 
 /// What a caller can do about an [`Error`].
+///
+/// ```
+/// use outbox_core::{Error, ErrorKind};
+///
+/// /// What a service answers.
+/// fn status(error: &Error) -> u16 {
+///     match error.kind() {
+///         ErrorKind::Invalid => 400,
+///         ErrorKind::NotFound => 404,
+///         ErrorKind::Outage | ErrorKind::Backlog => 503,
+///         _ => 500,
+///     }
+/// }
+/// assert_eq!(status(&Error::new(ErrorKind::Backlog, "the outbox is full")), 503);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -30,6 +45,15 @@ pub enum ErrorKind {
 ///
 /// The text names what was being done and on which table, key or id, and never holds a payload. What the database said
 /// is part of it, and may hold a value of its own choice (`Duplicate entry 'a@b.c' for key …`).
+///
+/// ```
+/// use outbox_core::{Error, ErrorKind};
+///
+/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+/// let error = Error::with_source(ErrorKind::Outage, "product database", refused).context("importing");
+/// assert!(error.is_outage() && !error.is_contention());
+/// assert_eq!(error.to_string(), "importing: product database: connection refused");
+/// ```
 pub struct Error {
     kind: ErrorKind,
     context: String,
@@ -37,6 +61,13 @@ pub struct Error {
 }
 
 /// A result with this crate's [`Error`].
+///
+/// ```
+/// fn price(text: &str) -> outbox_core::Result<u32> {
+///     text.parse().map_err(outbox_core::Error::application)
+/// }
+/// assert!(price("12").is_ok() && price("dear").is_err());
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

@@ -41,6 +41,17 @@ pub fn set_hash_key(key: &[u8]) -> Result<()> {
 }
 
 /// A key of one's own for such hashes, for whoever needs them outside of the fields of a message.
+///
+/// ```
+/// use outbox_core::HashKey;
+///
+/// let key = HashKey::new(b"from a secret store, not from code")?;
+/// assert_eq!(key.hex("ann@example.org"), key.hex("ann@example.org"), "copies join by it");
+/// assert_eq!(key.hex("ann@example.org").len(), 64);
+/// assert!(HashKey::new(b"short").is_err());
+/// assert_eq!(format!("{key:?}"), "HashKey(***)");
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct HashKey(Hmac<Sha256>);
 

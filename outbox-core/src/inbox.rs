@@ -9,6 +9,14 @@ use crate::message::{Frame, Headers};
 ///
 /// A subscriber writes the first three. The others are asked for by an operator, who writes them into the row
 /// of a [`Dead`](Self::Dead) one; the subscriber does it, and the row is gone.
+///
+/// ```
+/// use outbox_core::HeldState;
+///
+/// // What an operator writes into the row of one that is `dead`; `outbox-relay dead` does it so.
+/// let sql = format!("update inbox_held set state = '{}' where id = 7", HeldState::Replay.name());
+/// assert_eq!(sql, "update inbox_held set state = 'replay' where id = 7");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeldState {

@@ -102,6 +102,13 @@ impl fmt::Display for MessageId {
 /// A change's place in the history of its source: copies take a change only if it is newer.
 ///
 /// The generation rises when ids may have started again, the id is the outbox row's.
+///
+/// ```
+/// use outbox_core::Version;
+///
+/// // Whatever its ids are: the outbox was restored from a backup, and its generation raised.
+/// assert!(Version { generation: 2, id: 1 } > Version { generation: 1, id: 900 });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// From `outbox_meta`, 1 at first.
@@ -125,6 +132,20 @@ pub fn bucket_of(aggregate: &str, key: &str) -> u16 {
 }
 
 /// A message before it has a place in the outbox: what a writer records.
+///
+/// ```
+/// use outbox_core::Message;
+///
+/// let message = Message::new("product", "7", "price_raised", br#"{"by":5}"#.to_vec())?;
+/// assert_eq!((message.aggregate(), message.key(), message.event()), ("product", "7", "price_raised"));
+/// assert_eq!(message.bucket(), outbox_core::bucket_of("product", "7"));
+/// assert_eq!(message.payload(), br#"{"by":5}"#);
+/// assert!(message.id().made_at().is_some() && message.headers().iter().next().is_none());
+/// // A derive says these.
+/// assert_eq!((message.schema(), message.schema_version(), message.entity_version()), (None, 1, None));
+/// assert!(Message::new("product", "", "price_raised", vec![]).is_err(), "a message has a key");
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     id: MessageId,

@@ -79,6 +79,13 @@ macro_rules! scripts {
 }
 
 /// Which SQL a script is in.
+///
+/// ```
+/// use outbox_core::migrate::{Dialect, OUTBOX};
+///
+/// assert!(OUTBOX.sql(Dialect::Postgres).contains("BYTEA"));
+/// assert_ne!(OUTBOX.sql(Dialect::Mysql), OUTBOX.sql(Dialect::Sqlite));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// MySQL and MariaDB.
@@ -104,6 +111,15 @@ impl Script {
 }
 
 /// The migrations of one role, per database.
+///
+/// ```
+/// use outbox_core::migrate::{Dialect, INBOX};
+///
+/// // For another tool, that keeps scripts in files of its own.
+/// let script = INBOX.sql(Dialect::Mysql);
+/// assert!(script.contains("inbox"));
+/// assert!(INBOX.versions().iter().all(|version| script.contains(version)), "it says what it has applied");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
     /// For `mysql://` URLs, MariaDB among them.

@@ -6,6 +6,21 @@ use std::time::Duration;
 use backoff::backoff::Backoff as _;
 
 /// How long to wait between attempts, and how often to try.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use outbox_core::RetryPolicy;
+///
+/// let policy = RetryPolicy { max: Duration::from_secs(1), ..RetryPolicy::default() };
+/// let mut waits = policy.waits();
+/// let first = waits.next_wait();
+/// assert!(first < Duration::from_millis(100));
+/// let later = std::iter::repeat_with(|| waits.next_wait()).nth(20).unwrap();
+/// assert!(later > first && later <= Duration::from_millis(1300), "30 % around a second");
+/// waits.reset();
+/// assert!(waits.next_wait() < Duration::from_millis(100));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// The first wait. Default 50 ms.

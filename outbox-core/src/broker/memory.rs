@@ -16,6 +16,35 @@ use crate::message::Frame;
 pub const CAPACITY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
 
 /// A broker inside the process; clones are the same broker.
+///
+/// ```
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::broker::{Broker, Confirm, Consumer, Publisher, Queue};
+/// use outbox_core::{Frame, Headers};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let broker = MemoryBroker::new();
+/// let queue = Queue { name: "order.0".into(), bindings: vec!["product.#".into()], prefetch: 10 };
+/// let mut consumer = broker.consumer(&queue).await?;
+/// let frame = |kind: &str| Frame {
+///     routing_key: format!("{kind}.41"),
+///     message_id: "7".into(),
+///     kind: kind.into(),
+///     content_type: String::new(),
+///     headers: Headers::default(),
+///     body: b"{}".to_vec(),
+/// };
+/// let sent = [frame("product.sold"), frame("batch.made")];
+/// assert_eq!(broker.publisher().await?.publish(&sent).await?, [Confirm::Confirmed, Confirm::Confirmed]);
+/// assert_eq!((broker.depth("order.0"), broker.unrouted().len()), (1, 1));
+///
+/// let deliveries = consumer.next(10).await?;
+/// assert!(deliveries[0].frame == sent[0] && !deliveries[0].redelivered);
+/// consumer.ack_through(deliveries[0].tag).await?;
+/// assert!(broker.is_idle());
+/// # Ok::<(), outbox_core::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct MemoryBroker(Arc<Shared>);
 

@@ -44,6 +44,16 @@ const COMMON: [&str; 11] = [
 ///
 /// Names that belong to the broker (`x-…`, `cc`, `bcc`) or to this crate (`outbox-…`) are refused: `CC` and
 /// `BCC` are routing keys to RabbitMQ.
+///
+/// ```
+/// use outbox_core::Headers;
+///
+/// let headers = Headers::from_json(br#"{"tenant":"eu","actor":"ann"}"#)?;
+/// assert_eq!(headers.get("tenant"), Some("eu"));
+/// assert!(headers.iter().eq([("actor", "ann"), ("tenant", "eu")]), "by their names");
+/// assert_eq!(headers.to_json(), r#"{"actor":"ann","tenant":"eu"}"#);
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(Cow<'static, str>, String)>);
 

@@ -13,6 +13,22 @@ const CLOUD_EVENTS: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
 const TIME_MAX: i64 = 253_402_300_799_999_999;
 
 /// The columns of an outbox row, as a relay reads them.
+///
+/// ```
+/// // A row that this crate has not written may break its bounds, and is never published.
+/// let row = outbox_core::OutboxRow {
+///     id: 42,
+///     message_id: vec![7; 16],
+///     aggregate_type: "product".into(),
+///     aggregate_id: String::new(),
+///     event_type: "updated".into(),
+///     headers: b"{}".to_vec(),
+///     payload: b"{}".to_vec(),
+///     created_at_us: 0,
+/// };
+/// let error = outbox_core::Recorded::from_row("shop", 1, row).unwrap_err();
+/// assert!(error.to_string().starts_with("outbox shop, row 42: "), "{error}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
     /// The row's id.
@@ -34,6 +50,30 @@ pub struct OutboxRow {
 }
 
 /// A message with its place in its source's history: what is published and what is delivered.
+///
+/// ```
+/// use outbox_core::{MessageId, OutboxRow, Recorded};
+///
+/// let row = OutboxRow {
+///     id: 42,
+///     message_id: MessageId::now().as_bytes().to_vec(),
+///     aggregate_type: "product".into(),
+///     aggregate_id: "7".into(),
+///     event_type: "updated".into(),
+///     headers: b"{}".to_vec(),
+///     payload: br#"{"after":{"id":7}}"#.to_vec(),
+///     created_at_us: 1_700_000_000_123_456,
+/// };
+/// let recorded = Recorded::from_row("shop", 1, row)?;
+/// let frame = recorded.to_frame();
+/// assert_eq!(frame.routing_key, "product.updated.41", "with the key's bucket");
+/// assert_eq!(Recorded::from_frame(&frame)?, recorded);
+/// // What a reader of CloudEvents 1.0 wants is said besides.
+/// let event = recorded.to_cloud_event();
+/// assert_eq!(event.headers.get("cloudEvents_subject"), Some("7"));
+/// assert!(event.size() > frame.size());
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The message.
@@ -184,6 +224,22 @@ fn is_of_the_way(name: &str) -> bool {
 }
 
 /// A message as a broker carries it; brokers know nothing else.
+///
+/// ```
+/// use outbox_core::{Frame, Headers, Recorded};
+///
+/// // Somebody else's message: a subscriber sets it aside, with this error.
+/// let frame = Frame {
+///     routing_key: "product.updated.41".into(),
+///     message_id: "7".into(),
+///     kind: "product.updated".into(),
+///     content_type: "application/json".into(),
+///     headers: Headers::default(),
+///     body: b"{}".to_vec(),
+/// };
+/// let error = Recorded::from_frame(&frame).unwrap_err();
+/// assert_eq!(error.to_string(), "header outbox-format is missing");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// `{aggregate}.{event}.{bucket:02}`, at most 255 bytes.

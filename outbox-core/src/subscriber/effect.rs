@@ -20,6 +20,18 @@ use crate::resync::mark::Notice;
 ///
 /// It is tried again after the waits of [`Subscriber::retry_after`](crate::Subscriber::retry_after) in any case,
 /// and then set aside in `inbox_held`.
+///
+/// ```
+/// use outbox_core::FailurePolicy;
+///
+/// // Money: of one account nothing goes on before what failed; a price: the next one says it again.
+/// let policy = |kind: &str| match kind {
+///     "account.booked" => FailurePolicy::Ordered,
+///     _ => FailurePolicy::LatestWins,
+/// };
+/// assert_eq!(policy("account.booked"), FailurePolicy::Ordered);
+/// assert_ne!(policy("product.priced"), FailurePolicy::Halt);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailurePolicy {
     /// Later messages of its key with this policy wait in `inbox_held`, in order, and go on after it. What

@@ -50,6 +50,17 @@ impl<C> fmt::Debug for Freshness<C> {
 }
 
 /// What a consumer has done with a message.
+///
+/// ```
+/// use outbox_core::Seen;
+///
+/// let answer = |seen| match seen {
+///     Seen::Applied => "here it is",
+///     Seen::Held => "somebody has to look at it",
+///     _ => "a moment, please",
+/// };
+/// assert_eq!(answer(Seen::NotYet), "a moment, please");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Seen {
@@ -63,6 +74,16 @@ pub enum Seen {
 
 /// The newest message of one source that one queue is done with; up to about a second old. Done with is also what is
 /// held or waits in `inbox_held`, and what was applied before.
+///
+/// ```no_run
+/// # use diesel::r2d2::{ConnectionManager, Pool};
+/// # fn example(pool: Pool<ConnectionManager<diesel::SqliteConnection>>) -> outbox_core::Result<()> {
+/// for reached in outbox_core::Freshness::new("order", pool).reached()? {
+///     println!("{} queue {}: up to row {}, {:?} old", reached.source, reached.queue, reached.version.id, reached.age);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reached {

@@ -7,6 +7,25 @@ use chrono::{DateTime, Utc};
 use crate::message::{Headers, Message, MessageId, Recorded, Version};
 
 /// A message as it came in, with what is known of its delivery.
+///
+/// ```no_run
+/// # use outbox_core::{Incoming, Subscriber, broker::memory::MemoryBroker};
+/// # fn example(subscriber: Subscriber<MemoryBroker, diesel::SqliteConnection>) {
+/// let subscriber = subscriber.on_raw("product.sold", |_, incoming: &Incoming<'_>| {
+///     let sold: serde_json::Value = incoming.payload()?;
+///     if incoming.attempt() > 1 || incoming.is_redelivered() {
+///         println!("{} of {} again: {sold}", incoming.message().kind(), incoming.source());
+///     }
+///     // A request to another system, which it takes once however often it comes.
+///     let key = incoming.idempotency_key("invoice");
+///     let late = chrono::Utc::now() - incoming.recorded_at();
+///     println!("{key}: {} (row {}), {late} late", incoming.id(), incoming.version().id);
+///     println!("tenant: {:?}", incoming.headers().get("tenant"));
+///     Ok(())
+/// });
+/// # let _ = subscriber;
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Incoming<'a> {
     pub(super) recorded: &'a Recorded,

@@ -7,6 +7,22 @@ use super::incoming::Incoming;
 use super::watch::{Hanging, Running, Watch};
 
 /// Counters of a subscriber since it was made; clones share them.
+///
+/// ```no_run
+/// # fn example(subscriber: &outbox_core::Subscriber<
+/// #     outbox_core::broker::memory::MemoryBroker, diesel::SqliteConnection>) {
+/// // For the service's own metrics; taken before `run`, which takes the subscriber.
+/// let stats = subscriber.stats();
+/// println!("orders_applied_total {}", stats.applied());
+/// println!("orders_duplicates_total {}", stats.duplicates());
+/// println!("orders_set_aside_total {}", stats.set_aside());
+/// println!("orders_retries_total {}", stats.retries());
+/// println!("orders_hung_total {}", stats.hung());
+/// for handler in stats.hanging() {
+///     println!("{} of key {} has run for {:?}", handler.kind, handler.key, handler.since);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct SubscriberStats(Arc<Counters>);
 

@@ -8,6 +8,16 @@ use crate::connection::{Ends, OutboxConnection};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the outbox may hold before writers are held back. With neither `rows` nor `age` there is no limit.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use outbox_core::{BacklogLimit, WhenFull, Writer};
+///
+/// let limit = BacklogLimit { rows: Some(1_000_000), age: Some(Duration::from_secs(600)), ..BacklogLimit::default() };
+/// let writer = Writer::new().backlog(limit, WhenFull::Delay(Duration::from_secs(2)));
+/// # let _ = writer;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BacklogLimit {
     /// At most this many rows, those of parked keys among them.
