@@ -4,7 +4,7 @@
 //! what the servers say of it, *collation*: which keys are equal there; *create* makes a table that is missing, *indexes*
 //! its keys);
 //! *filter* and *project* make its rows of the source's; *compact* gathers whole transactions into a [`Group`];
-//! *target* applies a group with its checkpoint in one transaction, by *write* (*statement*, *park*, *aside*, *rivals*)
+//! *target* applies a group with its checkpoint in one transaction, by *write* (*work*, *statement*, *park*, *aside*, *rivals*)
 //! and *reconcile*, *large* one that memory does not hold; *state* is what the target knows of the replication, *note*
 //! writes it; *session* connects; *sql* writes names and values, *json* documents.
 //!
@@ -58,6 +58,7 @@ mod tasks;
 mod update;
 pub mod verify;
 mod window;
+mod work;
 mod write;
 
 pub use compact::{ClosedWindow, CopyProgress, Group, Held, Touched};

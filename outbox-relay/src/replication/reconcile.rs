@@ -11,7 +11,8 @@ use super::compact::{ClosedWindow, Entry};
 use super::plan::{CopyPlan, Key, Projected};
 use super::session::failed;
 use super::sql::{self, literal, quoted};
-use super::write::{Trouble, Work, Writer};
+use super::work::Work;
+use super::write::{Trouble, Writer};
 use crate::change::{Column, ColumnType, Value};
 use crate::snapshot;
 
