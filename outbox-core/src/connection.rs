@@ -43,6 +43,27 @@ use upkeep::UpkeepConnection;
 /// (MySQL and MariaDB) and `PgConnection`; pooled connections deref to one. Subscribers use diesel-async's as one
 /// too, with their statements waited for.
 ///
+/// A function that works on each of them names the trait:
+///
+/// ```
+/// # use diesel::prelude::*;
+/// # let mut connection = SqliteConnection::establish(":memory:")?;
+/// # outbox_core::migrate::run(&mut connection, &outbox_core::migrate::OUTBOX)?;
+/// use outbox_core::{Message, OutboxConnection, Result};
+///
+/// fn close<C: OutboxConnection>(connection: &mut C, order: i64) -> Result<()> {
+///     connection.outbox_transaction(|tx| {
+///         tx.record_message(Message::new("order", order.to_string(), "closed", b"{}".to_vec())?);
+///         Ok(())
+///     })
+/// }
+///
+/// close(&mut connection, 7)?;
+/// let key = diesel::dsl::sql::<diesel::sql_types::Text>("select aggregate_id from outbox");
+/// assert_eq!(key.get_result::<String>(&mut connection)?, "7");
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+///
 /// Sealed: the hidden methods may change.
 pub trait OutboxConnection:
     Connection

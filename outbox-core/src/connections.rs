@@ -8,6 +8,55 @@ use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
 use crate::error::Result;
 
 /// A connection of a pool, which gets it back when this is dropped.
+///
+/// A sync handler on connections of diesel-async's has one in its [`Awaited`](crate::Awaited), and derefs to
+/// the connection itself:
+#[cfg_attr(
+    all(feature = "async-sqlite", feature = "testing"),
+    doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# connection.outbox_transaction(async |tx| {
+#     tx.record_message(Message::new("product", "7", "raised", br#"{}"#.to_vec())?);
+#     Ok(())
+# }).await?;
+# use outbox_core::{Message, Subscriber};
+use outbox_core::Lent;
+
+/// What diesel-async knows of it.
+fn is_in_transaction(lent: &mut Lent<AsyncSqliteConnection>) -> bool {
+    use diesel_async::{AsyncConnection, TransactionManager};
+
+    type Manager = <AsyncSqliteConnection as AsyncConnection>::TransactionManager;
+    let depth = Manager::transaction_manager_status_mut(lent).transaction_depth();
+    depth.is_ok_and(|depth| depth.is_some())
+}
+
+let orders = Subscriber::new_async("order", broker.clone(), async move || pool.get().await)
+    .on_raw("product.raised", |tx, _| {
+        assert!(is_in_transaction(tx.conn()));
+        Ok(())
+    });
+# testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
+assert_eq!(orders.stats().applied(), 1);
+# Ok(())
+# }
+```
+"##
+)]
 #[cfg_attr(
     not(feature = "async"),
     allow(unreachable_pub, reason = "a part of the types of async connections, which this build has not")

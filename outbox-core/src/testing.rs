@@ -63,6 +63,35 @@ pub use run::{memory_outbox, memory_pool};
 pub const SOURCE: &str = "test";
 
 /// A message in the outbox, read for a test.
+///
+/// ```
+/// # use diesel::connection::SimpleConnection as _;
+/// # use diesel::prelude::*;
+/// # use outbox_core::{Outbox, OutboxConnection};
+/// # diesel::table! { product (id) { id -> BigInt, price_cents -> BigInt, } }
+/// # #[derive(Debug, Clone, Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// # #[diesel(table_name = product)]
+/// # #[outbox(aggregate = "product")]
+/// # struct Product { id: i64, price_cents: i64 }
+/// # let mut connection = outbox_core::testing::memory_outbox();
+/// # connection.batch_execute("create table product (id integer primary key, price_cents bigint not null)")?;
+/// use outbox_core::testing;
+///
+/// connection.outbox_transaction(|tx| {
+///     let lamp = tx.insert(&Product { id: 7, price_cents: 950 })?;
+///     let dearer = tx.update_from(&lamp, &Product { price_cents: 995, ..lamp.clone() })?;
+///     tx.delete(&dearer)
+/// })?;
+/// let recorded = testing::recorded(&mut connection);
+/// let [created, updated, deleted] = &recorded[..] else { panic!("{recorded:?}") };
+/// assert_eq!((created.kind().as_str(), created.key.as_str()), ("product.created", "7"));
+/// assert_eq!(created.after().unwrap()["price_cents"], 950);
+/// assert_eq!(created.changed(), None);
+/// assert_eq!(updated.changed(), Some(vec!["price_cents"]));
+/// assert_eq!(deleted.before().unwrap()["price_cents"], 995);
+/// assert!(deleted.after().is_none() && created.id < deleted.id);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RecordedMessage {
@@ -105,6 +134,22 @@ impl RecordedMessage {
 /// The messages in the outbox in the order of their ids, as this connection sees them: those of a
 /// transaction that is open on it too, for example of Diesel's `begin_test_transaction`.
 ///
+/// ```
+/// use outbox_core::{Message, OutboxConnection, testing};
+///
+/// let mut connection = testing::memory_outbox();
+/// connection.outbox_transaction(|tx| {
+///     let photos = Message::new("product", "7", "photographed", br#"{"photos": 3}"#.to_vec())?;
+///     tx.record_message(photos.with_header("tenant", "eu")?);
+///     Ok(())
+/// })?;
+/// let recorded = testing::recorded(&mut connection);
+/// assert_eq!(recorded.len(), 1);
+/// assert_eq!(recorded[0].payload["photos"], 3);
+/// assert_eq!(recorded[0].headers.get("tenant"), Some("eu"));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
+///
 /// # Panics
 /// When the outbox cannot be read or holds a row that could never be published.
 #[track_caller]
@@ -125,6 +170,29 @@ pub(crate) fn shown(pending: Result<Vec<Recorded>>) -> Vec<RecordedMessage> {
 /// with the fields that differ, `7: deleted` a row that is there although its delete is recorded.
 ///
 /// Rows without a message in the outbox are not judged, nor are fields that the entity skips or redacts.
+///
+/// ```
+/// # use diesel::connection::SimpleConnection as _;
+/// # use diesel::prelude::*;
+/// # use outbox_core::{Outbox, OutboxConnection};
+/// # diesel::table! { product (id) { id -> BigInt, price_cents -> BigInt, } }
+/// # #[derive(Debug, Clone, Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// # #[diesel(table_name = product)]
+/// # #[outbox(aggregate = "product")]
+/// # struct Product { id: i64, price_cents: i64 }
+/// # let mut connection = outbox_core::testing::memory_outbox();
+/// # connection.batch_execute("create table product (id integer primary key, price_cents bigint not null)")?;
+/// use outbox_core::testing;
+///
+/// connection.outbox_transaction(|tx| tx.insert(&Product { id: 7, price_cents: 950 }))?;
+/// let rows: Vec<Product> = product::table.select(Product::as_select()).load(&mut connection)?;
+/// assert!(testing::stale_images(&mut connection, &rows)?.is_empty());
+///
+/// diesel::update(product::table).set(product::price_cents.eq(1)).execute(&mut connection)?;
+/// let rows: Vec<Product> = product::table.select(Product::as_select()).load(&mut connection)?;
+/// assert_eq!(testing::stale_images(&mut connection, &rows)?, ["7: price_cents"]);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 ///
 /// # Errors
 /// When the outbox cannot be read or a row does not serialize.

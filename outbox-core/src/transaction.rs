@@ -24,6 +24,28 @@ use crate::write::{EntityOn, InsertOn, UpsertOn};
 /// The recorded image is the row as read right after the recorded statement. What is written later through
 /// [`conn`](Self::conn) is not recorded. DDL inside commits implicitly on MySQL and MariaDB and is not
 /// supported.
+///
+/// A function that is one step of several transactions takes the open one:
+///
+/// ```
+/// # use diesel::prelude::*;
+/// # let mut connection = SqliteConnection::establish(":memory:")?;
+/// # outbox_core::migrate::run(&mut connection, &outbox_core::migrate::OUTBOX)?;
+/// use outbox_core::{Message, OutboxConnection, OutboxTx, Result};
+///
+/// fn close<C: OutboxConnection>(tx: &mut OutboxTx<'_, C>, order: i64) -> Result<()> {
+///     tx.record_message(Message::new("order", order.to_string(), "closed", b"{}".to_vec())?);
+///     Ok(())
+/// }
+///
+/// let closed = connection.outbox_transaction(|tx| {
+///     close(tx, 1)?;
+///     close(tx, 2)?;
+///     Ok(tx.recorded_ids().len())
+/// })?;
+/// assert_eq!(closed, 2);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 pub struct OutboxTx<'c, C> {
     connection: &'c mut C,
     buffer: Buffer,
@@ -369,6 +391,26 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
     /// Gives a header to all messages that are recorded from now on in this transaction and its savepoints,
     /// unless they have one of that name. A header that a savepoint sets ends with it.
     ///
+    /// ```
+    /// # use diesel::prelude::*;
+    /// # let mut connection = SqliteConnection::establish(":memory:")?;
+    /// # outbox_core::migrate::run(&mut connection, &outbox_core::migrate::OUTBOX)?;
+    /// # use outbox_core::{Message, OutboxConnection};
+    /// # let seen = |key: &str| Message::new("product", key, "seen", b"{}".to_vec());
+    /// connection.outbox_transaction(|tx| {
+    ///     tx.record_message(seen("7")?);
+    ///     tx.set_header("tenant", "eu")?;
+    ///     tx.record_message(seen("8")?);
+    ///     tx.record_message(seen("9")?.with_header("tenant", "us")?);
+    ///     Ok(())
+    /// })?;
+    /// let headers = "select json_extract(cast(headers as text), '$.tenant') from outbox order by id";
+    /// # let headers = diesel::dsl::sql::<diesel::sql_types::Nullable<diesel::sql_types::Text>>(headers);
+    /// # let headers: Vec<Option<String>> = headers.load(&mut connection)?;
+    /// assert_eq!(headers, [None, Some("eu".into()), Some("us".into())]);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Headers::insert`](crate::Headers::insert).
     pub fn set_header(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {
@@ -390,6 +432,23 @@ impl<'c, C: OutboxConnection> OutboxTx<'c, C> {
 
     /// The ids of the messages recorded so far, in their order: the last one is what [`Freshness::wait_for`] waits for
     /// to read one's own writes. In a savepoint those of the savepoint. A transaction that runs again has others.
+    ///
+    /// ```
+    /// # use diesel::prelude::*;
+    /// # let mut connection = SqliteConnection::establish(":memory:")?;
+    /// # outbox_core::migrate::run(&mut connection, &outbox_core::migrate::OUTBOX)?;
+    /// use outbox_core::{Message, OutboxConnection};
+    ///
+    /// let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// let id = message.id();
+    /// let last = connection.outbox_transaction(|tx| {
+    ///     tx.record_message(message);
+    ///     // The answer to the caller carries it.
+    ///     Ok(tx.recorded_ids().last().copied())
+    /// })?;
+    /// assert_eq!(last, Some(id));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// [`Freshness::wait_for`]: crate::Freshness::wait_for
     pub fn recorded_ids(&self) -> Vec<MessageId> {

@@ -49,6 +49,21 @@ pub trait InsertOn<C>: Sized {
 
     /// Inserts and returns the row as the database holds it, generated key and defaults included.
     ///
+    /// ```standalone_crate
+    /// # include!("doc_setup.rs");
+    /// # fn main() {
+    /// # let mut connection = connection();
+    /// use outbox_core::InsertOn;
+    ///
+    /// // Rows of a test, say: this records nothing, `OutboxTx::insert` does.
+    /// let kettle = NewProduct { name: "kettle" }.insert_on(&mut connection).unwrap();
+    /// let more = [NewProduct { name: "pan" }, NewProduct { name: "pot" }];
+    /// let more = NewProduct::insert_all_on(&more, &mut connection).unwrap();
+    /// assert_eq!((kettle.stock, more[1].name.as_str()), (0, "pot"));
+    /// assert!(recorded(&mut connection).is_empty());
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Any of Diesel's.
     fn insert_on(&self, connection: &mut C) -> QueryResult<Self::Entity>;
@@ -62,6 +77,31 @@ pub trait InsertOn<C>: Sized {
 }
 
 /// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` gives it.
+///
+/// [`OutboxTx`](crate::OutboxTx) calls its methods and records what they did. Called by themselves they record
+/// nothing:
+///
+/// ```standalone_crate
+/// # include!("doc_setup.rs");
+/// # fn main() -> diesel::QueryResult<()> {
+/// # let mut connection = connection();
+/// # let connection = &mut connection;
+/// use outbox_core::EntityOn;
+///
+/// let lamp = Product::lock_on(&7, connection)?;
+/// let (_, lamp) = Product { stock: 4, ..lamp }.update_on(connection)?;
+/// let lamp = lamp.update_with_on(product::stock.eq(product::stock - 1), connection)?;
+/// let changed = Product::update_where_on(product::stock.lt(9), product::stock.eq(9), connection)?;
+/// let (before, after) = &changed[0];
+/// assert_eq!((before.stock, after.stock), (3, 9));
+///
+/// assert_eq!(lamp.delete_on(connection)?, *after, "the last state, not what it was called with");
+/// assert!(Product::delete_id_on(&7, connection).is_err(), "it is gone");
+/// assert!(Product::delete_where_on(product::stock.ge(0), connection)?.is_empty());
+/// assert!(recorded(connection).is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written through the outbox on `{C}`",
     note = "derive `Outbox` on it, and enable outbox-core's feature for that database"
@@ -126,6 +166,24 @@ pub trait EntityOn<C: Connection>: Entity {
 }
 
 /// What an upsert has done.
+///
+/// ```
+/// use outbox_core::{Operation, Upserted};
+///
+/// /// What a page of an import says of a row.
+/// fn told<E>(upserted: &Upserted<E>) -> &'static str {
+///     match upserted.operation {
+///         Operation::Created => "new",
+///         // Under another message key, copies see a `deleted` and a `created`.
+///         _ if upserted.before.is_some() => "changed, perhaps moved",
+///         _ => "changed",
+///     }
+/// }
+///
+/// assert_eq!(told(&Upserted { before: None, row: "lamp", operation: Operation::Created }), "new");
+/// let changed = Upserted { before: Some("lamp"), row: "lamp", operation: Operation::Updated };
+/// assert_eq!(told(&changed), "changed, perhaps moved");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upserted<E> {
     /// The row as it was, where there was one and its message key is not its primary key: it may have been another
@@ -139,6 +197,23 @@ pub struct Upserted<E> {
 
 /// An entity that can be inserted or, where its key is there, updated in one statement;
 /// `#[derive(Outbox)]` gives it to entities whose key the database does not generate.
+///
+/// [`OutboxTx::upsert`](crate::OutboxTx::upsert) records what it did; called by itself it records nothing:
+///
+/// ```standalone_crate
+/// # include!("doc_setup.rs");
+/// # fn main() {
+/// # let mut connection = connection();
+/// use outbox_core::{Operation, UpsertOn};
+///
+/// let lamp = Product { id: 7, name: "lamp".into(), stock: 6 };
+/// let known = lamp.upsert_on(&mut connection).unwrap();
+/// let new = Product { id: 8, ..lamp }.upsert_on(&mut connection).unwrap();
+/// assert_eq!((known.operation, new.operation), (Operation::Updated, Operation::Created));
+/// assert_eq!((known.row.stock, new.row.id), (6, 8));
+/// assert_eq!(known.before, None, "its message key is its primary key: it cannot have been another one");
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be upserted through the outbox on `{C}`",
     note = "an entity whose key the database generates (`#[diesel(skip_insertion)]`) has none to be found by: insert or update it"

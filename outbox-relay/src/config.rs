@@ -28,9 +28,35 @@ pub(crate) use self::tls::TlsFiles;
 pub use self::value::{ByteSize, Interval, Secret};
 
 /// A commented configuration, as `outbox-relay init` writes it.
+///
+/// ```
+/// use outbox_relay::config::{EXAMPLE, Environment, from_text};
+///
+/// // It takes its URLs from the environment.
+/// let environment = Environment::of([
+///     ("BROKER_URL", "amqp://localhost"),
+///     ("PRODUCT_DATABASE", "sqlite:///var/lib/product.db"),
+/// ]);
+/// let config = from_text(EXAMPLE, &environment)?;
+/// assert_eq!(config.outbox[0].name, "product");
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 pub const EXAMPLE: &str = include_str!("config/example.toml");
 
 /// What was wrong with a configuration: every problem at once, each with its key.
+///
+/// ```
+/// use outbox_relay::config::{Environment, Problems, from_text};
+///
+/// let text = "[[outbox]]\nname = \"product\"\nlease = 10";
+/// let Err(problems) = from_text(text, &Environment::default()) else { panic!("it was taken") };
+/// // One line for each.
+/// assert_eq!(problems.to_string().lines().count(), 3);
+/// let Problems(list) = problems;
+/// assert!(list[0].starts_with("outbox[0].lease: 10 has no unit"));
+/// assert!(list[1].starts_with("broker.url: is needed"));
+/// assert!(list[2].starts_with("outbox[0].database: is needed"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
 
@@ -43,6 +69,20 @@ impl std::fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// A whole configuration.
+///
+/// ```
+/// use outbox_relay::config::{BrokerConfig, Config, OutboxConfig, Secret};
+///
+/// let mut config = Config {
+///     broker: BrokerConfig { url: Secret::new("amqp://localhost"), ..BrokerConfig::default() },
+///     outbox: vec![OutboxConfig::new("product", "sqlite:///var/lib/product.db")],
+///     ..Config::default()
+/// };
+/// assert!(config.validate().is_empty());
+///
+/// config.outbox.push(OutboxConfig::new("product", "sqlite:///var/lib/order.db"));
+/// assert_eq!(config.validate(), ["outbox[1].name: \"product\" is outbox[0]'s too"]);
+/// ```
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -59,6 +99,25 @@ pub struct Config {
 }
 
 /// Health, metrics and status over HTTP, served when there is a token.
+///
+/// ```
+/// use outbox_relay::config::{AdminConfig, Environment, Secret, from_text};
+///
+/// let text = r#"
+///     [admin]
+///     token = "${ADMIN_TOKEN}"
+///     [broker]
+///     url = "amqp://localhost"
+///     [[outbox]]
+///     name = "product"
+///     database = "sqlite:///var/lib/product.db"
+/// "#;
+/// let config = from_text(text, &Environment::of([("ADMIN_TOKEN", "s3cret")]))?;
+/// assert_eq!(config.admin.token, Some(Secret::new("s3cret")));
+/// assert_eq!(config.admin.listen, AdminConfig::default().listen);
+/// assert_eq!(config.admin.listen, "127.0.0.1:9090");
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {

@@ -46,6 +46,31 @@ where
 /// `AsyncMysqlConnection` (MySQL and MariaDB) and [`AsyncSqliteConnection`](crate::AsyncSqliteConnection);
 /// connections of deadpool, bb8 and mobc deref to one.
 ///
+/// A function that works on each of them names the trait:
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # let mut outbox = <diesel::SqliteConnection as diesel::Connection>::establish(":memory:")?;
+/// # outbox_core::migrate::run(&mut outbox, &outbox_core::migrate::OUTBOX)?;
+/// # let mut connection = outbox_core::AsyncSqliteConnection::new(outbox);
+/// use outbox_core::{AsyncOutboxConnection, Message};
+///
+/// async fn close<C: AsyncOutboxConnection>(connection: &mut C, order: i64) -> outbox_core::Result<()> {
+///     connection
+///         .outbox_transaction(async |tx| {
+///             tx.record_message(Message::new("order", order.to_string(), "closed", b"{}".to_vec())?);
+///             Ok(())
+///         })
+///         .await
+/// }
+///
+/// close(&mut connection, 7).await?;
+/// let key = diesel::dsl::sql::<diesel::sql_types::Text>("select aggregate_id from outbox");
+/// assert_eq!(diesel_async::RunQueryDsl::get_result::<String>(key, &mut connection).await?, "7");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Sealed: the hidden methods may change.
 pub trait AsyncOutboxConnection: AsyncConnection + Send + 'static {
     /// Whether a deadlock rolls the whole transaction back, its savepoints included.

@@ -60,6 +60,44 @@ where
 
     /// As [`on`](Self::on), with an async handler. One that takes longer than the
     /// [limit](Self::handler_limit) is cancelled, which counts as a failed attempt; its connection is thrown away.
+    #[cfg_attr(
+        all(feature = "async-sqlite", feature = "testing"),
+        doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# connection.outbox_transaction(async |tx| {
+#     tx.record_message(Message::new("product", "7", "price_raised", br#"{"by": 45}"#.to_vec())?);
+#     Ok(())
+# }).await?;
+# #[derive(serde::Deserialize)] struct PriceRaised { by: i64 }
+use outbox_core::{Message, Subscriber};
+
+let orders = Subscriber::new_async("order", broker.clone(), async move || pool.get().await)
+    .on_async("product.price_raised", async |tx, event: PriceRaised| {
+        // What it records is published from this service's own outbox.
+        tx.record_message(Message::new("alert", event.by.to_string(), "made", b"{}".to_vec())?);
+        Ok(())
+    });
+# testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
+assert_eq!(broker.unrouted()[0].routing_key.split('.').next(), Some("alert"));
+# Ok(())
+# }
+```
+"##
+    )]
     #[must_use]
     pub fn on_async<E: DeserializeOwned>(
         self,
@@ -73,6 +111,45 @@ where
     }
 
     /// As [`on_with`](Self::on_with), with an async handler; see [`on_async`](Self::on_async).
+    #[cfg_attr(
+        all(feature = "async-sqlite", feature = "testing"),
+        doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# connection.outbox_transaction(async |tx| {
+#     tx.record_message(Message::new("product", "7", "price_raised", br#"{"by": 45}"#.to_vec())?);
+#     Ok(())
+# }).await?;
+# #[derive(serde::Deserialize)] struct PriceRaised { by: i64 }
+use outbox_core::{Message, Subscriber};
+
+let orders = Subscriber::new_async("order", broker.clone(), async move || pool.get().await)
+    .on_with_async("product.price_raised", async |tx, event: PriceRaised, incoming| {
+        let key = incoming.message().key();
+        let alert = format!("{} of {key}, attempt {}", event.by, incoming.attempt());
+        tx.record_message(Message::new("alert", "1", "made", serde_json::to_vec(&alert)?)?);
+        Ok(())
+    });
+# testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
+assert_eq!(broker.unrouted()[0].body, br#""45 of 7, attempt 1""#);
+# Ok(())
+# }
+```
+"##
+    )]
     #[must_use]
     pub fn on_with_async<E: DeserializeOwned>(
         self,
@@ -86,6 +163,44 @@ where
     }
 
     /// As [`on_raw`](Self::on_raw), with an async handler; see [`on_async`](Self::on_async).
+    #[cfg_attr(
+        all(feature = "async-sqlite", feature = "testing"),
+        doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# connection.outbox_transaction(async |tx| {
+#     tx.record_message(Message::new("product", "7", "price_raised", br#"{"by": 45}"#.to_vec())?);
+#     Ok(())
+# }).await?;
+use outbox_core::{Message, Subscriber};
+
+let archive = Subscriber::new_async("archive", broker.clone(), async move || pool.get().await)
+    .on_raw_async("product.*", async |tx, incoming| {
+        let payload = incoming.message().payload().to_vec();
+        tx.record_message(Message::new("archive", incoming.id().to_string(), "filed", payload)?);
+        Ok(())
+    });
+# testing::run_until_idle_async(&mut connection, &broker, &[&archive]).await?;
+let filed = &broker.unrouted()[0];
+assert_eq!((filed.kind.as_str(), filed.body.as_slice()), ("archive.filed", br#"{"by": 45}"#.as_slice()));
+# Ok(())
+# }
+```
+"##
+    )]
     #[must_use]
     pub fn on_raw_async(
         self,
@@ -98,6 +213,44 @@ where
     }
 
     /// As [`on_event`](Self::on_event), with an async handler; see [`on_async`](Self::on_async).
+    #[cfg_attr(
+        all(feature = "async-sqlite", feature = "testing"),
+        doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# #[derive(serde::Serialize, serde::Deserialize, outbox_core::OutboxEvent)]
+# #[outbox(aggregate = "order", event = "confirmed", key = order)]
+# struct Confirmed { order: i64 }
+use outbox_core::{OutboxEvent, Subscriber};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(aggregate = "order", event = "placed", key = order)]
+struct Placed { order: i64 }
+
+let orders = Subscriber::new_async("order", broker.clone(), async move || pool.get().await)
+    .on_event_async(async |tx, placed: Placed| tx.record(&Confirmed { order: placed.order }));
+# connection.outbox_transaction(async |tx| tx.record(&Placed { order: 1 })).await?;
+# testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
+assert_eq!(broker.unrouted()[0].kind, "order.confirmed");
+# Ok(())
+# }
+```
+"##
+    )]
     #[must_use]
     pub fn on_event_async<E: Event + DeserializeOwned>(
         self,
@@ -133,6 +286,49 @@ fn in_time<A: AsyncOutboxConnection>(
 
 impl<E> Resync<E> {
     /// As [`new`](Self::new), on connections of diesel-async's; see [`Subscriber::new_async`].
+    #[cfg_attr(
+        all(feature = "async-sqlite", feature = "testing"),
+        doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# use diesel::prelude::*;
+# use outbox_core::Outbox;
+# diesel::table! { product (id) { id -> BigInt, name -> Text, } }
+# #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+# #[diesel(table_name = product)]
+# #[outbox(aggregate = "product")]
+# struct Product { id: i64, name: String }
+# let shutdown = tokio_util::sync::CancellationToken::new();
+# let at_once = shutdown.clone();
+use outbox_core::Resync;
+
+let resync = Resync::<Product>::new_async(async move || {
+#   at_once.cancel();
+    pool.get().await
+});
+resync.rows_per_second(2000).run(shutdown).await?;
+// It has said that it is there, for whoever asks for a resync.
+let served = diesel::dsl::sql::<diesel::sql_types::Text>("select aggregate_type from outbox_resync_service");
+# let served: Vec<String> = diesel_async::RunQueryDsl::load(served, &mut connection).await?;
+assert_eq!(served, ["product"]);
+# Ok(())
+# }
+```
+"##
+    )]
     pub fn new_async<A, P, X>(
         connect: impl AsyncFn() -> std::result::Result<P, X> + Send + Sync + 'static,
     ) -> Self
@@ -153,6 +349,47 @@ where
 {
     /// As [`new`](Self::new), on connections of diesel-async's; see [`Subscriber::new_async`]. What is blocking is
     /// called in [`tokio::task::spawn_blocking`].
+    #[cfg_attr(
+        all(feature = "async-sqlite", feature = "testing"),
+        doc = r##"
+```
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
+# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
+# use outbox_core::broker::memory::MemoryBroker;
+# let file = tempfile::NamedTempFile::new()?;
+# let url = file.path().to_str().unwrap_or_default();
+# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
+# migrate::run(&mut tables, &migrate::OUTBOX)?;
+# migrate::run(&mut tables, &migrate::INBOX)?;
+# drop(tables);
+# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
+# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
+# let broker = MemoryBroker::new();
+# use std::time::Duration;
+# use outbox_core::{Message, Subscriber};
+# let other = pool.clone();
+# let orders = Subscriber::new_async("order", broker.clone(), async move || other.get().await)
+#     .on_raw_async("product.*", async |_, _| Ok(()));
+use outbox_core::{Freshness, Seen};
+
+let freshness = Freshness::new_async("order", async move || pool.get().await);
+# let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+# let id = message.id();
+# connection.outbox_transaction(async |tx| { tx.record_message(message); Ok(()) }).await?;
+// `id` came with the answer of the service that wrote.
+assert_eq!(freshness.wait_for(id, Duration::ZERO).await?, Seen::NotYet);
+# testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
+// Later:
+assert_eq!(freshness.wait_for(id, Duration::from_secs(2)).await?, Seen::Applied);
+let seen = tokio::task::spawn_blocking(move || freshness.seen(id)).await??;
+assert_eq!(seen, Seen::Applied);
+# Ok(())
+# }
+```
+"##
+    )]
     pub fn new_async<P, E>(
         consumer: impl Into<String>,
         connect: impl AsyncFn() -> std::result::Result<P, E> + Send + Sync + 'static,

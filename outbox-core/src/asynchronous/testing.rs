@@ -31,6 +31,23 @@ pub async fn recorded_async<C: AsyncOutboxConnection>(connection: &mut C) -> Vec
 
 /// As [`publish`](crate::testing::publish).
 ///
+/// ```
+/// # #[tokio::main] async fn main() -> outbox_core::Result<()> {
+/// # let mut connection = outbox_core::AsyncSqliteConnection::new(outbox_core::testing::memory_outbox());
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::{AsyncOutboxConnection, Message, assert_nothing_recorded, testing};
+///
+/// let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+/// connection.outbox_transaction(async |tx| { tx.record_message(message); Ok(()) }).await?;
+///
+/// let broker = MemoryBroker::new();
+/// assert_eq!(testing::publish_async(&mut connection, &broker).await?, 1);
+/// assert_nothing_recorded!(testing::recorded_async(&mut connection).await);
+/// assert_eq!(broker.unrouted()[0].kind, "product.seen");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// As [`publish`](crate::testing::publish).
 pub async fn publish_async<C: AsyncOutboxConnection>(
@@ -54,6 +71,25 @@ async fn publish_open<C: AsyncOutboxConnection>(
 }
 
 /// As [`run_until_idle`](crate::testing::run_until_idle), with subscribers of either kind.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> outbox_core::Result<()> {
+/// # let mut connection = outbox_core::AsyncSqliteConnection::new(outbox_core::testing::memory_outbox());
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::{AsyncOutboxConnection, Message, Subscriber, testing};
+///
+/// let broker = MemoryBroker::new();
+/// // Of another service, with a database of its own.
+/// let orders = Subscriber::new("order", broker.clone(), testing::memory_pool())
+///     .on_raw("product.seen", |_, _| Ok(()));
+///
+/// let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+/// connection.outbox_transaction(async |tx| { tx.record_message(message); Ok(()) }).await?;
+/// assert_eq!(testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?, 1);
+/// assert_eq!(orders.stats().applied(), 1);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// As [`run_until_idle`](crate::testing::run_until_idle).

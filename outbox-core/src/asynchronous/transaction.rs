@@ -140,7 +140,8 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         Ok(rows)
     }
 
-    /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`.
+    /// Inserts the entity, or updates the row of its primary key; records `created` or `updated`. Where its message
+    /// key is another one than the row had, that is a `deleted` of the old key and a `created` of the new one.
     ///
     /// On MySQL and MariaDB, which of the two is told from a locking look just before the statement. A row that
     /// collides in another unique key than the primary one is an error there, after which the transaction or the
@@ -165,7 +166,9 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
         E::lock_on(id, self.open()?).await.map_err(|e| self.failed::<E>(e, "lock", None))
     }
 
-    /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is.
+    /// Updates the row of the entity's primary key and records `updated`; returns the row as it then is. Where its
+    /// message key is another one than the row had, that is a `deleted` of the old key and a `created` of the new one;
+    /// an entity whose message key is not its primary key is read and locked for that first.
     ///
     /// # Errors
     /// `NotFound` when there is no such row; else as [`insert`](Self::insert).
@@ -295,6 +298,31 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     /// Gives a header to all messages that are recorded from now on in this transaction and its savepoints,
     /// unless they have one of that name. A header that a savepoint sets ends with it.
     ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # let mut outbox = <diesel::SqliteConnection as diesel::Connection>::establish(":memory:")?;
+    /// # outbox_core::migrate::run(&mut outbox, &outbox_core::migrate::OUTBOX)?;
+    /// # let mut connection = outbox_core::AsyncSqliteConnection::new(outbox);
+    /// # use outbox_core::{AsyncOutboxConnection, Message};
+    /// let outside = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// let (eu, us) = (outside.clone(), outside.clone().with_header("tenant", "us")?);
+    /// connection
+    ///     .outbox_transaction(async |tx| {
+    ///         tx.record_message(outside);
+    ///         tx.set_header("tenant", "eu")?;
+    ///         tx.record_message(eu);
+    ///         tx.record_message(us);
+    ///         Ok(())
+    ///     })
+    ///     .await?;
+    /// let headers = "select json_extract(cast(headers as text), '$.tenant') from outbox order by id";
+    /// # let headers = diesel::dsl::sql::<diesel::sql_types::Nullable<diesel::sql_types::Text>>(headers);
+    /// # let headers: Vec<Option<String>> = diesel_async::RunQueryDsl::load(headers, &mut connection).await?;
+    /// assert_eq!(headers, [None, Some("eu".into()), Some("us".into())]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Headers::insert`](crate::Headers::insert).
     pub fn set_header(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {
@@ -307,6 +335,25 @@ impl<'c, C: AsyncOutboxConnection> AsyncOutboxTx<'c, C> {
     }
 
     /// The ids of the messages recorded so far, as [`OutboxTx::recorded_ids`](crate::OutboxTx::recorded_ids).
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # let mut outbox = <diesel::SqliteConnection as diesel::Connection>::establish(":memory:")?;
+    /// # outbox_core::migrate::run(&mut outbox, &outbox_core::migrate::OUTBOX)?;
+    /// # let mut connection = outbox_core::AsyncSqliteConnection::new(outbox);
+    /// use outbox_core::{AsyncOutboxConnection, Message};
+    ///
+    /// let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// let id = message.id();
+    /// let recording = connection.outbox_transaction(async |tx| {
+    ///     tx.record_message(message);
+    ///     // The answer to the caller carries it.
+    ///     Ok(tx.recorded_ids().last().copied())
+    /// });
+    /// assert_eq!(recording.await?, Some(id));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recorded_ids(&self) -> Vec<MessageId> {
         self.buffer.ids()
     }

@@ -18,6 +18,32 @@ use crate::write::Upserted;
 
 /// A type that can be inserted on a connection and gives an entity back; `#[derive(Outbox)]` gives it to
 /// the entity itself and, with `#[outbox(entity = Product)]`, for its insertable.
+///
+/// A generic function names it; the methods by themselves record nothing:
+///
+/// ```standalone_crate
+/// # include!("../doc_setup.rs");
+/// use outbox_core::{AsyncInsertOn, AsyncOutboxConnection};
+///
+/// async fn add<C, N>(connection: &mut C, new: N) -> Result<N::Entity>
+/// where
+///     C: AsyncOutboxConnection,
+///     N: AsyncInsertOn<C, Entity: Send> + Send + Sync + 'static,
+/// {
+///     connection.outbox_transaction(async |tx| tx.insert(&new).await).await
+/// }
+///
+/// # #[tokio::main] async fn main() -> Result<()> {
+/// # let mut connection = async_connection();
+/// let kettle = add(&mut connection, NewProduct { name: "kettle" }).await?;
+/// let pan = NewProduct { name: "pan" }.insert_on(&mut connection).await?;
+/// let more = NewProduct::insert_all_on(&[NewProduct { name: "pot" }], &mut connection).await?;
+/// assert_eq!((kettle.id, pan.id, more[0].id), (8, 9, 10));
+/// # let kinds = connection.spawn_blocking(|connection| Ok(recorded(connection))).await?;
+/// assert_eq!(kinds, ["product.created"]);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be inserted through the outbox on `{C}`",
     note = "derive `Outbox` on it (with `#[outbox(entity = …)]` on an insertable), and enable outbox-core's `async-…` feature for that database"
@@ -44,6 +70,32 @@ pub trait AsyncInsertOn<C>: Sized {
 }
 
 /// An entity that can be updated and deleted on a connection; `#[derive(Outbox)]` gives it.
+///
+/// [`AsyncOutboxTx`](crate::AsyncOutboxTx) calls its methods and records what they did. Called by themselves they
+/// record nothing:
+///
+/// ```standalone_crate
+/// # include!("../doc_setup.rs");
+/// # #[tokio::main] async fn main() -> diesel::QueryResult<()> {
+/// # let mut connection = async_connection();
+/// # let connection = &mut connection;
+/// use outbox_core::AsyncEntityOn;
+///
+/// let lamp = Product::lock_on(&7, connection).await?;
+/// let (_, lamp) = Product { stock: 4, ..lamp }.update_on(connection).await?;
+/// let lamp = lamp.update_with_on(product::stock.eq(product::stock - 1), connection).await?;
+/// let changed = Product::update_where_on(product::stock.lt(9), product::stock.eq(9), connection).await?;
+/// let (before, after) = &changed[0];
+/// assert_eq!((before.stock, after.stock), (3, 9));
+///
+/// assert_eq!(lamp.delete_on(connection).await?, *after, "the last state, not what it was called with");
+/// assert!(Product::delete_id_on(&7, connection).await.is_err(), "it is gone");
+/// assert!(Product::delete_where_on(product::stock.ge(0), connection).await?.is_empty());
+/// # let kinds = connection.spawn_blocking(|connection| Ok(recorded(connection))).await?;
+/// assert!(kinds.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written through the outbox on `{C}`",
     note = "derive `Outbox` on it, and enable outbox-core's `async-…` feature for that database"
@@ -121,6 +173,23 @@ pub trait AsyncEntityOn<C: AsyncConnectionCore>: Entity {
 
 /// An entity that can be inserted or, where its key is there, updated in one statement;
 /// `#[derive(Outbox)]` gives it to entities whose key the database does not generate.
+///
+/// [`AsyncOutboxTx::upsert`](crate::AsyncOutboxTx::upsert) records what it did; called by itself it records nothing:
+///
+/// ```standalone_crate
+/// # include!("../doc_setup.rs");
+/// # #[tokio::main] async fn main() -> diesel::QueryResult<()> {
+/// # let mut connection = async_connection();
+/// use outbox_core::{AsyncUpsertOn, Operation};
+///
+/// let lamp = Product { id: 7, name: "lamp".into(), stock: 6 };
+/// let known = lamp.upsert_on(&mut connection).await?;
+/// let new = Product { id: 8, ..lamp }.upsert_on(&mut connection).await?;
+/// assert_eq!((known.operation, new.operation), (Operation::Updated, Operation::Created));
+/// assert_eq!((known.row.stock, new.row.id), (6, 8));
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be upserted through the outbox on `{C}`",
     note = "an entity whose key the database generates (`#[diesel(skip_insertion)]`) has none to be found by: insert or update it"

@@ -18,11 +18,37 @@
 /// place: `recorded_async(&mut connection).await`. In `{…}` values may be expressions, as in
 /// `serde_json::json!`.
 ///
-/// ```text
+/// ```
+/// # use diesel::connection::SimpleConnection as _;
+/// # use diesel::prelude::*;
+/// # use outbox_core::{Outbox, OutboxConnection, OutboxEvent, assert_recorded};
+/// # use serde::{Deserialize, Serialize};
+/// # diesel::table! { product (id) { id -> BigInt, name -> Text, price_cents -> BigInt, } }
+/// # #[derive(Debug, Clone, Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// # #[diesel(table_name = product)]
+/// # #[outbox(aggregate = "product")]
+/// # struct Product { id: i64, name: String, price_cents: i64 }
+/// # #[derive(Serialize, Deserialize, OutboxEvent)]
+/// # #[outbox(aggregate = "product", event = "price_raised", key = product_id)]
+/// # struct PriceRaised { product_id: i64, by_cents: i64 }
+/// # #[derive(Serialize, Deserialize, OutboxEvent)]
+/// # #[serde(tag = "type")]
+/// # #[outbox(aggregate = "order", key = id)]
+/// # enum OrderEvent { Placed { id: i64 }, Cancelled { id: i64 } }
+/// # let mut connection = outbox_core::testing::memory_outbox();
+/// # connection.batch_execute("create table product (id integer primary key, name text, price_cents bigint)")?;
+/// connection.outbox_transaction(|tx| {
+///     let lamp = tx.insert(&Product { id: 7, name: "lamp".into(), price_cents: 950 })?;
+///     tx.insert(&Product { id: 8, ..lamp.clone() })?;
+///     tx.update_from(&lamp, &Product { price_cents: 995, ..lamp.clone() })?;
+///     tx.record(&PriceRaised { product_id: 7, by_cents: 45 })?;
+///     tx.record_all(&[OrderEvent::Placed { id: 1 }, OrderEvent::Cancelled { id: 1 }])
+/// })?;
 /// assert_recorded!(connection, Product, updated, key = 7, changed = ["price_cents"]);
 /// assert_recorded!(connection, Product, created, after = {"name": "lamp"}, times = 2);
 /// assert_recorded!(connection, event PriceRaised, key = 7, payload = {"by_cents": 45});
 /// assert_recorded!(connection, event OrderEvent, kind = "placed");
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 ///
 /// # Panics
@@ -48,6 +74,24 @@ macro_rules! assert_recorded {
 /// Asserts that no message in the outbox is like this; written as [`assert_recorded!`](crate::assert_recorded),
 /// without `times`.
 ///
+/// ```
+/// # use outbox_core::OutboxEvent;
+/// # #[derive(serde::Serialize, OutboxEvent)]
+/// # #[outbox(aggregate = "product", event = "price_raised", key = product_id)]
+/// # struct PriceRaised { product_id: i64, by_cents: i64 }
+/// use outbox_core::{OutboxConnection, assert_not_recorded, testing};
+///
+/// let mut connection = testing::memory_outbox();
+/// connection.outbox_transaction(|tx| tx.record(&PriceRaised { product_id: 7, by_cents: 45 }))?;
+/// assert_not_recorded!(connection, event PriceRaised, key = 8);
+/// assert_not_recorded!(connection, event PriceRaised, payload = {"by_cents": 46});
+/// # let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+/// #     assert_not_recorded!(connection, event PriceRaised, key = 7);
+/// # }));
+/// # assert!(failed.is_err());
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
+///
 /// # Panics
 /// When there is such a message, with all that is recorded; when a field or kind is named that the entity or
 /// event does not have.
@@ -69,6 +113,25 @@ macro_rules! assert_not_recorded {
 }
 
 /// Asserts that the outbox is empty.
+///
+/// ```
+/// use outbox_core::{Error, Message, OutboxConnection, assert_nothing_recorded, testing};
+///
+/// let mut connection = testing::memory_outbox();
+/// let failed = connection.outbox_transaction(|tx| {
+///     tx.record_message(Message::new("product", "7", "seen", b"{}".to_vec())?);
+///     Err::<(), _>(Error::application("closed on Sundays"))
+/// });
+/// assert!(failed.is_err());
+/// assert_nothing_recorded!(connection);
+/// # connection.outbox_transaction(|tx| {
+/// #     tx.record_message(Message::new("product", "7", "seen", b"{}".to_vec())?);
+/// #     Ok(())
+/// # })?;
+/// # let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| assert_nothing_recorded!(connection)));
+/// # assert!(failed.is_err());
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 ///
 /// # Panics
 /// With the messages that it holds.

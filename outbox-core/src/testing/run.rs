@@ -17,6 +17,25 @@ pub(crate) const ROUNDS_MAX: usize = 100;
 /// Inside a transaction of the caller's the deletes are part of it; what was published stays so when it
 /// rolls back, as after a crash of a relay.
 ///
+/// ```
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::{Message, OutboxConnection, Recorded, assert_nothing_recorded, testing};
+///
+/// let mut connection = testing::memory_outbox();
+/// connection.outbox_transaction(|tx| {
+///     tx.record_message(Message::new("product", "7", "seen", b"{}".to_vec())?);
+///     Ok(())
+/// })?;
+/// let broker = MemoryBroker::new();
+/// assert_eq!(testing::publish(&mut connection, &broker)?, 1);
+/// assert_nothing_recorded!(connection);
+///
+/// // No queue wants it: the broker has kept it aside.
+/// let published = Recorded::from_frame(&broker.unrouted()[0])?;
+/// assert_eq!((published.message.kind().as_str(), published.source.as_str()), ("product.seen", testing::SOURCE));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
+///
 /// # Errors
 /// The database's; `Broker` when the broker is full or returns a message that no queue wants: that message
 /// and those after it stay in the outbox.
@@ -52,6 +71,30 @@ pub(crate) fn publish_all(pending: &[Recorded], broker: &MemoryBroker) -> (Vec<i
 /// A [`Subscriber`] on a [`MemoryBroker`], whatever its database: what [`run_until_idle`] takes.
 ///
 /// Sealed: the hidden methods may change.
+///
+/// A helper of several tests takes subscribers of several databases:
+///
+/// ```
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::testing::{self, Applies};
+/// use outbox_core::{Message, OutboxConnection, Result, Subscriber};
+///
+/// /// What is published when a product is seen.
+/// fn see(broker: &MemoryBroker, subscribers: &[&dyn Applies]) -> Result<usize> {
+///     let mut connection = testing::memory_outbox();
+///     let seen = Message::new("product", "7", "seen", b"{}".to_vec())?;
+///     connection.outbox_transaction(|tx| { tx.record_message(seen); Ok(()) })?;
+///     testing::run_until_idle(&mut connection, broker, subscribers)
+/// }
+///
+/// let broker = MemoryBroker::new();
+/// let subscriber = |name| Subscriber::new(name, broker.clone(), testing::memory_pool());
+/// let orders = subscriber("order").on_raw("product.seen", |_, _| Ok(()));
+/// let archive = subscriber("archive").on_raw("product.*", |_, _| Ok(()));
+/// assert_eq!(see(&broker, &[&orders, &archive])?, 1);
+/// assert_eq!((orders.stats().applied(), archive.stats().applied()), (1, 1));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 pub trait Applies: sealed::Sealed {
     #[doc(hidden)]
     fn prepare_queues(&self, broker: &MemoryBroker) -> Result<()>;
@@ -83,6 +126,26 @@ impl<C: OutboxConnection> Applies for Subscriber<MemoryBroker, C> {
 /// Each subscriber applies as in [`Subscriber::run`], on connections of its own pool, except that attempts
 /// follow each other without a wait. So a transaction that is open on `connection` keeps a subscriber on the
 /// same database waiting or out of sight: commit it before. No `run` of these subscribers may be under way.
+///
+/// ```
+/// # #[derive(serde::Deserialize)] struct Seen { times: u32 }
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::{Error, Message, OutboxConnection, Subscriber, testing};
+///
+/// let (pool, broker) = (testing::memory_pool(), MemoryBroker::new());
+/// let orders = Subscriber::new("order", broker.clone(), pool.clone())
+///     .on("product.seen", |_, seen: Seen| if seen.times < 3 { Ok(()) } else { Err(Error::application("a bot")) });
+///
+/// let mut connection = pool.get()?;
+/// let mut see = |payload: &[u8]| {
+///     let message = Message::new("product", "7", "seen", payload.to_vec())?;
+///     connection.outbox_transaction(|tx| { tx.record_message(message); Ok(()) })?;
+///     testing::run_until_idle(&mut *connection, &broker, &[&orders])
+/// };
+/// assert_eq!(see(br#"{"times": 1}"#)?, 1);
+/// assert!(see(br#"{"times": 9}"#).unwrap_err().to_string().ends_with("a bot"));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// - `Application`, with kind, key and error of each message that a subscriber has set aside.
@@ -145,6 +208,19 @@ pub(crate) fn all_taken(broker: &MemoryBroker) -> Result<()> {
 
 /// A SQLite database in memory with the tables of both roles, outbox and inbox, and its only connection.
 ///
+/// ```
+/// use diesel::connection::SimpleConnection;
+/// use outbox_core::testing;
+///
+/// let mut connection = testing::memory_outbox();
+/// // The tables of the service come beside them.
+/// connection.batch_execute("create table product (id integer primary key); select id from inbox_held")?;
+/// assert!(testing::recorded(&mut connection).is_empty());
+/// // Each is a database of its own.
+/// assert!(testing::memory_outbox().batch_execute("select id from product").is_err());
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+///
 /// # Panics
 /// When SQLite cannot create it.
 #[cfg(feature = "sqlite")]
@@ -159,6 +235,20 @@ pub fn memory_outbox() -> diesel::SqliteConnection {
 
 /// As [`memory_outbox`], with a pool of connections to the one database, which lives as long as the pool:
 /// for a test whose [`Subscriber`] is on the same database.
+///
+/// ```
+/// use outbox_core::{Message, OutboxConnection, testing};
+///
+/// let pool = testing::memory_pool();
+/// let mut connection = pool.get()?;
+/// connection.outbox_transaction(|tx| {
+///     tx.record_message(Message::new("product", "7", "seen", b"{}".to_vec())?);
+///     Ok(())
+/// })?;
+/// // Another connection of the pool sees it.
+/// assert_eq!(testing::recorded(&mut *pool.get()?)[0].kind(), "product.seen");
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 ///
 /// # Panics
 /// When SQLite cannot create it.

@@ -10,13 +10,26 @@ use crate::error::{Error, ErrorKind, Result};
 /// What the outbox may hold before writers are held back. With neither `rows` nor `age` there is no limit.
 ///
 /// ```
+/// # use diesel::prelude::*;
+/// # let mut connection = SqliteConnection::establish(":memory:")?;
+/// # outbox_core::migrate::run(&mut connection, &outbox_core::migrate::OUTBOX)?;
 /// use std::time::Duration;
+/// use outbox_core::{BacklogLimit, ErrorKind, Message, OutboxConnection, WhenFull, Writer};
 ///
-/// use outbox_core::{BacklogLimit, WhenFull, Writer};
+/// // Nothing publishes here: three messages stay.
+/// connection.outbox_transaction(|tx| {
+///     for key in ["1", "2", "3"] {
+///         tx.record_message(Message::new("product", key, "seen", b"{}".to_vec())?);
+///     }
+///     Ok(())
+/// })?;
+/// let roomy = BacklogLimit { rows: Some(3), age: Some(Duration::from_secs(600)), ..Default::default() };
+/// assert!(Writer::new().backlog(roomy.clone(), WhenFull::Refuse).transaction(&mut connection, |_| Ok(())).is_ok());
 ///
-/// let limit = BacklogLimit { rows: Some(1_000_000), age: Some(Duration::from_secs(600)), ..BacklogLimit::default() };
-/// let writer = Writer::new().backlog(limit, WhenFull::Delay(Duration::from_secs(2)));
-/// # let _ = writer;
+/// let narrow = BacklogLimit { rows: Some(2), probe: Duration::from_millis(200), ..roomy };
+/// let refused = Writer::new().backlog(narrow, WhenFull::Refuse).transaction(&mut connection, |_| Ok(()));
+/// assert_eq!(refused.unwrap_err().kind(), ErrorKind::Backlog);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BacklogLimit {
@@ -38,6 +51,30 @@ impl Default for BacklogLimit {
 }
 
 /// What a transaction meets while the outbox is over its limit.
+///
+/// ```
+/// # use diesel::prelude::*;
+/// # let mut connection = SqliteConnection::establish(":memory:")?;
+/// # outbox_core::migrate::run(&mut connection, &outbox_core::migrate::OUTBOX)?;
+/// # use std::time::{Duration, Instant};
+/// # use outbox_core::{BacklogLimit, ErrorKind, Message, OutboxConnection, WhenFull, Writer};
+/// # connection.outbox_transaction(|tx| {
+/// #     tx.record_message(Message::new("product", "7", "seen", b"{}".to_vec())?);
+/// #     Ok(())
+/// # })?;
+/// // No message may wait, and one does.
+/// let limit = BacklogLimit { rows: Some(0), ..BacklogLimit::default() };
+/// // A request of a person is refused at once; a job has the time to wait a little.
+/// let requests = Writer::new().backlog(limit.clone(), WhenFull::Refuse);
+/// let jobs = Writer::new().backlog(limit, WhenFull::Delay(Duration::from_millis(50)));
+///
+/// let refused = requests.transaction(&mut connection, |_| Ok(())).unwrap_err();
+/// let begun = Instant::now();
+/// let late = jobs.transaction(&mut connection, |_| Ok(())).unwrap_err();
+/// assert_eq!((refused.kind(), late.kind()), (ErrorKind::Backlog, ErrorKind::Backlog));
+/// assert!(begun.elapsed() >= Duration::from_millis(50));
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
     /// The error [`ErrorKind::Backlog`] at once.

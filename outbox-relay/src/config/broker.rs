@@ -7,6 +7,22 @@ use serde::Deserialize;
 use super::Secret;
 
 /// Where messages go.
+///
+/// ```
+/// use outbox_relay::config::{BrokerConfig, Config, Secret, SubscriberConfig, Unrouted};
+///
+/// let broker = BrokerConfig {
+///     url: Secret::new("amqp://relay:secret@rabbit.example/shop"),
+///     exchange: "shop".into(),
+///     unrouted: Unrouted::Refuse,
+///     discard: vec!["audit.*".into()],
+///     ..BrokerConfig::default()
+/// };
+/// let subscriber = vec![SubscriberConfig::new("order", "sqlite:///var/lib/order.db")];
+/// let problems = Config { broker, subscriber, ..Config::default() }.validate();
+/// assert_eq!(problems.len(), 1);
+/// assert!(problems[0].starts_with("broker.discard: \"audit.*\" is no aggregate"));
+/// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerConfig {
@@ -48,6 +64,24 @@ impl Default for BrokerConfig {
 }
 
 /// How the broker is told who the relay is.
+///
+/// ```
+/// use outbox_relay::config::{Auth, Environment, from_text};
+///
+/// let text = r#"
+///     [broker]
+///     url = "amqp://localhost"
+///     auth = "external"
+///     [[outbox]]
+///     name = "product"
+///     database = "sqlite:///var/lib/product.db"
+/// "#;
+/// let Err(problems) = from_text(text, &Environment::default()) else { panic!("nothing says who it is") };
+/// assert!(problems.to_string().starts_with("broker.auth: \"external\" needs an amqps:// URL"));
+/// let config = from_text(&text.replace("external", "plain"), &Environment::default())?;
+/// assert_eq!(config.broker.auth, Auth::Plain);
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
@@ -59,6 +93,22 @@ pub enum Auth {
 }
 
 /// What happens to a message that no queue wants.
+///
+/// ```
+/// use outbox_relay::config::{Environment, Unrouted, from_text};
+///
+/// let text = r#"
+///     [broker]
+///     url = "amqp://localhost"
+///     [[outbox]]
+///     name = "product"
+///     database = "sqlite:///var/lib/product.db"
+/// "#;
+/// assert_eq!(from_text(text, &Environment::default())?.broker.unrouted, Unrouted::Queue);
+/// let refusing = Environment::of([("OUTBOX_BROKER__UNROUTED", "refuse")]);
+/// assert_eq!(from_text(text, &refusing)?.broker.unrouted, Unrouted::Refuse);
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unrouted {
@@ -96,6 +146,20 @@ impl BrokerConfig {
 #[cfg(feature = "rabbitmq")]
 impl BrokerConfig {
     /// The broker that it describes, not connected yet.
+    ///
+    /// ```
+    /// use outbox_relay::config::{BrokerConfig, OutboxConfig, Secret};
+    /// use outbox_relay::Relay;
+    ///
+    /// let config = BrokerConfig { url: Secret::new("amqp://relay:secret@localhost"), ..BrokerConfig::default() };
+    /// let outbox = OutboxConfig::new("product", "sqlite:///var/lib/product.db");
+    /// let relay = Relay::new([outbox], config.rabbitmq()?, config.unrouted)?;
+    /// assert_eq!(relay.statuses().len(), 1);
+    ///
+    /// let wrong = BrokerConfig { url: Secret::new("http://localhost"), ..config };
+    /// assert_eq!(wrong.rabbitmq().unwrap_err().kind(), outbox_core::ErrorKind::Invalid);
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `Invalid` when the URL is.

@@ -18,11 +18,49 @@ const SEPARATOR: &str = "__";
 const LIST_MAX: usize = 1000;
 
 /// Environment variables, so that tests need not change the process's own.
+///
+/// ```
+/// use outbox_relay::config::{Environment, from_text};
+///
+/// let text = r#"
+///     [broker]
+///     url = "amqp://relay:${PASSWORD}@localhost"
+///     [[outbox]]
+///     name = "product"
+///     database = "sqlite:///var/lib/product.db"
+/// "#;
+/// let environment = Environment::of([
+///     ("PASSWORD", "secret"),
+///     ("OUTBOX_OUTBOX__0__LEASE", "30s"),
+/// ]);
+/// let config = from_text(text, &environment)?;
+/// assert_eq!(config.broker.url.expose(), "amqp://relay:secret@localhost");
+/// assert_eq!(config.outbox[0].lease.get().as_secs(), 30);
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
     /// The process's. Variables that are no UTF-8 are left out.
+    ///
+    /// ```
+    /// use outbox_relay::config::{Environment, from_text};
+    ///
+    /// // Each of them may stand in a text; PATH is there everywhere.
+    /// let text = r#"
+    ///     admin.token = "${PATH}"
+    ///     [broker]
+    ///     url = "amqp://localhost"
+    ///     [[outbox]]
+    ///     name = "product"
+    ///     database = "sqlite:///var/lib/product.db"
+    /// "#;
+    /// let config = from_text(text, &Environment::of_process())?;
+    /// let token = config.admin.token.unwrap();
+    /// assert_eq!(Some(token.expose()), std::env::var("PATH").ok().as_deref());
+    /// # Ok::<(), outbox_relay::config::Problems>(())
+    /// ```
     pub fn of_process() -> Self {
         Self(
             std::env::vars_os()
@@ -39,6 +77,21 @@ impl Environment {
 
 /// Reads a file with the environment on top.
 ///
+/// ```
+/// use outbox_relay::config::{Environment, from_file};
+///
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("outbox-relay.toml");
+/// let Err(problems) = from_file(&path, &Environment::default()) else { panic!("it is not there") };
+/// assert!(problems.to_string().ends_with("`outbox-relay init` writes a new one"));
+///
+/// std::fs::write(&path, "[[subscriber]]\nname = \"order\"\ndatabase = \"sqlite:///var/lib/order.db\"")?;
+/// let environment = Environment::of([("OUTBOX_BROKER__URL", "amqp://localhost")]);
+/// let config = from_file(&path, &environment)?;
+/// assert_eq!(config.subscriber[0].name, "order");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Every problem at once.
 pub fn from_file(path: &Path, environment: &Environment) -> Result<Config, Problems> {
@@ -51,6 +104,25 @@ pub fn from_file(path: &Path, environment: &Environment) -> Result<Config, Probl
 }
 
 /// Reads a text with the environment on top.
+///
+/// ```
+/// use outbox_relay::config::{Environment, from_text};
+///
+/// let text = r#"
+///     [broker]
+///     url = "amqp://localhost"
+///     [[outbox]]
+///     name = "product"
+///     database = "sqlite:///var/lib/product.db"
+/// "#;
+/// let config = from_text(text, &Environment::default())?;
+/// assert_eq!(config.outbox[0].database.expose(), "sqlite:///var/lib/product.db");
+/// assert_eq!(config.outbox[0].batch_rows, 1000);
+///
+/// let wrong = from_text(&text.replace("name", "nmae"), &Environment::default());
+/// assert!(wrong.unwrap_err().to_string().contains("outbox[0].nmae: unknown key; did you mean \"name\"?"));
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 ///
 /// # Errors
 /// Every problem at once.

@@ -29,6 +29,16 @@ const AUDIT_RETENTION: Duration = Duration::from_secs(365 * 24 * 3600);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// How an outbox is followed.
+///
+/// ```
+/// use outbox_relay::OutboxConfig;
+/// use outbox_relay::config::Mode;
+///
+/// let tailed = |url| OutboxConfig { mode: Mode::Tail, ..OutboxConfig::new("product", url) };
+/// assert!(tailed("postgres://relay@localhost/product").problems().is_empty());
+/// let problems = tailed("sqlite:///var/lib/product.db").problems();
+/// assert!(problems[0].starts_with("mode: \"tail\" needs a server"));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -58,6 +68,20 @@ impl Mode {
 }
 
 /// One outbox.
+///
+/// ```
+/// use std::time::Duration;
+/// use outbox_relay::OutboxConfig;
+///
+/// let outbox = OutboxConfig {
+///     poll_max: Duration::from_millis(50).into(),
+///     batch_bytes: (1 << 20).into(),
+///     in_flight_per_key: 2000,
+///     ..OutboxConfig::new("product", "sqlite:///var/lib/product.db")
+/// };
+/// assert_eq!(outbox.problems(), ["in_flight_per_key: 1 to 1000"]);
+/// assert_eq!(outbox.lease.get(), Duration::from_secs(10));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxConfig {

@@ -14,6 +14,21 @@ const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
 /// One replication: tables of one source that are kept as copies in one target database, consistent with each
 /// other.
+///
+/// ```
+/// use outbox_relay::config::{ReplicationConfig, ReplicationTableConfig};
+///
+/// let table = ReplicationTableConfig {
+///     columns: vec!["id".into(), "hash(email) as email_hash".into()],
+///     ..ReplicationTableConfig::new("customer_db.customer")
+/// };
+/// let replication = ReplicationConfig {
+///     table: vec![table],
+///     ..ReplicationConfig::new("order", "mysql://repl@a.example:3306", "mysql://repl@b.example:3306/order_db")
+/// };
+/// # #[cfg(feature = "binlog")]
+/// assert_eq!(replication.problems(), ["table[0].columns: hash(…) needs the replication's hash_key"]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationConfig {
@@ -53,6 +68,21 @@ pub struct ReplicationConfig {
 }
 
 /// One copy.
+///
+/// ```
+/// use outbox_relay::config::ReplicationTableConfig;
+///
+/// let products = ReplicationTableConfig {
+///     target: Some("product_copy".into()),
+///     columns: vec!["id".into(), "price as unit_price".into()],
+///     filter: Some("status <> 'draft'".into()),
+///     ..ReplicationTableConfig::new("product_db.product")
+/// };
+/// assert_eq!(products.source_name(), ("product_db", "product"));
+/// assert_eq!(products.target_name(), "product_copy");
+/// // Without a name of its own it has the table's.
+/// assert_eq!(ReplicationTableConfig::new("product_db.category").target_name(), "category");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationTableConfig {

@@ -8,6 +8,17 @@ use super::{Secret, database_problem};
 use crate::outbox::store::Database;
 
 /// One subscriber's database: for `dead`, `status`, `check`, `migrate` and metrics. The relay itself needs none.
+///
+/// ```
+/// use outbox_relay::config::SubscriberConfig;
+///
+/// let subscriber = SubscriberConfig {
+///     client_certificate: Some("order.pem".into()),
+///     tls: true,
+///     ..SubscriberConfig::new("order", "postgres://order@db.example/order")
+/// };
+/// assert_eq!(subscriber.problems(), ["client_key: is needed, the key of client_certificate"]);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubscriberConfig {

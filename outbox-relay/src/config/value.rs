@@ -6,6 +6,19 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 /// A text that is a secret or holds one: a URL with a password, a token. It shows without it.
+///
+/// ```
+/// use outbox_relay::config::Secret;
+///
+/// let url = Secret::new("mysql://relay:hunter2@db.example/product");
+/// assert_eq!(format!("{url}"), "mysql://relay:***@db.example/product");
+/// assert_eq!(format!("{:?}", Secret::new("a token")), "***");
+/// assert_eq!(url.expose(), "mysql://relay:hunter2@db.example/product");
+/// assert!(!url.is_empty() && Secret::default().is_empty());
+///
+/// let quoted = "access denied for relay with hunter2";
+/// assert_eq!(url.scrub(quoted), "access denied for relay with ***");
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -68,6 +81,18 @@ impl fmt::Debug for Secret {
 }
 
 /// A time that is written as `250ms`, `10s`, `5m`, `1h` or `3d`.
+///
+/// ```
+/// use std::time::Duration;
+/// use outbox_relay::config::{Environment, Interval, from_text};
+///
+/// let text = "broker.url = 'amqp://h'\n[[outbox]]\nname = 'a'\ndatabase = 'sqlite:///a.db'\nlease = '2m'";
+/// let config = from_text(text, &Environment::default())?;
+/// assert_eq!(config.outbox[0].lease.get(), Duration::from_secs(120));
+/// // In code it is made of a Duration.
+/// assert_eq!(config.outbox[0].lease, Interval::from(Duration::from_secs(120)));
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval(Duration);
 
@@ -113,6 +138,17 @@ impl<'de> Deserialize<'de> for Interval {
 }
 
 /// A size that is written as a number of bytes or as `64 KiB`, `8 MiB`, `1 GiB`.
+///
+/// ```
+/// use outbox_relay::config::{ByteSize, Environment, from_text};
+///
+/// let text = "broker.url = 'amqp://h'\n[[outbox]]\nname = 'a'\ndatabase = 'sqlite:///a.db'\nbatch_bytes = '1 MiB'";
+/// let config = from_text(text, &Environment::default())?;
+/// assert_eq!(config.outbox[0].batch_bytes.get(), 1_048_576);
+/// // In code it is made of a number of bytes.
+/// assert_eq!(config.outbox[0].batch_bytes, ByteSize::from(1 << 20));
+/// # Ok::<(), outbox_relay::config::Problems>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);
 
