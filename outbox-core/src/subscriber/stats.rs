@@ -7,6 +7,30 @@ use super::incoming::Incoming;
 use super::watch::{Hanging, Running, Watch};
 
 /// Counters of a subscriber since it was made; clones share them.
+///
+/// ```
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// # use outbox_core::{Error, ErrorKind, Message, OutboxConnection};
+/// use outbox_core::{Subscriber, SubscriberStats};
+///
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool).on_with("product.sold", |_, count: u32, incoming| {
+///     if count == 0 { return Err(Error::new(ErrorKind::Invalid, "nothing was sold")) }
+///     if incoming.attempt() == 1 { Err(Error::application("the till is closed")) } else { Ok(()) }
+/// });
+/// let stats: SubscriberStats = orders.stats();
+/// connection.outbox_transaction(|tx| {
+///     let (sold, unsold) = (b"2".to_vec(), b"0".to_vec());
+///     tx.record_message(Message::new("product", "7", "sold", sold)?);
+///     Ok(tx.record_message(Message::new("product", "8", "sold", unsold)?))
+/// })?;
+/// run_until_idle(&mut *connection, &broker, &[&orders]).unwrap_err();
+/// assert_eq!((stats.applied(), stats.retries(), stats.set_aside()), (1, 1, 1));
+/// assert_eq!((stats.duplicates(), stats.hung(), stats.hanging().len()), (0, 0, 0));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct SubscriberStats(Arc<Counters>);
 
