@@ -14,6 +14,34 @@ pub mod rabbitmq;
 ///
 /// An `Err` from any of these means that the broker itself is at fault or cannot be reached. Whoever got
 /// it drops the publisher or consumer and asks for a new one, after a wait.
+///
+/// ```
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::broker::{Broker, Confirm, Consumer, Publisher, Queue};
+/// use outbox_core::{Frame, Result};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// /// Takes a frame through any broker and back out of it.
+/// async fn round_trip(broker: &impl Broker, queue: &Queue, frame: Frame) -> Result<()> {
+///     let mut consumer = broker.consumer(queue).await?;
+///     let confirms = broker.publisher().await?.publish(std::slice::from_ref(&frame)).await?;
+///     assert_eq!(confirms, [Confirm::Confirmed]);
+///     assert!(broker.depth(queue).await?.is_none_or(|depth| depth == 1));
+///     let deliveries = consumer.next(usize::from(broker.first_fill())).await?;
+///     assert_eq!(deliveries[0].frame, frame);
+///     consumer.ack_through(deliveries[0].tag).await
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// let queue = Queue { name: "order.0".into(), bindings: vec!["product.sold.*".into()], prefetch: 10 };
+/// round_trip(&MemoryBroker::new(), &queue, frame).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Broker: Clone + Send + Sync + 'static {
     /// See [`Broker::publisher`].
     type Publisher: Publisher;
@@ -40,6 +68,31 @@ pub trait Broker: Clone + Send + Sync + 'static {
 }
 
 /// A queue of a subscriber: durable, one active consumer at a time, first in first out.
+///
+/// ```
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::broker::{Broker, Consumer, Queue};
+/// # use outbox_core::{Message, OutboxConnection, testing};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// let broker = MemoryBroker::new();
+/// let sold = Queue { name: "order.0".into(), bindings: vec!["product.sold.*".into()], prefetch: 10 };
+/// let all = Queue { name: "audit.0".into(), bindings: vec!["#".into()], prefetch: 1 };
+/// drop(broker.consumer(&sold).await?);
+/// let mut audit = broker.consumer(&all).await?;
+///
+/// // A message `product.sold` and a message `product.returned`:
+/// # let mut connection = testing::memory_outbox();
+/// # connection.outbox_transaction(|tx| {
+/// #     tx.record_message(Message::new("product", "7", "sold", b"2".to_vec())?);
+/// #     Ok(tx.record_message(Message::new("product", "7", "returned", b"1".to_vec())?))
+/// # })?;
+/// testing::publish(&mut connection, &broker)?;
+/// assert_eq!((broker.depth("order.0"), broker.depth("audit.0")), (1, 2));
+/// assert_eq!(audit.next(10).await?.len(), 1, "no more may be out");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     /// Its name, `{subscriber}.{number}`.
@@ -59,6 +112,36 @@ pub(crate) fn fitting(average_bytes: usize) -> u16 {
 }
 
 /// Publishes with confirms. One task owns it; it is never shared.
+///
+/// ```
+/// use outbox_core::broker::{Broker, Confirm, Publisher, memory::MemoryBroker};
+/// use outbox_core::{Frame, Result};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// /// Publishes through another one, and counts the bytes that have arrived.
+/// struct Counted<P> { inner: P, bytes: usize }
+///
+/// impl<P: Publisher> Publisher for Counted<P> {
+///     async fn publish(&mut self, frames: &[Frame]) -> Result<Vec<Confirm>> {
+///         let confirms = self.inner.publish(frames).await?;
+///         let arrived = frames.iter().zip(&confirms).filter(|(_, confirm)| **confirm == Confirm::Confirmed);
+///         self.bytes += arrived.map(|(frame, _)| frame.size()).sum::<usize>();
+///         Ok(confirms)
+///     }
+///     fn is_alive(&self) -> bool { self.inner.is_alive() }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// let mut publisher = Counted { inner: MemoryBroker::new().publisher().await?, bytes: 0 };
+/// publisher.publish(std::slice::from_ref(&frame)).await?;
+/// assert!(publisher.is_alive() && publisher.bytes == frame.size());
+/// # Ok(())
+/// # }
+/// ```
 pub trait Publisher: Send {
     /// Publishes the frames in this order and waits until the broker has answered for each of them.
     ///
@@ -79,16 +162,27 @@ pub trait Publisher: Send {
 /// A broker's answer for one frame.
 ///
 /// ```
-/// use outbox_core::broker::Confirm;
+/// use outbox_core::broker::{Broker, Confirm, Publisher, memory::MemoryBroker};
+/// # use outbox_core::{Message, Recorded, Version};
 ///
-/// let is_there = |confirm: &Confirm| match confirm {
-///     Confirm::Confirmed => true,
-///     Confirm::Returned(why) | Confirm::Refused(why) => {
-///         println!("it is tried again: {why}");
-///         false
+/// fn problem(confirm: &Confirm) -> Option<&str> {
+///     match confirm {
+///         Confirm::Confirmed => None,
+///         Confirm::Returned(reason) | Confirm::Refused(reason) => Some(reason),
 ///     }
-/// };
-/// assert!(!is_there(&Confirm::Returned("NO_ROUTE".into())));
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// let broker = MemoryBroker::refusing_unrouted();
+/// let confirms = broker.publisher().await?.publish(&[frame]).await?;
+/// assert!(problem(&confirms[0]).is_some_and(|reason| reason.starts_with("NO_ROUTE for product.sold")));
+/// assert_eq!(problem(&Confirm::Confirmed), None);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirm {
@@ -101,6 +195,35 @@ pub enum Confirm {
 }
 
 /// Consumes one queue.
+///
+/// ```
+/// use outbox_core::broker::{Broker, Consumer, Publisher, Queue, memory::MemoryBroker};
+/// # use outbox_core::{Message, Recorded, Result, Version};
+///
+/// /// Takes what is there, and where the consumer can, twice as much the next time.
+/// async fn take(consumer: &mut impl Consumer) -> Result<usize> {
+///     let deliveries = consumer.next(100).await?;
+///     let Some(last) = deliveries.last() else { return Ok(0) };
+///     match consumer.window() {
+///         Some(window) if deliveries.len() == usize::from(window) => consumer.widen(last.tag, window * 2).await?,
+///         _ => consumer.ack_through(last.tag).await?,
+///     }
+///     Ok(deliveries.len())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// # let queue = Queue { name: "order.0".into(), bindings: vec!["product.sold.*".into()], prefetch: 10 };
+/// # let broker = MemoryBroker::new();
+/// # let mut consumer = broker.consumer(&queue).await?;
+/// broker.publisher().await?.publish(&vec![frame; 25]).await?;
+/// assert_eq!((take(&mut consumer).await?, broker.depth("order.0")), (10, 15), "the queue's prefetch is 10");
+/// # Ok(())
+/// # }
+/// ```
 pub trait Consumer: Send {
     /// Waits for a delivery, then takes what else is there, `max` at most (1 at least).
     ///
@@ -134,6 +257,33 @@ pub trait Consumer: Send {
 }
 
 /// A frame with what is needed to acknowledge it.
+///
+/// ```
+/// use outbox_core::broker::{Broker, Consumer, Publisher, Queue, memory::MemoryBroker};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// # let broker = MemoryBroker::new();
+/// let queue = Queue { name: "order.0".into(), bindings: vec!["product.sold.*".into()], prefetch: 10 };
+/// let mut consumer = broker.consumer(&queue).await?;
+/// broker.publisher().await?.publish(&[frame]).await?;
+///
+/// let first = consumer.next(1).await?.remove(0);
+/// // It ends without an acknowledgement.
+/// drop(consumer);
+/// let mut consumer = broker.consumer(&queue).await?;
+/// let again = consumer.next(1).await?.remove(0);
+/// assert_eq!((again.frame, first.redelivered, again.redelivered), (first.frame, false, true));
+/// assert_eq!(again.returns, 0, "this broker does not count");
+/// consumer.ack_through(again.tag).await?;
+/// assert!(broker.is_idle());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// Rises with each delivery of one consumer.

@@ -24,6 +24,29 @@ use crate::statement::{Fragment, Server, ServerKind};
 /// touched, and need a default.
 /// With `soft_delete` a delete marks the row in a column and a later change unmarks it. Unique keys beside that
 /// one, and foreign keys, do not go with a copy fed by messages: different keys arrive in no particular order.
+///
+/// ```
+/// use outbox_core::{Image, Replica};
+///
+/// # diesel::table! {
+/// #     product_copy (id) {
+/// #         id -> BigInt, name -> Text, gone -> Bool,
+/// #         outbox_generation -> BigInt, outbox_id -> BigInt, outbox_bucket -> SmallInt,
+/// #     }
+/// # }
+/// #[derive(Debug, PartialEq, Replica)]
+/// #[diesel(table_name = product_copy)]
+/// #[replica(of = "product", soft_delete = gone)]
+/// struct ProductCopy { id: i64, name: String }
+///
+/// assert_eq!((ProductCopy::AGGREGATE, ProductCopy::COPY), ("product", "product_copy"));
+/// assert_eq!(ProductCopy::EVENTS.deleted, "deleted");
+/// let image: Image = serde_json::from_str(r#"{"id": 7, "name": "lamp", "color": "red"}"#)?;
+/// assert_eq!(ProductCopy::from_image(&image)?, ProductCopy { id: 7, name: "lamp".into() });
+/// let error = ProductCopy::from_image(&Image::new()).unwrap_err();
+/// assert!(error.to_string().contains("field id is missing"));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the row of a copy",
     note = "add `#[derive(Replica)]` and `#[replica(of = \"…\")]` to it"
@@ -71,6 +94,34 @@ pub trait ReplicaSql<DB: diesel::backend::Backend>: Replica {
 }
 
 /// A copy that can be kept on a connection: what `#[derive(Replica)]` is on all databases of this build.
+///
+/// ```
+/// use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::{OutboxConnection, Replica, ReplicaOn, Subscriber};
+///
+/// /// A subscriber for one copy, on whatever database.
+/// fn copying<R, C>(broker: MemoryBroker, pool: Pool<ConnectionManager<C>>) -> Subscriber<MemoryBroker, C>
+/// where
+///     C: OutboxConnection + R2D2Connection,
+///     R: ReplicaOn<C> + 'static,
+/// {
+///     Subscriber::new(format!("{}-copy", R::AGGREGATE), broker, pool).copy::<R>()
+/// }
+///
+/// # diesel::table! {
+/// #     product_copy (id) {
+/// #         id -> BigInt, name -> Text,
+/// #         outbox_generation -> BigInt, outbox_id -> BigInt, outbox_bucket -> SmallInt,
+/// #     }
+/// # }
+/// # #[derive(Replica)]
+/// # #[diesel(table_name = product_copy)]
+/// # #[replica(of = "product")]
+/// # struct ProductCopy { id: i64, name: String }
+/// let subscriber = copying::<ProductCopy, _>(MemoryBroker::new(), outbox_core::testing::memory_pool());
+/// assert!(format!("{subscriber:?}").contains("product.current"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the copy `{Self}` cannot be kept on `{C}`",
     note = "derive `Replica` on it, and enable outbox-core's feature for that database"

@@ -50,6 +50,34 @@ const OFFER_AGAIN: Duration = Duration::from_secs(60);
 /// ```
 ///
 /// With diesel-async it is made by `Resync::new_async`.
+///
+/// It can be made to go easy on the database, whose tables it needs:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use diesel::prelude::*;
+/// # use diesel::r2d2::{ConnectionManager, Pool};
+/// # use outbox_core::{ErrorKind, Outbox, Resync};
+/// # diesel::table! { product (id) { id -> BigInt, name -> Text, } }
+/// # #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// # #[diesel(table_name = product)]
+/// # #[outbox(aggregate = "product")]
+/// # struct Product { id: i64, name: String }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// let empty = ConnectionManager::<SqliteConnection>::new(":memory:");
+/// let resync = Resync::<Product>::new(Pool::builder().max_size(1).build(empty)?)
+///     .page(50)
+///     .backlog(1000)
+///     .poll(Duration::from_secs(10))
+///     .lease(Duration::from_secs(60));
+/// let shown = format!("{resync:?}");
+/// assert!(shown.contains("page: 50") && shown.contains("backlog: 1000"));
+/// assert!(shown.contains("poll: 10s") && shown.contains("lease: 60s"));
+/// let error = resync.run(Default::default()).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Database);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Resync<E> {
     run: Arc<Run>,
     settings: Settings,

@@ -141,6 +141,41 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     ///
     /// Fields that the copy does not name are ignored; a message that lacks a field of the copy's is set aside.
     /// A second copy of the same aggregate needs a second `Subscriber`.
+    ///
+    /// ```
+    /// # use diesel::connection::SimpleConnection as _;
+    /// # use diesel::prelude::*;
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{Message, OutboxConnection, Replica, Subscriber};
+    /// # diesel::table! {
+    /// #     product_copy (id) {
+    /// #         id -> BigInt, name -> Text,
+    /// #         outbox_generation -> BigInt, outbox_id -> BigInt, outbox_bucket -> SmallInt,
+    /// #     }
+    /// # }
+    /// #[derive(Replica)]
+    /// #[diesel(table_name = product_copy)]
+    /// #[replica(of = "product")]
+    /// struct ProductCopy { id: i64, name: String }
+    ///
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// # connection.batch_execute(
+    /// #     "create table product_copy (id bigint primary key not null, name text not null,
+    /// #          outbox_generation bigint not null, outbox_id bigint not null, outbox_bucket smallint not null)",
+    /// # )?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool).copy::<ProductCopy>();
+    /// connection.outbox_transaction(|tx| {
+    ///     // What the other service's writes of a row become.
+    ///     let (lamp, desk_lamp) = (r#"{"after":{"id":7,"name":"lamp"}}"#, r#"{"after":{"id":7,"name":"desk lamp"}}"#);
+    ///     tx.record_message(Message::new("product", "7", "created", lamp.into())?);
+    ///     Ok(tx.record_message(Message::new("product", "7", "updated", desk_lamp.into())?))
+    /// })?;
+    /// run_until_idle(&mut *connection, &broker, &[&orders])?;
+    /// assert_eq!(product_copy::table.select(product_copy::name).load::<String>(&mut *connection)?, ["desk lamp"]);
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn copy<R: ReplicaOn<C> + 'static>(mut self) -> Self {
         for operation in Operation::ALL {
@@ -169,6 +204,26 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
 
     /// As [`on`](Self::on), with what is known of the message beside its payload: headers, attempt, version, an
     /// idempotency key.
+    ///
+    /// ```
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{Message, OutboxConnection, Subscriber};
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool).on_with("product.sold", |tx, count: u32, incoming| {
+    ///     // What the handler records belongs to the same tenant.
+    ///     tx.set_header("tenant", incoming.headers().get("tenant").unwrap_or("none"))?;
+    ///     tx.record_message(Message::new("order", incoming.message().key(), "placed", count.to_string().into())?);
+    ///     Ok(())
+    /// });
+    /// let sold = Message::new("product", "7", "sold", b"2".to_vec())?.with_header("tenant", "eu")?;
+    /// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    /// run_until_idle(&mut *connection, &broker, &[&orders])?;
+    /// let placed = &broker.unrouted()[0];
+    /// assert_eq!((placed.kind.as_str(), placed.headers.get("tenant")), ("order.placed", Some("eu")));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn on_with<E: DeserializeOwned>(
         self,
@@ -180,6 +235,34 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
 
     /// As [`on_with`](Self::on_with), with the payload as it came, for one kind or a pattern of kinds:
     /// `product.*`, `*.created`, `*.*`. A pattern takes no `current` messages, which are for copies.
+    ///
+    /// ```
+    /// # use diesel::connection::SimpleConnection as _;
+    /// # use diesel::prelude::*;
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{Message, OutboxConnection, Subscriber};
+    /// # diesel::table! { audit (id) { id -> Integer, kind -> Text, payload -> Binary, } }
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// # connection.batch_execute("create table audit (id integer primary key, kind text, payload blob)")?;
+    /// let auditor = Subscriber::new("audit", broker.clone(), pool).on_raw("product.*", |tx, incoming| {
+    ///     let message = incoming.message();
+    ///     diesel::insert_into(audit::table)
+    ///         .values((audit::kind.eq(message.kind()), audit::payload.eq(message.payload())))
+    ///         .execute(tx.conn())?;
+    ///     Ok(())
+    /// });
+    /// connection.outbox_transaction(|tx| {
+    ///     tx.record_message(Message::new("product", "7", "sold", b"2".to_vec())?);
+    ///     Ok(tx.record_message(Message::new("product", "7", "noted", b"\"as is\"".to_vec())?))
+    /// })?;
+    /// run_until_idle(&mut *connection, &broker, &[&auditor])?;
+    /// let rows = audit::table.order(audit::id).select((audit::kind, audit::payload));
+    /// let rows = rows.load::<(String, Vec<u8>)>(&mut *connection)?;
+    /// assert_eq!(rows, [("product.sold".into(), b"2".to_vec()), ("product.noted".into(), b"\"as is\"".to_vec())]);
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn on_raw(
         self,
@@ -207,6 +290,39 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     ///
     /// A payload that reads as another event than the message's kind says is set aside, not handled: with
     /// `#[serde(untagged)]` variants of equal fields cannot be told apart.
+    ///
+    /// ```
+    /// # use diesel::connection::SimpleConnection as _;
+    /// # use diesel::prelude::*;
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{OutboxConnection, OutboxEvent, Subscriber};
+    /// # use serde::{Deserialize, Serialize};
+    /// # diesel::table! { shelf (id) { id -> BigInt, stock -> BigInt, } }
+    /// #[derive(Serialize, Deserialize, OutboxEvent)]
+    /// #[serde(tag = "type")]
+    /// #[outbox(aggregate = "product", key = id)]
+    /// enum ProductEvent { Sold { id: i64, count: i64 }, Delisted { id: i64 } }
+    ///
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// # connection.batch_execute("create table shelf (id integer primary key, stock bigint not null);
+    /// #     insert into shelf values (7, 5), (8, 5)")?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool).on_event(|tx, event: ProductEvent| {
+    ///     match event {
+    ///         ProductEvent::Sold { id, count } => {
+    ///             diesel::update(shelf::table.find(id)).set(shelf::stock.eq(shelf::stock - count)).execute(tx.conn())?
+    ///         }
+    ///         ProductEvent::Delisted { id } => diesel::delete(shelf::table.find(id)).execute(tx.conn())?,
+    ///     };
+    ///     Ok(())
+    /// });
+    /// let events = [ProductEvent::Sold { id: 7, count: 2 }, ProductEvent::Delisted { id: 8 }];
+    /// connection.outbox_transaction(|tx| tx.record_all(&events))?;
+    /// run_until_idle(&mut *connection, &broker, &[&orders])?;
+    /// assert_eq!(shelf::table.load::<(i64, i64)>(&mut *connection)?, [(7, 3)]);
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn on_event<E: Event + DeserializeOwned>(
         self,
@@ -249,6 +365,20 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     }
 
     /// What a message of this kind, or pattern of kinds, holds up while it fails.
+    ///
+    /// ```
+    /// # use outbox_core::{ErrorKind, FailurePolicy, Subscriber, broker::memory::MemoryBroker, testing::memory_pool};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let orders = Subscriber::new("order", MemoryBroker::new(), memory_pool())
+    ///     .on("product.sold", |_, _: u32| Ok(()))
+    ///     .on_failure("product.sold", FailurePolicy::Halt);
+    /// orders.declare().await?;
+    /// // It has to be one that is consumed.
+    /// let error = orders.on_failure("product.bought", FailurePolicy::Halt).declare().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_failure(mut self, kind: impl Into<String>, policy: FailurePolicy) -> Self {
         self.policies.push((kind.into(), policy));
@@ -257,6 +387,25 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
 
     /// Spreads the messages over so many queues, 1 to 64, by bucket, for consumers in parallel; order per
     /// key holds. Default 1. Changing it leaves the queues of the old number bound: drain and delete them.
+    ///
+    /// ```
+    /// # use outbox_core::{Message, OutboxConnection, Subscriber, broker::memory::MemoryBroker, testing};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let broker = MemoryBroker::new();
+    /// let orders = Subscriber::new("order", broker.clone(), testing::memory_pool())
+    ///     .on("product.sold", |_, _: u32| Ok(()))
+    ///     .queues(4);
+    /// orders.declare().await?;
+    ///
+    /// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+    /// let queue = format!("order.{}", sold.bucket() % 4);
+    /// # let mut connection = testing::memory_outbox();
+    /// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    /// testing::publish(&mut connection, &broker)?;
+    /// assert_eq!(broker.depth(&queue), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn queues(mut self, queues: u16) -> Self {
         self.queues = queues;
@@ -265,6 +414,30 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
 
     /// How many messages one transaction applies at most, fewer where it takes more than half a second. A queue's
     /// consumer holds four times as many in memory, fewer where those of late would take more than 64 MiB. Default 500.
+    ///
+    /// With 1 no handler runs again because another message has failed:
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{Error, ErrorKind, Message, OutboxConnection, Subscriber};
+    ///
+    /// static RUNS: AtomicU32 = AtomicU32::new(0);
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool).batch(1).on("product.sold", |_, count: u32| {
+    ///     RUNS.fetch_add(1, Ordering::Relaxed);
+    ///     if count > 0 { Ok(()) } else { Err(Error::new(ErrorKind::Invalid, "nothing was sold")) }
+    /// });
+    /// connection.outbox_transaction(|tx| {
+    ///     tx.record_message(Message::new("product", "7", "sold", b"2".to_vec())?);
+    ///     Ok(tx.record_message(Message::new("product", "8", "sold", b"0".to_vec())?))
+    /// })?;
+    /// run_until_idle(&mut *connection, &broker, &[&orders]).unwrap_err();
+    /// assert_eq!((RUNS.load(Ordering::Relaxed), orders.stats().applied()), (2, 1));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn batch(mut self, batch: u16) -> Self {
         self.batch = batch;
@@ -272,6 +445,23 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     }
 
     /// How long outages are waited out, and how many attempts a failing message has: its `max_attempts`.
+    ///
+    /// ```
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{Error, Message, OutboxConnection, RetryPolicy, Subscriber};
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool)
+    ///     .on("product.sold", |_, _: u32| Err(Error::application("the till is closed")))
+    ///     .retry(RetryPolicy { max_attempts: 3, ..RetryPolicy::default() });
+    /// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+    /// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    /// let error = run_until_idle(&mut *connection, &broker, &[&orders]).unwrap_err();
+    /// assert!(error.to_string().contains("product.sold of key 7, 3 attempts: the till is closed"));
+    /// assert_eq!((orders.stats().retries(), orders.stats().set_aside()), (2, 1));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retries.policy = retry;
@@ -280,6 +470,38 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
 
     /// The waits between the attempts at a failing message, which are spent in `inbox_held` while others flow; the
     /// last one again where there are more attempts. Default 1 s, 10 s, 1 min, 10 min.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, publish};
+    /// # use outbox_core::{Error, Message, OutboxConnection, Subscriber};
+    /// # use tokio_util::sync::CancellationToken;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool)
+    ///     .on_with("product.sold", |_, _: u32, incoming| {
+    ///         if incoming.attempt() < 3 { Err(Error::application("the till is closed")) } else { Ok(()) }
+    ///     })
+    ///     // Default would be a second, then ten.
+    ///     .retry_after([Duration::from_millis(20)]);
+    /// orders.declare().await?;
+    /// # let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+    /// # connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    /// publish(&mut *connection, &broker)?;
+    ///
+    /// let (stats, began, shutdown) = (orders.stats(), Instant::now(), CancellationToken::new());
+    /// let running = tokio::spawn(orders.run(shutdown.clone()));
+    /// while stats.applied() == 0 && began.elapsed() < Duration::from_secs(9) {
+    ///     tokio::time::sleep(Duration::from_millis(5)).await;
+    /// }
+    /// assert_eq!((stats.applied(), stats.retries()), (1, 2));
+    /// shutdown.cancel();
+    /// running.await.unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn retry_after(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
         self.retries.later = waits.into_iter().collect();
@@ -289,6 +511,23 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     /// How long a handler may take, default 60 s. One that takes longer is told of in the log and by
     /// [`SubscriberStats::hanging`]. A sync one cannot be stopped and holds its queue up; an async one is cancelled,
     /// which rolls back what it wrote and counts as a failed attempt.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use outbox_core::broker::memory::MemoryBroker;
+    /// # use outbox_core::testing::{memory_pool, run_until_idle};
+    /// # use outbox_core::{Message, OutboxConnection, Subscriber};
+    /// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+    /// # let mut connection = pool.get()?;
+    /// let orders = Subscriber::new("order", broker.clone(), pool)
+    ///     .handler_limit(Duration::from_millis(1))
+    ///     .on("product.sold", |_, _: u32| Ok(std::thread::sleep(Duration::from_millis(5))));
+    /// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+    /// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    /// run_until_idle(&mut *connection, &broker, &[&orders])?;
+    /// assert_eq!((orders.stats().hung(), orders.stats().applied()), (1, 1), "told of, and applied");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     #[must_use]
     pub fn handler_limit(mut self, limit: Duration) -> Self {
         self.handler_limit = limit;
@@ -299,6 +538,21 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     ///
     /// A message that is delivered later than that cannot be told from one that was applied: it is set aside in
     /// `inbox_held`, where it can be forced or discarded.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use outbox_core::{ErrorKind, Subscriber, broker::memory::MemoryBroker, testing::memory_pool};
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let orders = Subscriber::new("order", MemoryBroker::new(), memory_pool())
+    ///     .on("product.sold", |_, _: u32| Ok(()))
+    ///     .retention(30 * DAY);
+    /// orders.declare().await?;
+    /// assert_eq!(orders.retention(DAY / 2).declare().await.unwrap_err().kind(), ErrorKind::Invalid);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
@@ -324,6 +578,23 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
 
     /// Declares the queues and their bindings and consumes nothing: from then on the broker keeps messages
     /// for this subscriber.
+    ///
+    /// ```
+    /// # use outbox_core::{Message, OutboxConnection, Subscriber, broker::memory::MemoryBroker, testing};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let broker = MemoryBroker::new();
+    /// let orders = Subscriber::new("order", broker.clone(), testing::memory_pool())
+    ///     .on("product.sold", |_, _: u32| Ok(()));
+    /// orders.declare().await?;
+    ///
+    /// # let mut connection = testing::memory_outbox();
+    /// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+    /// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    /// testing::publish(&mut connection, &broker)?;
+    /// assert_eq!((broker.depth("order.0"), orders.stats().applied()), (1, 0), "it waits");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`run`](Self::run), and an outage of the broker.

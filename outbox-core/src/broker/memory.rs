@@ -19,31 +19,27 @@ pub const CAPACITY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
 ///
 /// ```
 /// use outbox_core::broker::memory::MemoryBroker;
-/// use outbox_core::broker::{Broker, Confirm, Consumer, Publisher, Queue};
-/// use outbox_core::{Frame, Headers};
+/// use outbox_core::testing::{memory_pool, publish, run_until_idle};
+/// # use outbox_core::{Message, OutboxConnection, Subscriber};
 ///
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let broker = MemoryBroker::new();
-/// let queue = Queue { name: "order.0".into(), bindings: vec!["product.#".into()], prefetch: 10 };
-/// let mut consumer = broker.consumer(&queue).await?;
-/// let frame = |kind: &str| Frame {
-///     routing_key: format!("{kind}.41"),
-///     message_id: "7".into(),
-///     kind: kind.into(),
-///     content_type: String::new(),
-///     headers: Headers::default(),
-///     body: b"{}".to_vec(),
-/// };
-/// let sent = [frame("product.sold"), frame("batch.made")];
-/// assert_eq!(broker.publisher().await?.publish(&sent).await?, [Confirm::Confirmed, Confirm::Confirmed]);
-/// assert_eq!((broker.depth("order.0"), broker.unrouted().len()), (1, 1));
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool).on("product.sold", |_, _: u32| Ok(()));
 ///
-/// let deliveries = consumer.next(10).await?;
-/// assert!(deliveries[0].frame == sent[0] && !deliveries[0].redelivered);
-/// consumer.ack_through(deliveries[0].tag).await?;
+/// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// connection.outbox_transaction(|tx| Ok(tx.record_message(sold.clone())))?;
+/// publish(&mut *connection, &broker)?;
+/// assert_eq!(broker.unrouted()[0].kind, "product.sold", "no queue wants it yet");
+///
+/// orders.declare().await?;
+/// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+/// publish(&mut *connection, &broker)?;
+/// assert_eq!((broker.depth("order.0"), broker.is_idle()), (1, false));
+/// run_until_idle(&mut *connection, &broker, &[&orders])?;
 /// assert!(broker.is_idle());
-/// # Ok::<(), outbox_core::Error>(())
-/// # }).unwrap();
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryBroker(Arc<Shared>);
@@ -86,11 +82,45 @@ impl MemoryBroker {
     }
 
     /// A broker that returns what no queue wants to its publisher.
+    ///
+    /// ```
+    /// # use outbox_core::{Message, OutboxConnection};
+    /// use outbox_core::{ErrorKind, broker::memory::MemoryBroker, testing};
+    ///
+    /// let mut connection = testing::memory_outbox();
+    /// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+    /// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+    ///
+    /// let refused = testing::publish(&mut connection, &MemoryBroker::refusing_unrouted()).unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Broker);
+    /// assert_eq!(testing::recorded(&mut connection).len(), 1, "it waits in the outbox");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn refusing_unrouted() -> Self {
         Self::with(CAPACITY_BYTES_DEFAULT, true)
     }
 
     /// A broker that holds so many bytes at most: publishing waits until there is room.
+    ///
+    /// ```
+    /// # use outbox_core::{Message, OutboxConnection};
+    /// use outbox_core::{broker::memory::MemoryBroker, testing};
+    ///
+    /// let mut connection = testing::memory_outbox();
+    /// connection.outbox_transaction(|tx| {
+    ///     let note = format!("\"{}\"", "long ".repeat(100));
+    ///     for key in ["7", "8"] {
+    ///         tx.record_message(Message::new("product", key, "noted", note.clone().into())?);
+    ///     }
+    ///     Ok(())
+    /// })?;
+    ///
+    /// // What would wait elsewhere is an error of the test kit's.
+    /// let full = testing::publish(&mut connection, &MemoryBroker::with_capacity(1000)).unwrap_err();
+    /// assert!(full.to_string().contains("the broker is full"));
+    /// assert_eq!(testing::recorded(&mut connection)[0].key, "8", "the first one had room");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn with_capacity(bytes: usize) -> Self {
         Self::with(bytes, false)
     }
@@ -225,6 +255,24 @@ impl MemoryBroker {
 }
 
 /// Publishes into a [`MemoryBroker`].
+///
+/// ```
+/// use outbox_core::broker::memory::{MemoryBroker, MemoryPublisher};
+/// use outbox_core::broker::{Broker, Confirm, Publisher};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// let broker = MemoryBroker::new();
+/// let mut publisher: MemoryPublisher = broker.publisher().await?;
+/// assert_eq!(publisher.publish(&[frame.clone(), frame]).await?, [Confirm::Confirmed, Confirm::Confirmed]);
+/// assert_eq!(broker.unrouted().len(), 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MemoryPublisher(Arc<Shared>);
 
@@ -246,6 +294,30 @@ impl Publisher for MemoryPublisher {
 }
 
 /// Consumes a queue of a [`MemoryBroker`]; dropped, its unacknowledged deliveries go back to the front.
+///
+/// ```
+/// use outbox_core::broker::memory::{MemoryBroker, MemoryConsumer};
+/// use outbox_core::broker::{Broker, Consumer, Publisher, Queue};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// # let broker = MemoryBroker::new();
+/// let queue = Queue { name: "order.0".into(), bindings: vec!["product.sold.*".into()], prefetch: 10 };
+/// let mut active: MemoryConsumer = broker.consumer(&queue).await?;
+/// broker.publisher().await?.publish(&vec![frame; 3]).await?;
+///
+/// let taken = active.next(2).await?;
+/// active.ack_through(taken[0].tag).await?;
+/// drop(active);
+/// let rest = broker.consumer(&queue).await?.next(10).await?;
+/// assert_eq!(rest.iter().map(|delivery| delivery.redelivered).collect::<Vec<_>>(), [true, false]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MemoryConsumer {
     shared: Arc<Shared>,

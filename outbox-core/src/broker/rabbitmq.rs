@@ -48,6 +48,26 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert!(!format!("{broker:?}").contains("guest:guest"));
 /// # Ok::<(), outbox_core::Error>(())
 /// ```
+///
+/// For a user that may create nothing, with a certificate in place of a password:
+///
+/// ```
+/// use std::time::Duration;
+/// use outbox_core::broker::rabbitmq::{Auth, RabbitMq};
+/// use outbox_core::tls::Tls;
+///
+/// let broker = RabbitMq::new("amqps://rabbit.shop.example/shop")?
+///     .tls(Tls::new().client_certificate("/etc/order/order.pem", "/etc/order/order.key"))
+///     .auth(Auth::External)
+///     .declare(false)
+///     .discard(["audit"])
+///     .connection_name("order")
+///     .timeout(Duration::from_secs(5));
+/// let shown = format!("{broker:?}");
+/// assert!(shown.contains("declare: false") && shown.contains("timeout: 5s") && shown.contains("order.pem"));
+/// assert!(shown.contains(r#"discard: ["audit"]"#) && shown.contains(r#"connection_name: "order""#));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RabbitMq {
     address: Address,
@@ -62,6 +82,27 @@ pub struct RabbitMq {
 }
 
 /// What becomes of a message that no queue is bound for.
+///
+/// ```no_run
+/// use outbox_core::broker::rabbitmq::{RabbitMq, Unrouted};
+/// use outbox_core::broker::{Broker, Confirm, Publisher};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// let broker = RabbitMq::new("amqp://localhost")?.exchange("unrouted-test");
+/// let confirms = broker.publisher().await?.publish(std::slice::from_ref(&frame)).await?;
+/// assert_eq!(confirms, [Confirm::Confirmed], "it is in the queue `unrouted-test.unrouted`");
+///
+/// let broker = RabbitMq::new("amqp://localhost")?.exchange("refuse-test").unrouted(Unrouted::Refuse);
+/// let confirms = broker.publisher().await?.publish(&[frame]).await?;
+/// assert!(matches!(confirms[0], Confirm::Returned(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unrouted {
     /// It goes to the queue `{exchange}.unrouted` and counts as confirmed. `Returned` then means that this
@@ -73,6 +114,20 @@ pub enum Unrouted {
 }
 
 /// How RabbitMQ is told who we are.
+///
+/// ```no_run
+/// use outbox_core::broker::rabbitmq::{Auth, RabbitMq};
+/// use outbox_core::tls::Tls;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// let tls = Tls::new().client_certificate("/etc/order/order.pem", "/etc/order/order.key");
+/// let broker = RabbitMq::new("amqps://rabbit.shop.example/shop")?.tls(tls).auth(Auth::External);
+/// // RabbitMQ knows us by the name in `order.pem`; by default it would be `guest` with its password.
+/// assert!(broker.check().await?.is_empty());
+/// assert_eq!(Auth::default(), Auth::Plain);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Auth {
     /// By the user and the password in the URL.
@@ -88,6 +143,17 @@ impl RabbitMq {
     /// for what is left out; `?heartbeat=` in seconds, 10 if left out. `amqps://` is TLS, by default on port
     /// 5671, and verifies the server's certificate and name against the system's roots; `RabbitMq::tls`
     /// changes that. Connects to nothing yet.
+    ///
+    /// ```
+    /// use outbox_core::{ErrorKind, broker::rabbitmq::RabbitMq};
+    ///
+    /// let broker = RabbitMq::new("amqps://ann:secret@rabbit")?;
+    /// assert!(format!("{broker:?}").contains("amqps://ann:***@rabbit:5671//"));
+    /// let error = RabbitMq::new("http://ann:secret@rabbit").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// assert!(!error.to_string().contains("secret"));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `Invalid` when it is no such URL, or `amqps://` in a build without feature `tls`. The text never holds
@@ -108,6 +174,19 @@ impl RabbitMq {
 
     /// Whom an `amqps://` connection trusts, and the client certificate that it shows; default is the system's
     /// roots and none.
+    ///
+    /// ```
+    /// use outbox_core::{ErrorKind, broker::rabbitmq::RabbitMq, tls::Tls};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let broker = RabbitMq::new("amqps://rabbit.shop.example")?.tls(Tls::new().ca("/nowhere/ca.pem"));
+    /// // The file is read when it connects, before anything else.
+    /// let error = broker.check().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// assert!(error.to_string().contains("/nowhere/ca.pem"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
@@ -124,6 +203,16 @@ impl RabbitMq {
 
     /// The exchange that is published to, from whose name all others follow; default `outbox`. A name that
     /// RabbitMQ cannot have is found when connecting.
+    ///
+    /// ```
+    /// use outbox_core::{ErrorKind, broker::rabbitmq::RabbitMq};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let broker = RabbitMq::new("amqp://localhost")?.exchange("amq.topic");
+    /// assert_eq!(broker.check().await.unwrap_err().kind(), ErrorKind::Invalid, "RabbitMQ's own");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn exchange(mut self, name: impl Into<String>) -> Self {
         self.exchange = name.into();
@@ -175,6 +264,16 @@ impl RabbitMq {
     ///
     /// With [`RabbitMq::declare`] on, what is missing is not reported: the relay will create it.
     ///
+    /// ```no_run
+    /// # use outbox_core::broker::rabbitmq::RabbitMq;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let broker = RabbitMq::new("amqp://localhost")?.declare(false);
+    /// let findings = broker.check().await?;
+    /// assert!(findings.is_empty(), "RabbitMQ is not ready for us:\n{}", findings.join("\n"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `Outage` when RabbitMQ cannot be reached, `Broker` when it refuses the user or one side the other's
     /// certificate, `Invalid` when the exchange's name cannot be or a file for TLS is of no use.
@@ -214,6 +313,16 @@ impl RabbitMq {
 
     /// The product and its version, as the server tells them before a log-in: `RabbitMQ 3.10.8`.
     ///
+    /// ```no_run
+    /// # use outbox_core::broker::rabbitmq::RabbitMq;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// // No user needs to be there for it.
+    /// let version = RabbitMq::new("amqp://nobody:nothing@localhost")?.version().await?;
+    /// assert!(version.starts_with("RabbitMQ "));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`RabbitMq::check`]; never for the user.
     pub async fn version(&self) -> Result<String> {
@@ -233,6 +342,21 @@ impl RabbitMq {
 
     /// Deletes these subscribers' queues, the exchange and what hangs on it, *with every message in them*:
     /// for tests and trial runs, whose names nobody else uses.
+    ///
+    /// ```no_run
+    /// # use outbox_core::broker::rabbitmq::RabbitMq;
+    /// # use outbox_core::{Subscriber, testing::memory_pool};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+    /// let broker = RabbitMq::new("amqp://localhost")?.exchange("trial");
+    /// let orders = Subscriber::new("trial-order", broker.clone(), memory_pool())
+    ///     .on("product.sold", |_, _: u32| Ok(()))
+    ///     .queues(2);
+    /// orders.declare().await?;
+    /// broker.remove(&["trial-order.0".into(), "trial-order.1".into()]).await?;
+    /// assert!(!broker.clone().declare(false).check().await?.is_empty(), "all of it is missing");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`RabbitMq::check`].

@@ -18,6 +18,30 @@ use crate::statement::{
 
 /// An entity whose rows can be read in the order of their primary key; `#[derive(Outbox)]` gives it where the
 /// primary key's types read and write JSON with serde.
+///
+/// ```
+/// # use diesel::prelude::*;
+/// use diesel::r2d2::{ConnectionManager, Pool, R2D2Connection};
+/// use outbox_core::{OutboxConnection, Resync, ResyncOn};
+/// # use outbox_core::{Outbox, testing::memory_pool};
+///
+/// /// As this service sends its entities again, whatever they are.
+/// fn gently<E, C>(pool: Pool<ConnectionManager<C>>) -> Resync<E>
+/// where
+///     C: OutboxConnection + R2D2Connection,
+///     E: ResyncOn<C>,
+/// {
+///     Resync::new(pool).rows_per_second(500)
+/// }
+///
+/// # diesel::table! { product (id) { id -> BigInt, name -> Text, } }
+/// # #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+/// # #[diesel(table_name = product)]
+/// # #[outbox(aggregate = "product")]
+/// # struct Product { id: i64, name: String }
+/// let resync = gently::<Product, _>(memory_pool());
+/// assert!(format!("{resync:?}").contains("rows_per_second: 500"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the rows of `{Self}` cannot be sent again from `{C}`",
     note = "derive `Outbox` on it, enable outbox-core's feature for that database, and derive serde's `Serialize` \

@@ -22,15 +22,30 @@ use crate::resync::mark::Notice;
 /// and then set aside in `inbox_held`.
 ///
 /// ```
-/// use outbox_core::FailurePolicy;
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// use outbox_core::{FailurePolicy, Message, OutboxConnection, Result, Subscriber};
 ///
-/// // Money: of one account nothing goes on before what failed; a price: the next one says it again.
-/// let policy = |kind: &str| match kind {
-///     "account.booked" => FailurePolicy::Ordered,
-///     _ => FailurePolicy::LatestWins,
-/// };
-/// assert_eq!(policy("account.booked"), FailurePolicy::Ordered);
-/// assert_ne!(policy("product.priced"), FailurePolicy::Halt);
+/// /// Of three messages, of keys 7, 7 and 8, the first one does not read; how many are applied?
+/// fn applied(policy: FailurePolicy) -> Result<u64> {
+/// #     let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// #     let mut connection = pool.get()?;
+///     let orders = Subscriber::new("order", broker.clone(), pool)
+///         .on("product.sold", |_, _: u32| Ok(()))
+///         .on_failure("product.sold", policy);
+///     connection.outbox_transaction(|tx| {
+///         [("7", "\"a few\""), ("7", "2"), ("8", "1")].into_iter().try_for_each(|(key, payload)| {
+///             Ok(tx.record_message(Message::new("product", key, "sold", payload.into())?))
+///         })
+///     })?;
+///     run_until_idle(&mut *connection, &broker, &[&orders]).unwrap_err();
+///     Ok(orders.stats().applied())
+/// }
+///
+/// assert_eq!(applied(FailurePolicy::LatestWins)?, 2);
+/// assert_eq!(applied(FailurePolicy::Ordered)?, 1);
+/// assert_eq!(applied(FailurePolicy::Halt)?, 0);
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailurePolicy {

@@ -52,14 +52,24 @@ impl<C> fmt::Debug for Freshness<C> {
 /// What a consumer has done with a message.
 ///
 /// ```
-/// use outbox_core::Seen;
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// use outbox_core::{Freshness, Message, OutboxConnection, Seen, Subscriber};
 ///
-/// let answer = |seen| match seen {
-///     Seen::Applied => "here it is",
-///     Seen::Held => "somebody has to look at it",
-///     _ => "a moment, please",
-/// };
-/// assert_eq!(answer(Seen::NotYet), "a moment, please");
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool.clone()).on("product.sold", |_, _: u32| Ok(()));
+/// let ids = connection.outbox_transaction(|tx| {
+///     tx.record_message(Message::new("product", "7", "sold", b"2".to_vec())?);
+///     tx.record_message(Message::new("product", "8", "sold", b"\"a few\"".to_vec())?);
+///     Ok(tx.recorded_ids())
+/// })?;
+/// let freshness = Freshness::new("order", pool);
+/// assert_eq!(freshness.seen(ids[0])?, Seen::NotYet);
+/// run_until_idle(&mut *connection, &broker, &[&orders]).unwrap_err();
+/// assert_eq!(freshness.seen(ids[0])?, Seen::Applied);
+/// assert_eq!(freshness.seen(ids[1])?, Seen::Held, "its payload does not read");
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -75,14 +85,24 @@ pub enum Seen {
 /// The newest message of one source that one queue is done with; up to about a second old. Done with is also what is
 /// held or waits in `inbox_held`, and what was applied before.
 ///
-/// ```no_run
-/// # use diesel::r2d2::{ConnectionManager, Pool};
-/// # fn example(pool: Pool<ConnectionManager<diesel::SqliteConnection>>) -> outbox_core::Result<()> {
-/// for reached in outbox_core::Freshness::new("order", pool).reached()? {
-///     println!("{} queue {}: up to row {}, {:?} old", reached.source, reached.queue, reached.version.id, reached.age);
-/// }
-/// # Ok(())
-/// # }
+/// ```
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// use outbox_core::{Freshness, Message, OutboxConnection, Reached, Subscriber, testing::SOURCE};
+///
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool.clone()).on("product.sold", |_, _: u32| Ok(()));
+/// let freshness = Freshness::new("order", pool);
+/// assert_eq!(freshness.reached()?, []);
+///
+/// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+/// run_until_idle(&mut *connection, &broker, &[&orders])?;
+/// let reached: Reached = freshness.reached()?.remove(0);
+/// assert_eq!((reached.source.as_str(), reached.queue, reached.version.id), (SOURCE, 0, 1));
+/// assert!(reached.age.as_secs() < 60 && (reached.applied_at - reached.recorded_at).num_seconds() < 60);
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -8,23 +8,28 @@ use crate::message::{Headers, Message, MessageId, Recorded, Version};
 
 /// A message as it came in, with what is known of its delivery.
 ///
-/// ```no_run
-/// # use outbox_core::{Incoming, Subscriber, broker::memory::MemoryBroker};
-/// # fn example(subscriber: Subscriber<MemoryBroker, diesel::SqliteConnection>) {
-/// let subscriber = subscriber.on_raw("product.sold", |_, incoming: &Incoming<'_>| {
-///     let sold: serde_json::Value = incoming.payload()?;
-///     if incoming.attempt() > 1 || incoming.is_redelivered() {
-///         println!("{} of {} again: {sold}", incoming.message().kind(), incoming.source());
-///     }
-///     // A request to another system, which it takes once however often it comes.
-///     let key = incoming.idempotency_key("invoice");
-///     let late = chrono::Utc::now() - incoming.recorded_at();
-///     println!("{key}: {} (row {}), {late} late", incoming.id(), incoming.version().id);
-///     println!("tenant: {:?}", incoming.headers().get("tenant"));
-///     Ok(())
+/// ```
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// use outbox_core::{Error, Message, OutboxConnection, Subscriber, testing::SOURCE};
+///
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool).on_raw("product.*", |_, incoming| {
+///     assert_eq!((incoming.message().kind().as_str(), incoming.payload::<u32>()?), ("product.sold", 2));
+///     assert_eq!(incoming.headers().get("tenant"), Some("eu"));
+///     assert_eq!((incoming.source(), incoming.version().generation), (SOURCE, 1));
+///     assert!((chrono::Utc::now() - incoming.recorded_at()).num_seconds() < 60);
+///     assert_eq!(incoming.is_redelivered(), incoming.attempt() > 1);
+///     // The same at the second attempt, so that no second mail is sent.
+///     assert_eq!(incoming.idempotency_key("mail"), format!("order:{}:mail", incoming.id()));
+///     if incoming.attempt() == 1 { Err(Error::application("no answer from the mail server")) } else { Ok(()) }
 /// });
-/// # let _ = subscriber;
-/// # }
+/// let sold = Message::new("product", "7", "sold", b"2".to_vec())?.with_header("tenant", "eu")?;
+/// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+/// run_until_idle(&mut *connection, &broker, &[&orders])?;
+/// assert_eq!((orders.stats().retries(), orders.stats().applied()), (1, 1));
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Incoming<'a> {

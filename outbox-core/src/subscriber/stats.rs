@@ -8,20 +8,28 @@ use super::watch::{Hanging, Running, Watch};
 
 /// Counters of a subscriber since it was made; clones share them.
 ///
-/// ```no_run
-/// # fn example(subscriber: &outbox_core::Subscriber<
-/// #     outbox_core::broker::memory::MemoryBroker, diesel::SqliteConnection>) {
-/// // For the service's own metrics; taken before `run`, which takes the subscriber.
-/// let stats = subscriber.stats();
-/// println!("orders_applied_total {}", stats.applied());
-/// println!("orders_duplicates_total {}", stats.duplicates());
-/// println!("orders_set_aside_total {}", stats.set_aside());
-/// println!("orders_retries_total {}", stats.retries());
-/// println!("orders_hung_total {}", stats.hung());
-/// for handler in stats.hanging() {
-///     println!("{} of key {} has run for {:?}", handler.kind, handler.key, handler.since);
-/// }
-/// # }
+/// ```
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// # use outbox_core::{Error, ErrorKind, Message, OutboxConnection};
+/// use outbox_core::{Subscriber, SubscriberStats};
+///
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool).on_with("product.sold", |_, count: u32, incoming| {
+///     if count == 0 { return Err(Error::new(ErrorKind::Invalid, "nothing was sold")) }
+///     if incoming.attempt() == 1 { Err(Error::application("the till is closed")) } else { Ok(()) }
+/// });
+/// let stats: SubscriberStats = orders.stats();
+/// connection.outbox_transaction(|tx| {
+///     let (sold, unsold) = (b"2".to_vec(), b"0".to_vec());
+///     tx.record_message(Message::new("product", "7", "sold", sold)?);
+///     Ok(tx.record_message(Message::new("product", "8", "sold", unsold)?))
+/// })?;
+/// run_until_idle(&mut *connection, &broker, &[&orders]).unwrap_err();
+/// assert_eq!((stats.applied(), stats.retries(), stats.set_aside()), (1, 1, 1));
+/// assert_eq!((stats.duplicates(), stats.hung(), stats.hanging().len()), (0, 0, 0));
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct SubscriberStats(Arc<Counters>);

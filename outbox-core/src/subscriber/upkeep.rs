@@ -32,6 +32,28 @@ const TURN: Duration = Duration::from_secs(300);
 const EVERY: Duration = Duration::from_secs(600);
 
 /// What [`Subscriber::prune`](crate::Subscriber::prune) has done.
+///
+/// ```
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// use outbox_core::{Message, OutboxConnection, Pruned, Subscriber, testing::publish};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// let orders = Subscriber::new("order", broker.clone(), pool).on("product.sold", |_, _: u32| Ok(()));
+/// orders.declare().await?;
+/// let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+/// publish(&mut *connection, &broker)?;
+/// assert!(!orders.prune().await?.ran, "it may have waited for long");
+///
+/// run_until_idle(&mut *connection, &broker, &[&orders])?;
+/// let Pruned { ran, applied, deleted, .. } = orders.prune().await?;
+/// assert_eq!((ran, applied, deleted), (true, 0, 0), "it was applied just now");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pruned {

@@ -11,6 +11,41 @@ use super::stats::SubscriberStats;
 use crate::message::MessageId;
 
 /// A handler that does not return.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use outbox_core::broker::memory::MemoryBroker;
+/// # use outbox_core::testing::{memory_pool, run_until_idle};
+/// # use outbox_core::{Message, OutboxConnection};
+/// use outbox_core::{Hanging, Subscriber, SubscriberStats};
+///
+/// /// What the alarm says.
+/// fn alarm(stats: &SubscriberStats) -> Vec<String> {
+///     let text = |Hanging { kind, key, id, attempt, since, .. }: Hanging| {
+///         format!("{kind} of key {key} (message {id}, attempt {attempt}) is handled since {since:?}")
+///     };
+///     stats.hanging().into_iter().map(text).collect()
+/// }
+///
+/// # let (pool, broker) = (memory_pool(), MemoryBroker::new());
+/// # let mut connection = pool.get()?;
+/// # let orders = Subscriber::new("order", broker.clone(), pool).handler_limit(Duration::from_millis(1));
+/// # let stats = orders.stats();
+/// # let asked = stats.clone();
+/// # let orders = orders.on("product.sold", move |_, _: u32| {
+/// #     std::thread::sleep(Duration::from_millis(5));
+/// // While a handler of the message is running:
+/// assert!(alarm(&stats)[0].starts_with("product.sold of key 7 (message "));
+/// #     Ok(())
+/// # });
+/// # let sold = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # connection.outbox_transaction(|tx| Ok(tx.record_message(sold)))?;
+/// # run_until_idle(&mut *connection, &broker, &[&orders])?;
+/// # let stats = asked;
+/// // After it:
+/// assert!(alarm(&stats).is_empty());
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hanging {

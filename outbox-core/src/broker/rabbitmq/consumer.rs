@@ -44,6 +44,24 @@ const TIMEOUT: (&str, i64) = ("x-consumer-timeout", 10 * 365 * 24 * 3600 * 1000)
 ///
 /// After an error it delivers no more: make a new one. When it is dropped, what it delivered and nobody
 /// acknowledged goes back to its place in the queue.
+///
+/// ```no_run
+/// use outbox_core::broker::rabbitmq::{RabbitMq, RabbitMqConsumer};
+/// use outbox_core::broker::{Broker, Consumer, Queue};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// let broker = RabbitMq::new("amqp://localhost")?;
+/// let queue = Queue { name: "order.0".into(), bindings: vec!["product.sold.*".into()], prefetch: 10 };
+/// let mut consumer: RabbitMqConsumer = broker.consumer(&queue).await?;
+/// loop {
+///     let deliveries = consumer.next(10).await?;
+///     assert!(deliveries.iter().all(|delivery| delivery.frame.kind == "product.sold"));
+///     if let Some(last) = deliveries.last() {
+///         consumer.ack_through(last.tag).await?;
+///     }
+/// }
+/// # }
+/// ```
 pub struct RabbitMqConsumer {
     broker: RabbitMq,
     queue: String,

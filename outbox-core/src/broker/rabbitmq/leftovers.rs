@@ -13,6 +13,23 @@ const NOT_FOUND: u16 = 404;
 
 /// A connection that looks how many messages wait where nobody reads; see
 /// [`RabbitMq::leftovers`](super::RabbitMq::leftovers). After an error make a new one.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use outbox_core::broker::rabbitmq::RabbitMq;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// let leftovers = RabbitMq::new("amqp://localhost")?.leftovers().await?;
+/// for _ in 0..60 {
+///     let counts = leftovers.look().await?;
+///     if counts.dead.is_some_and(|dead| dead > 0) {
+///         println!("{counts:?}: a subscriber does not acknowledge what it gets");
+///     }
+///     tokio::time::sleep(Duration::from_secs(60)).await;
+/// }
+/// leftovers.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Leftovers {
     link: Link,
     names: Names,
@@ -21,6 +38,18 @@ pub struct Leftovers {
 }
 
 /// So many messages wait where nobody reads. `None` where there is no such queue.
+///
+/// ```
+/// use outbox_core::broker::rabbitmq::LeftoverCounts;
+///
+/// /// Whether somebody has to look at RabbitMQ.
+/// fn is_alarming(counts: LeftoverCounts) -> bool {
+///     [counts.unrouted, counts.dead].into_iter().flatten().any(|count| count > 0)
+/// }
+///
+/// assert!(!is_alarming(LeftoverCounts::default()), "no such queues");
+/// assert!(is_alarming(LeftoverCounts { unrouted: Some(0), dead: Some(3) }));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftoverCounts {
     /// No queue was bound for them.

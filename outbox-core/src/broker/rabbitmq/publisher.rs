@@ -39,6 +39,27 @@ const NOT_FOUND: u16 = 404;
 ///
 /// After an error it publishes no more, and its connection is gone: make a new one. The same goes for one
 /// whose `publish` was dropped before it was done.
+///
+/// ```no_run
+/// use outbox_core::broker::rabbitmq::{RabbitMq, RabbitMqPublisher};
+/// use outbox_core::broker::{Broker, Confirm, Publisher};
+/// # use outbox_core::{Message, Recorded, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> outbox_core::Result<()> {
+/// # let message = Message::new("product", "7", "sold", b"2".to_vec())?;
+/// # let version = Version { generation: 1, id: 1 };
+/// # let recorded_at = chrono::Utc::now();
+/// # let frame = Recorded { message, source: "product".into(), version, recorded_at }.to_frame();
+/// let broker = RabbitMq::new("amqp://localhost")?;
+/// let mut publisher: RabbitMqPublisher = broker.publisher().await?;
+/// while publisher.publish(std::slice::from_ref(&frame)).await.is_err() {
+///     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+///     publisher = broker.publisher().await?;
+/// }
+/// assert!(publisher.is_alive());
+/// # Ok(())
+/// # }
+/// ```
 pub struct RabbitMqPublisher {
     link: Link,
     channel: Channel,
