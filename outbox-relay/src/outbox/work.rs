@@ -96,9 +96,11 @@ impl Limits {
         Self { rows, bytes, key_rows, key_rows_min: key_rows }
     }
 
-    /// The same with the rows halved so often; one is left.
+    /// The same halved so often: large messages fill a slow line as many do. One row is left, whatever its size.
     pub(super) fn halved(self, times: u32) -> Self {
-        Self { rows: self.rows.checked_shr(times).unwrap_or_default().max(1), ..self }
+        let rows = self.rows.checked_shr(times).unwrap_or_default().max(1);
+        let bytes = self.bytes.checked_shr(times).unwrap_or_default().max(1);
+        Self { rows, bytes, ..self }
     }
 
     /// Whether a read is of one row.
@@ -325,6 +327,15 @@ mod tests {
             head_id: None,
             generation: 1,
         }
+    }
+
+    #[test]
+    fn a_halved_read_has_half_the_bytes_too_and_one_row_at_least() {
+        let limits = Limits::new(1000, 8 << 20, 1).halved(5);
+        assert_eq!((limits.rows, limits.bytes), (31, 256 << 10));
+        let least = limits.halved(40);
+        assert!(least.is_single() && least.bytes == 1);
+        assert_eq!(prefix([16 << 20, 16 << 20].into_iter(), least.bytes), 1);
     }
 
     #[test]

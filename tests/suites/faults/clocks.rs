@@ -42,6 +42,7 @@ async fn clocks_ten_minutes_apart_change_nothing() {
     assert!(relays.iter().any(|relay| is_shifted(&relay.log())), "the clock was not shifted at all");
     for relay in &relays {
         assert!(!relay.log().contains("leases were lost"), "{}", relay.log());
+        assert_eq!(relay.status().unwrap().refused, 0, "a clock is no refusal");
     }
     stage.finish(jumps).await;
 }

@@ -136,5 +136,6 @@ async fn a_database_that_fails_over_to_its_replica_loses_and_reorders_nothing() 
     proxy.redirect(replica.url());
     stage.flows(200).await;
     until("it is not paused any more", || async { relay.is("running") }).await;
+    assert_eq!(relay.status().unwrap().refused, 0, "an outage is no refusal");
     stage.finish(1).await;
 }

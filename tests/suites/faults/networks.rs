@@ -73,7 +73,7 @@ async fn lines_cut_at_any_byte_lose_nothing() {
 async fn a_slow_and_a_narrow_line_only_delay() {
     let mut lines = Lines::new("network: 200 ms, then 64 KiB/s").await;
     lines.config.lease = "10s";
-    let _relay = lines.start().await;
+    let relay = lines.start().await;
     for line in [&lines.broker, &lines.database] {
         line.set_latency(Duration::from_millis(100));
     }
@@ -86,6 +86,7 @@ async fn a_slow_and_a_narrow_line_only_delay() {
     for line in [&lines.broker, &lines.database] {
         line.set_bandwidth(None);
     }
+    assert_eq!(relay.status().unwrap().refused, 0, "a slow line is no refusal");
     lines.stage.finish(2).await;
 }
 
@@ -116,6 +117,7 @@ async fn a_half_open_connection_to_the_database_is_noticed() {
         until_within(NOTICED, "it goes on", || async { relay.is("running") }).await;
         lines.stage.flows(200).await;
     }
+    assert_eq!(relay.status().unwrap().refused, 0, "silence is no refusal");
     lines.stage.finish(times).await;
 }
 
@@ -148,9 +150,10 @@ async fn a_relay_that_vanishes_within_a_transaction_does_not_keep_its_leases() {
     until("it settles something", || async { lines.database.has_frozen() }).await;
     lines.database.freeze();
     lines.database.hole(&BOTH, true);
-    let _heir = lines.stage.relay().start();
+    let heir = lines.stage.relay().start();
     lines.stage.flows(500).await;
     drop(vanished);
+    assert_eq!(heir.status().unwrap().refused, 0, "a lost lease is no refusal");
     lines.stage.finish(1).await;
 }
 
