@@ -80,6 +80,34 @@ use crate::event::Event;
 /// The messages that a service publishes, with their fields; see the [module](self).
 ///
 /// Messages that are not named here are not checked.
+///
+#[cfg_attr(
+    feature = "derive",
+    doc = r##"
+```
+use outbox_core::contract::Contract;
+use outbox_core::{Outbox, OutboxEvent};
+# use diesel::prelude::*;
+
+# diesel::table! { product (id) { id -> BigInt, name -> Text, } }
+# #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+# #[diesel(table_name = product)]
+# #[outbox(aggregate = "product")]
+# struct Product { id: i64, name: String }
+#[derive(serde::Serialize, OutboxEvent)]
+#[outbox(aggregate = "product", event = "sold", key = product_id)]
+struct Sold { product_id: i64, count: u32 }
+
+// `Product` is an entity.
+let published = Contract::new().entity::<Product>().event::<Sold>().message("product", "counted", 1, &[]);
+let text = published.to_json();
+for kind in ["product.created", "product.updated", "product.deleted", "product.sold", "product.counted"] {
+    assert!(text.contains(kind), "{kind}");
+}
+assert!(text.contains(r#""count": "u32""#));
+```
+"##
+)]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contract {
     /// In the order of their first kinds.
@@ -89,6 +117,30 @@ pub struct Contract {
 }
 
 /// What a check found, and did to the file.
+///
+/// ```
+/// use outbox_core::FieldSchema;
+/// use outbox_core::contract::{Contract, Outcome};
+///
+/// # // SAFETY: this is the only thread.
+/// # let set = |value| unsafe { std::env::set_var("OUTBOX_CONTRACT", value) };
+/// # set("write");
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let file = folder.path().join("product.json");
+/// let sold = |fields: &[FieldSchema]| Contract::new().message("product", "sold", 1, fields);
+/// let (count, price) = (FieldSchema { name: "count", ty: "u32" }, FieldSchema { name: "price", ty: "i64" });
+/// assert_eq!(sold(&[count]).check(&file)?, Outcome::Written);
+/// assert_eq!(sold(&[count]).check(&file)?, Outcome::Unchanged);
+/// let Outcome::Extended(new) = sold(&[count, price]).check(&file)? else { panic!("a field more") };
+/// assert_eq!(new, ["product.sold: field `price`: new, i64"]);
+///
+/// assert!(sold(&[price]).check(&file).is_err(), "a field less");
+/// # set("accept");
+/// // The same with OUTBOX_CONTRACT=accept:
+/// let Outcome::Accepted(broken) = sold(&[price]).check(&file)? else { panic!("a field less") };
+/// assert!(broken[0].starts_with("product.sold: field `count`: was u32, is missing"));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The file says the same, whatever its order and spaces.
@@ -195,6 +247,20 @@ impl Contract {
     /// no contract, has an open merge conflict or is of a newer format; where nothing may be written, a
     /// missing or outdated file; a kind of message that two types have with different fields; another value
     /// of `OUTBOX_CONTRACT`. `Application` when the file cannot be read or written.
+    ///
+    /// ```
+    /// use outbox_core::FieldSchema;
+    /// use outbox_core::contract::{Contract, Outcome};
+    ///
+    /// let by_cents = [FieldSchema { name: "by_cents", ty: "i64" }];
+    /// let published = Contract::new().message("product", "price_raised", 1, &by_cents);
+    /// assert_eq!(published.check("tests/contract/price_raised.json")?, Outcome::Unchanged);
+    ///
+    /// // Another message of the same kind: nobody could tell them apart.
+    /// let clash = published.message("product", "price_raised", 1, &[]);
+    /// assert!(clash.check("tests/contract/price_raised.json").is_err());
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn check(&self, path: impl AsRef<Path>) -> Result<Outcome> {
         let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let mode = Mode::new(variable("OUTBOX_CONTRACT").as_deref(), variable("CI").as_deref())?;

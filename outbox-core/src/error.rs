@@ -4,6 +4,24 @@ use std::error::Error as StdError;
 use std::fmt;
 
 /// What a caller can do about an [`Error`].
+///
+/// ```
+/// use outbox_core::{Error, ErrorKind, Message};
+///
+/// fn http_status(error: &Error) -> u16 {
+///     match error.kind() {
+///         ErrorKind::Invalid => 400,
+///         ErrorKind::NotFound => 404,
+///         ErrorKind::Application => 422,
+///         ErrorKind::Outage | ErrorKind::Backlog => 503,
+///         ErrorKind::Database | ErrorKind::Broker => 500,
+///         _ => 500, // of a later version
+///     }
+/// }
+/// assert_eq!(http_status(&Message::new("product", "", "sold", b"{}".to_vec()).unwrap_err()), 400);
+/// assert_eq!(http_status(&diesel::result::Error::NotFound.into()), 404);
+/// assert_eq!(http_status(&Error::application("out of stock")), 422);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -30,6 +48,17 @@ pub enum ErrorKind {
 ///
 /// The text names what was being done and on which table, key or id, and never holds a payload. What the database said
 /// is part of it, and may hold a value of its own choice (`Duplicate entry 'a@b.c' for key …`).
+///
+/// ```
+/// use diesel::result::{DatabaseErrorKind, Error as Diesel};
+/// use outbox_core::Error;
+///
+/// let gone = Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new("MySQL server has gone away".to_owned()));
+/// let error = Error::from(gone).context("selling product 7");
+/// assert_eq!(error.to_string(), "selling product 7: MySQL server has gone away");
+/// assert!(error.is_outage(), "what to do about it is known");
+/// assert!(matches!(error.downcast_ref(), Some(Diesel::DatabaseError(..))), "and what it was is kept");
+/// ```
 pub struct Error {
     kind: ErrorKind,
     context: String,
@@ -37,6 +66,17 @@ pub struct Error {
 }
 
 /// A result with this crate's [`Error`].
+///
+/// ```
+/// use outbox_core::{Error, ErrorKind, Result};
+///
+/// fn product_id(key: &str) -> Result<i64> {
+///     key.parse().map_err(|e| Error::with_source(ErrorKind::Invalid, format!("product key {key:?}"), e))
+/// }
+/// assert_eq!(product_id("7")?, 7);
+/// assert_eq!(product_id("x").unwrap_err().to_string(), "product key \"x\": invalid digit found in string");
+/// # Ok::<(), Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -99,6 +139,27 @@ impl Error {
     /// False for a lost connection: what a COMMIT has done before the loss is not known. False also for an
     /// error inside [`Error::application`]. Known by the servers' English texts, as Diesel keeps no error
     /// numbers: PostgreSQL's deadlocks and lock timeouts are missed under another `lc_messages`.
+    ///
+    /// ```
+    /// use diesel::result::{DatabaseErrorKind, Error as Diesel};
+    /// use outbox_core::{Error, Result};
+    ///
+    /// fn up_to_thrice<T>(mut run: impl FnMut() -> Result<T>) -> Result<T> {
+    ///     for _ in 1..3 {
+    ///         match run() {
+    ///             Err(error) if error.is_contention() => {}
+    ///             done => return done,
+    ///         }
+    ///     }
+    ///     run()
+    /// }
+    ///
+    /// let refused = || Diesel::DatabaseError(DatabaseErrorKind::SerializationFailure, Box::new("retry".to_owned()));
+    /// let mut answers = [Err(refused().into()), Ok(7)].into_iter();
+    /// assert_eq!(up_to_thrice(|| answers.next().unwrap_or(Ok(8)))?, 7);
+    /// assert!(!Error::application(refused()).is_contention(), "inside of the application's own error");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_contention(&self) -> bool {
         self.kind == ErrorKind::Outage && self.downcast_ref().is_some_and(is_contention)
     }

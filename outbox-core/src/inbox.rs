@@ -9,6 +9,22 @@ use crate::message::{Frame, Headers};
 ///
 /// A subscriber writes the first three. The others are asked for by an operator, who writes them into the row
 /// of a [`Dead`](Self::Dead) one; the subscriber does it, and the row is gone.
+///
+/// ```
+/// use outbox_core::HeldState;
+///
+/// /// What an operator runs to have the dead messages of a kind dealt with.
+/// fn ask_for(what: HeldState) -> String {
+///     let (what, dead) = (what.name(), HeldState::Dead.name());
+///     format!("UPDATE inbox_held SET state = '{what}' WHERE state = '{dead}' AND kind = ?")
+/// }
+/// let asked = [HeldState::Replay, HeldState::Force, HeldState::Discard].map(HeldState::name);
+/// assert_eq!(asked, ["replay", "force", "discard"]);
+/// assert!(ask_for(HeldState::Replay).contains("SET state = 'replay' WHERE state = 'dead'"));
+///
+/// let untouched = [HeldState::Retry, HeldState::Waiting].map(HeldState::name);
+/// assert_eq!(untouched, ["retry", "waiting"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeldState {

@@ -13,6 +13,25 @@ const CLOUD_EVENTS: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
 const TIME_MAX: i64 = 253_402_300_799_999_999;
 
 /// The columns of an outbox row, as a relay reads them.
+///
+/// ```
+/// use outbox_core::{MessageId, OutboxRow, Recorded};
+///
+/// let row = OutboxRow {
+///     id: 42,
+///     message_id: MessageId::now().as_bytes().to_vec(),
+///     aggregate_type: "product".into(),
+///     aggregate_id: "7".into(),
+///     event_type: "seen".into(),
+///     headers: br#"{"tenant":"eu"}"#.to_vec(),
+///     payload: b"{}".to_vec(),
+///     created_at_us: 1_700_000_000_000_000,
+/// };
+/// let recorded = Recorded::from_row("shop", 1, row)?;
+/// assert_eq!((recorded.message.kind().as_str(), recorded.version.id), ("product.seen", 42));
+/// assert_eq!(recorded.message.headers().get("tenant"), Some("eu"));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
     /// The row's id.
@@ -34,6 +53,22 @@ pub struct OutboxRow {
 }
 
 /// A message with its place in its source's history: what is published and what is delivered.
+///
+/// ```
+/// use chrono::DateTime;
+/// use outbox_core::{Message, Recorded, Version};
+///
+/// let recorded = Recorded {
+///     message: Message::new("product", "7", "seen", b"{}".to_vec())?.with_header("tenant", "eu")?,
+///     source: "shop".into(),
+///     version: Version { generation: 1, id: 42 },
+///     recorded_at: DateTime::UNIX_EPOCH,
+/// };
+/// let frame = recorded.to_frame();
+/// assert_eq!((frame.headers.get("outbox-source"), frame.headers.get("outbox-id")), (Some("shop"), Some("42")));
+/// assert_eq!(Recorded::from_frame(&frame)?, recorded);
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The message.
@@ -52,6 +87,21 @@ impl Recorded {
     /// # Errors
     /// `Invalid` when the row was not written by this crate and breaks one of [`Message::new`]'s bounds:
     /// such a row can never be published.
+    ///
+    /// ```
+    /// # use outbox_core::MessageId;
+    /// use outbox_core::{OutboxRow, Recorded};
+    ///
+    /// # let row = OutboxRow {
+    /// #     id: 42, message_id: MessageId::now().as_bytes().to_vec(), aggregate_type: "product".into(),
+    /// #     aggregate_id: "7".into(), event_type: "seen".into(), headers: b"{}".to_vec(), payload: b"{}".to_vec(),
+    /// #     created_at_us: 0,
+    /// # };
+    /// // Somebody has put a row in by hand, without a key.
+    /// let row = OutboxRow { aggregate_id: String::new(), ..row };
+    /// let error = Recorded::from_row("shop", 1, row).unwrap_err();
+    /// assert!(error.to_string().starts_with("outbox shop, row 42: product.seen: the key is empty"));
+    /// ```
     pub fn from_row(source: &str, generation: i64, row: OutboxRow) -> Result<Self> {
         let id = row.id;
         let parse = |row: OutboxRow| -> Result<Self> {
@@ -99,6 +149,22 @@ impl Recorded {
     /// besides: the outbox is the source, the key the subject.
     ///
     /// Source: the CloudEvents AMQP protocol binding, 3.1.
+    ///
+    /// ```
+    /// use outbox_core::Recorded;
+    /// # use outbox_core::{Message, Version};
+    /// # let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// # let version = Version { generation: 1, id: 42 };
+    /// # let recorded_at = chrono::DateTime::UNIX_EPOCH;
+    /// # let recorded = Recorded { message, source: "shop".into(), version, recorded_at };
+    ///
+    /// let frame = recorded.to_cloud_event();
+    /// let attribute = |name: &str| frame.headers.get(&format!("cloudEvents_{name}"));
+    /// assert_eq!((attribute("specversion"), attribute("type")), (Some("1.0"), Some("product.seen")));
+    /// assert_eq!((attribute("source"), attribute("subject")), (Some("/outbox/shop"), Some("7")));
+    /// assert_eq!(Recorded::from_frame(&frame)?, recorded, "as from `to_frame`");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn to_cloud_event(&self) -> Frame {
         let mut frame = self.to_frame();
         let message = &self.message;
@@ -127,6 +193,21 @@ impl Recorded {
     /// # Errors
     /// `Invalid`, naming the header or property that is missing or wrong: a source that is not 1 to 100 visible ASCII
     /// characters, a time that is not within 1970 to 9999.
+    ///
+    /// ```
+    /// use outbox_core::{ErrorKind, Recorded};
+    /// # use outbox_core::{Message, Version};
+    /// # let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// # let version = Version { generation: 1, id: 42 };
+    /// # let recorded_at = chrono::DateTime::UNIX_EPOCH;
+    /// # let recorded = Recorded { message, source: "shop".into(), version, recorded_at };
+    ///
+    /// let mut frame = recorded.to_frame();
+    /// frame.headers = frame.headers.iter().filter(|(name, _)| *name != "outbox-source").collect();
+    /// let error = Recorded::from_frame(&frame).unwrap_err();
+    /// assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Invalid, "header outbox-source is missing"));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn from_frame(frame: &Frame) -> Result<Self> {
         let header = |name: &str| {
             frame.headers.get(name).ok_or_else(|| Error::invalid(format!("header {name} is missing")))
@@ -184,6 +265,29 @@ fn is_of_the_way(name: &str) -> bool {
 }
 
 /// A message as a broker carries it; brokers know nothing else.
+///
+/// ```
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::broker::{Broker, Publisher};
+/// # use outbox_core::Recorded;
+/// # use outbox_core::{Message, Version};
+/// # let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+/// # let version = Version { generation: 1, id: 42 };
+/// # let recorded_at = chrono::DateTime::UNIX_EPOCH;
+/// # let recorded = Recorded { message, source: "shop".into(), version, recorded_at };
+///
+/// let frame = recorded.to_frame();
+/// assert_eq!((frame.routing_key.as_str(), frame.kind.as_str()), ("product.seen.41", "product.seen"));
+/// assert_eq!((frame.content_type.as_str(), frame.body.as_slice()), ("application/json", b"{}".as_slice()));
+/// assert_eq!(frame.message_id, recorded.message.id().to_string());
+/// assert!(frame.size() > frame.body.len());
+///
+/// let broker = MemoryBroker::new();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// runtime.block_on(async { broker.publisher().await?.publish(&[frame.clone()]).await })?;
+/// assert_eq!(broker.unrouted(), [frame], "no queue wants it");
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// `{aggregate}.{event}.{bucket:02}`, at most 255 bytes.
