@@ -81,13 +81,33 @@ use crate::event::Event;
 ///
 /// Messages that are not named here are not checked.
 ///
-/// ```
-/// use outbox_core::FieldSchema;
-/// use outbox_core::contract::Contract;
-///
-/// let contract = Contract::new().message("product", "sold", 2, &[FieldSchema { name: "count", ty: "i64" }]);
-/// assert!(contract.to_json().contains(r#""version": 2"#), "{}", contract.to_json());
-/// ```
+#[cfg_attr(
+    feature = "derive",
+    doc = r##"
+```
+use outbox_core::contract::Contract;
+use outbox_core::{Outbox, OutboxEvent};
+# use diesel::prelude::*;
+
+# diesel::table! { product (id) { id -> BigInt, name -> Text, } }
+# #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+# #[diesel(table_name = product)]
+# #[outbox(aggregate = "product")]
+# struct Product { id: i64, name: String }
+#[derive(serde::Serialize, OutboxEvent)]
+#[outbox(aggregate = "product", event = "sold", key = product_id)]
+struct Sold { product_id: i64, count: u32 }
+
+// `Product` is an entity.
+let published = Contract::new().entity::<Product>().event::<Sold>().message("product", "counted", 1, &[]);
+let text = published.to_json();
+for kind in ["product.created", "product.updated", "product.deleted", "product.sold", "product.counted"] {
+    assert!(text.contains(kind), "{kind}");
+}
+assert!(text.contains(r#""count": "u32""#));
+```
+"##
+)]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contract {
     /// In the order of their first kinds.
@@ -216,6 +236,20 @@ impl Contract {
     /// no contract, has an open merge conflict or is of a newer format; where nothing may be written, a
     /// missing or outdated file; a kind of message that two types have with different fields; another value
     /// of `OUTBOX_CONTRACT`. `Application` when the file cannot be read or written.
+    ///
+    /// ```
+    /// use outbox_core::FieldSchema;
+    /// use outbox_core::contract::{Contract, Outcome};
+    ///
+    /// let by_cents = [FieldSchema { name: "by_cents", ty: "i64" }];
+    /// let published = Contract::new().message("product", "price_raised", 1, &by_cents);
+    /// assert_eq!(published.check("tests/contract/price_raised.json")?, Outcome::Unchanged);
+    ///
+    /// // Another message of the same kind: nobody could tell them apart.
+    /// let clash = published.message("product", "price_raised", 1, &[]);
+    /// assert!(clash.check("tests/contract/price_raised.json").is_err());
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn check(&self, path: impl AsRef<Path>) -> Result<Outcome> {
         let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let mode = Mode::new(variable("OUTBOX_CONTRACT").as_deref(), variable("CI").as_deref())?;

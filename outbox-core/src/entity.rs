@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use outbox_core::Operation;
 ///
-/// let names = Operation::ALL.map(Operation::name);
-/// assert_eq!(names, ["created", "updated", "deleted", "current"]);
+/// let kinds = Operation::ALL.map(|operation| format!("product.{}", operation.name()));
+/// assert_eq!(kinds, ["product.created", "product.updated", "product.deleted", "product.current"]);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -47,9 +47,10 @@ impl Operation {
 /// ```
 /// use outbox_core::{EventNames, Operation};
 ///
-/// let names = EventNames { deleted: "retired", ..EventNames::DEFAULT };
-/// assert_eq!(names.of(Operation::Deleted), "retired");
-/// assert_eq!(names.of(Operation::Updated), "updated");
+/// // As `#[outbox(created = "signed_up")]` has it.
+/// let names = EventNames { created: "signed_up", ..EventNames::DEFAULT };
+/// assert_eq!(names.of(Operation::Created), "signed_up");
+/// assert_eq!((names.of(Operation::Deleted), names.of(Operation::Current)), ("deleted", "current"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventNames {
@@ -81,6 +82,32 @@ impl EventNames {
 }
 
 /// A field of a message's payload, as its contract has it.
+///
+#[cfg_attr(
+    feature = "derive",
+    doc = r#"
+```
+use diesel::prelude::*;
+use outbox_core::{Entity, FieldSchema, Outbox};
+
+# diesel::table! {
+#     customer (id) { id -> BigInt, title -> Text, email -> Nullable<Text>, phone -> Text, }
+# }
+#[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+#[diesel(table_name = customer)]
+#[outbox(aggregate = "customer")]
+struct Customer {
+    id: i64,
+    #[outbox(rename = "name")] title: String,
+    #[outbox(hash)] email: Option<String>,
+    #[outbox(skip)] phone: String,
+}
+
+let field = |name, ty| FieldSchema { name, ty };
+assert_eq!(Customer::FIELDS, [field("id", "i64"), field("name", "String"), field("email", "hashed")]);
+```
+"#
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldSchema {
     /// Its name in the message.
@@ -101,6 +128,32 @@ pub struct FieldSchema {
 /// assert_eq!(lamp.image().unwrap()["stock"], 5);
 /// # }
 /// ```
+///
+/// What the attributes of the derive say can be read here:
+#[cfg_attr(
+    feature = "derive",
+    doc = r#"
+```
+use diesel::prelude::*;
+use outbox_core::{Entity, Outbox};
+
+# diesel::table! {
+#     customer (id) { id -> BigInt, shop -> Text, edition -> Integer, }
+# }
+#[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+#[diesel(table_name = customer)]
+#[outbox(aggregate = "customer", key(shop, id), created = "signed_up", strict)]
+struct Customer { id: i64, shop: String, #[outbox(version)] edition: i32 }
+
+let ann = Customer { id: 7, shop: "eu".into(), edition: 3 };
+assert_eq!((ann.key().as_str(), ann.version()), ("eu:7", Some(3)));
+assert_eq!(Customer::EVENTS.created, "signed_up");
+assert_eq!(Customer::FIELDS.iter().map(|field| field.name).collect::<Vec<_>>(), ["id", "shop", "edition"]);
+assert_eq!(Customer::SCHEMA.len(), 16, "hex digits");
+assert!(Customer::STRICT);
+```
+"#
+)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an outbox entity",
     note = "add `#[derive(Outbox)]` and `#[outbox(aggregate = \"…\")]` to it"
@@ -145,25 +198,40 @@ pub trait Entity: Sized {
 
 /// Takes an entity's recorded fields: into an [`Image`], or straight into the text of a message.
 ///
-/// ```
-/// use outbox_core::{FieldWriter, Image};
-///
-/// /// Counts what an entity records.
-/// #[derive(Default)]
-/// struct Count(usize);
-///
-/// impl FieldWriter for Count {
-///     fn put<T: serde::Serialize + ?Sized>(&mut self, _: &'static str, _: &T) -> serde_json::Result<()> {
-///         self.0 += 1;
-///         Ok(())
-///     }
-/// }
-/// let (mut count, mut image) = (Count::default(), Image::new());
-/// count.put("price", &995)?;
-/// image.put("price", &995)?;
-/// assert_eq!((count.0, &image["price"]), (1, &995.into()));
-/// # Ok::<(), serde_json::Error>(())
-/// ```
+#[cfg_attr(
+    feature = "derive",
+    doc = r##"
+```
+# use diesel::prelude::*;
+# use outbox_core::Outbox;
+use outbox_core::{Entity, FieldWriter};
+use serde::Serialize;
+
+# diesel::table! {
+#     product (id) { id -> BigInt, name -> Text, edition -> BigInt, }
+# }
+# #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+# #[diesel(table_name = product)]
+# #[outbox(aggregate = "product")]
+# struct Product { id: i64, name: String, #[outbox(skip)] edition: i64 }
+/// A line for a log.
+#[derive(Default)]
+struct Line(String);
+
+impl FieldWriter for Line {
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> serde_json::Result<()> {
+        self.0 += &format!("{name}={} ", serde_json::to_string(value)?);
+        Ok(())
+    }
+}
+
+let (lamp, mut line) = (Product { id: 7, name: "lamp".into(), edition: 3 }, Line::default());
+lamp.write_fields(&mut line)?;
+assert_eq!(line.0, r#"id=7 name="lamp" "#);
+# Ok::<(), serde_json::Error>(())
+```
+"##
+)]
 pub trait FieldWriter {
     /// Takes a field.
     ///
@@ -215,9 +283,15 @@ pub(crate) fn change_text<E: Entity>(
 /// An entity's recorded fields, by name.
 ///
 /// ```
-/// let mut image = outbox_core::Image::new();
-/// image.insert("price".into(), 995.into());
-/// assert_eq!(image["price"], 995);
+/// use outbox_core::{EntityChange, Image};
+///
+/// fn price(image: &Image) -> Option<i64> {
+///     image.get("price_cents")?.as_i64()
+/// }
+///
+/// let change: EntityChange = serde_json::from_str(r#"{"after":{"id":7,"price_cents":995}}"#)?;
+/// assert_eq!(change.after.as_ref().and_then(price), Some(995));
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 pub type Image = serde_json::Map<String, serde_json::Value>;
 
@@ -226,12 +300,14 @@ pub type Image = serde_json::Map<String, serde_json::Value>;
 /// ```
 /// use outbox_core::EntityChange;
 ///
-/// let payload = br#"{"after":{"id":7,"price":995},"changed":["price"]}"#;
-/// let change: EntityChange = serde_json::from_slice(payload)?;
-/// assert_eq!(change.image().unwrap()["price"], 995);
-/// assert_eq!(change.changed.as_deref(), Some(&["price".to_owned()][..]));
-/// assert!(change.before.is_none(), "it is not gone");
-/// # Ok::<(), serde_json::Error>(())
+/// let read = |payload: &str| serde_json::from_str::<EntityChange>(payload);
+/// let updated = read(r#"{"after":{"id":7,"stock":4},"changed":["stock"]}"#)?;
+/// assert_eq!(updated.changed.as_deref(), Some(["stock".to_owned()].as_slice()));
+///
+/// let deleted = read(r#"{"before":{"id":7,"stock":4}}"#)?;
+/// assert!(deleted.after.is_none());
+/// assert_eq!(deleted.image(), updated.image(), "the last row is that of the update");
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EntityChange {

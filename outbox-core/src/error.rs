@@ -6,18 +6,21 @@ use std::fmt;
 /// What a caller can do about an [`Error`].
 ///
 /// ```
-/// use outbox_core::{Error, ErrorKind};
+/// use outbox_core::{Error, ErrorKind, Message};
 ///
-/// /// What a service answers.
-/// fn status(error: &Error) -> u16 {
+/// fn http_status(error: &Error) -> u16 {
 ///     match error.kind() {
 ///         ErrorKind::Invalid => 400,
 ///         ErrorKind::NotFound => 404,
+///         ErrorKind::Application => 422,
 ///         ErrorKind::Outage | ErrorKind::Backlog => 503,
-///         _ => 500,
+///         ErrorKind::Database | ErrorKind::Broker => 500,
+///         _ => 500, // of a later version
 ///     }
 /// }
-/// assert_eq!(status(&Error::new(ErrorKind::Backlog, "the outbox is full")), 503);
+/// assert_eq!(http_status(&Message::new("product", "", "sold", b"{}".to_vec()).unwrap_err()), 400);
+/// assert_eq!(http_status(&diesel::result::Error::NotFound.into()), 404);
+/// assert_eq!(http_status(&Error::application("out of stock")), 422);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -47,12 +50,14 @@ pub enum ErrorKind {
 /// is part of it, and may hold a value of its own choice (`Duplicate entry 'a@b.c' for key …`).
 ///
 /// ```
-/// use outbox_core::{Error, ErrorKind};
+/// use diesel::result::{DatabaseErrorKind, Error as Diesel};
+/// use outbox_core::Error;
 ///
-/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-/// let error = Error::with_source(ErrorKind::Outage, "product database", refused).context("importing");
-/// assert!(error.is_outage() && !error.is_contention());
-/// assert_eq!(error.to_string(), "importing: product database: connection refused");
+/// let gone = Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new("MySQL server has gone away".to_owned()));
+/// let error = Error::from(gone).context("selling product 7");
+/// assert_eq!(error.to_string(), "selling product 7: MySQL server has gone away");
+/// assert!(error.is_outage(), "what to do about it is known");
+/// assert!(matches!(error.downcast_ref(), Some(Diesel::DatabaseError(..))), "and what it was is kept");
 /// ```
 pub struct Error {
     kind: ErrorKind,
@@ -63,10 +68,14 @@ pub struct Error {
 /// A result with this crate's [`Error`].
 ///
 /// ```
-/// fn price(text: &str) -> outbox_core::Result<u32> {
-///     text.parse().map_err(outbox_core::Error::application)
+/// use outbox_core::{Error, ErrorKind, Result};
+///
+/// fn product_id(key: &str) -> Result<i64> {
+///     key.parse().map_err(|e| Error::with_source(ErrorKind::Invalid, format!("product key {key:?}"), e))
 /// }
-/// assert!(price("12").is_ok() && price("dear").is_err());
+/// assert_eq!(product_id("7")?, 7);
+/// assert_eq!(product_id("x").unwrap_err().to_string(), "product key \"x\": invalid digit found in string");
+/// # Ok::<(), Error>(())
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -130,6 +139,27 @@ impl Error {
     /// False for a lost connection: what a COMMIT has done before the loss is not known. False also for an
     /// error inside [`Error::application`]. Known by the servers' English texts, as Diesel keeps no error
     /// numbers: PostgreSQL's deadlocks and lock timeouts are missed under another `lc_messages`.
+    ///
+    /// ```
+    /// use diesel::result::{DatabaseErrorKind, Error as Diesel};
+    /// use outbox_core::{Error, Result};
+    ///
+    /// fn up_to_thrice<T>(mut run: impl FnMut() -> Result<T>) -> Result<T> {
+    ///     for _ in 1..3 {
+    ///         match run() {
+    ///             Err(error) if error.is_contention() => {}
+    ///             done => return done,
+    ///         }
+    ///     }
+    ///     run()
+    /// }
+    ///
+    /// let refused = || Diesel::DatabaseError(DatabaseErrorKind::SerializationFailure, Box::new("retry".to_owned()));
+    /// let mut answers = [Err(refused().into()), Ok(7)].into_iter();
+    /// assert_eq!(up_to_thrice(|| answers.next().unwrap_or(Ok(8)))?, 7);
+    /// assert!(!Error::application(refused()).is_contention(), "inside of the application's own error");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_contention(&self) -> bool {
         self.kind == ErrorKind::Outage && self.downcast_ref().is_some_and(is_contention)
     }

@@ -7,6 +7,27 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 
 /// One kind of event, as its contract has it.
+///
+#[cfg_attr(
+    feature = "derive",
+    doc = r#"
+```
+use outbox_core::{Event, FieldSchema, OutboxEvent};
+
+#[derive(serde::Serialize, OutboxEvent)]
+#[serde(tag = "type")]
+#[outbox(aggregate = "product", key = product_id)]
+enum ProductEvent {
+    PriceRaised { product_id: i64, by_cents: i64 },
+    Delisted { product_id: i64 },
+}
+
+let [raised, delisted] = ProductEvent::EVENTS else { panic!("two variants") };
+assert_eq!((raised.event, delisted.event), ("price_raised", "delisted"));
+assert!(raised.fields.contains(&FieldSchema { name: "by_cents", ty: "i64" }));
+```
+"#
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventSchema {
     /// What happened, second word of the message's kind.
@@ -34,7 +55,10 @@ enum ProductEvent {
     Delisted { product_id: i64 },
 }
 
-let message = ProductEvent::PriceRaised { product_id: 7, by_cents: 45 }.message()?;
+let raised = ProductEvent::PriceRaised { product_id: 7, by_cents: 45 };
+assert_eq!((raised.event(), raised.key().as_str()), ("price_raised", "7"));
+assert_eq!((ProductEvent::AGGREGATE, ProductEvent::SCHEMA_VERSION, ProductEvent::STRICT), ("product", 1, false));
+let message = raised.message()?;
 assert_eq!((message.kind().as_str(), message.key()), ("product.price_raised", "7"));
 assert_eq!(message.payload(), br#"{"type":"PriceRaised","product_id":7,"by_cents":45}"#);
 assert_eq!(ProductEvent::EVENTS[1].event, "taken_off");

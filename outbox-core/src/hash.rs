@@ -42,16 +42,35 @@ pub fn set_hash_key(key: &[u8]) -> Result<()> {
 
 /// A key of one's own for such hashes, for whoever needs them outside of the fields of a message.
 ///
-/// ```
-/// use outbox_core::HashKey;
-///
-/// let key = HashKey::new(b"from a secret store, not from code")?;
-/// assert_eq!(key.hex("ann@example.org"), key.hex("ann@example.org"), "copies join by it");
-/// assert_eq!(key.hex("ann@example.org").len(), 64);
-/// assert!(HashKey::new(b"short").is_err());
-/// assert_eq!(format!("{key:?}"), "HashKey(***)");
-/// # Ok::<(), outbox_core::Error>(())
-/// ```
+#[cfg_attr(
+    feature = "derive",
+    doc = r#"
+```
+# use diesel::prelude::*;
+# use outbox_core::Outbox;
+use outbox_core::{Entity, HashKey, set_hash_key};
+
+# diesel::table! {
+#     customer (id) { id -> BigInt, email -> Text, }
+# }
+# #[derive(Queryable, Selectable, Identifiable, Insertable, AsChangeset, Outbox)]
+# #[diesel(table_name = customer)]
+# #[outbox(aggregate = "customer")]
+# struct Customer { id: i64, #[outbox(hash)] email: String }
+let secret = b"from a secret store, not from code";
+set_hash_key(secret)?;
+let recorded = Customer { id: 7, email: "a@example.org".into() }.image()?;
+
+// The same hash, for a search in a copy by an email that somebody has typed in.
+let key = HashKey::new(secret)?;
+assert_eq!(recorded["email"], key.hex("a@example.org"));
+assert_ne!(recorded["email"], HashKey::new(b"another secret, as long")?.hex("a@example.org"));
+assert!(HashKey::new(b"too short").is_err());
+assert_eq!(format!("{key:?}"), "HashKey(***)");
+# Ok::<(), outbox_core::Error>(())
+```
+"#
+)]
 #[derive(Clone)]
 pub struct HashKey(Hmac<Sha256>);
 

@@ -13,9 +13,17 @@ use crate::message::{Frame, Headers};
 /// ```
 /// use outbox_core::HeldState;
 ///
-/// // What an operator writes into the row of one that is `dead`; `outbox-relay dead` does it so.
-/// let sql = format!("update inbox_held set state = '{}' where id = 7", HeldState::Replay.name());
-/// assert_eq!(sql, "update inbox_held set state = 'replay' where id = 7");
+/// /// What an operator runs to have the dead messages of a kind dealt with.
+/// fn ask_for(what: HeldState) -> String {
+///     let (what, dead) = (what.name(), HeldState::Dead.name());
+///     format!("UPDATE inbox_held SET state = '{what}' WHERE state = '{dead}' AND kind = ?")
+/// }
+/// let asked = [HeldState::Replay, HeldState::Force, HeldState::Discard].map(HeldState::name);
+/// assert_eq!(asked, ["replay", "force", "discard"]);
+/// assert!(ask_for(HeldState::Replay).contains("SET state = 'replay' WHERE state = 'dead'"));
+///
+/// let untouched = [HeldState::Retry, HeldState::Waiting].map(HeldState::name);
+/// assert_eq!(untouched, ["retry", "waiting"]);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

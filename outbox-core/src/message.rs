@@ -67,7 +67,22 @@ impl MessageId {
 
     /// When the writer made it, by its own clock, to the millisecond; `None` for ids made elsewhere and not
     /// as UUIDv7.
+    ///
+    /// ```
+    /// use outbox_core::MessageId;
+    ///
+    /// let id = MessageId::parse("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")?;
+    /// assert_eq!(id.made_at().map(|time| time.to_rfc3339()).as_deref(), Some("2022-02-22T19:22:22+00:00"));
+    /// let random = MessageId::parse("919108f7-52d1-4320-9bac-f847db4148a8")?;
+    /// assert_eq!(random.made_at(), None);
+    /// let of_version_1 = MessageId::parse("c232ab00-9414-11ec-b3c8-9f6bdeced846")?;
+    /// assert_eq!(of_version_1.made_at(), None);
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn made_at(&self) -> Option<DateTime<Utc>> {
+        if self.0.get_version_num() != 7 {
+            return None;
+        }
         let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
         DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
     }
@@ -106,8 +121,10 @@ impl fmt::Display for MessageId {
 /// ```
 /// use outbox_core::Version;
 ///
-/// // Whatever its ids are: the outbox was restored from a backup, and its generation raised.
-/// assert!(Version { generation: 2, id: 1 } > Version { generation: 1, id: 900 });
+/// let applied = Version { generation: 1, id: 9_000 };
+/// assert!(Version { generation: 1, id: 9_001 } > applied);
+/// // After a restore from a backup the ids have begun again.
+/// assert!(Version { generation: 2, id: 1 } > applied);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
@@ -134,16 +151,16 @@ pub fn bucket_of(aggregate: &str, key: &str) -> u16 {
 /// A message before it has a place in the outbox: what a writer records.
 ///
 /// ```
-/// use outbox_core::Message;
+/// use outbox_core::{Message, bucket_of};
 ///
-/// let message = Message::new("product", "7", "price_raised", br#"{"by":5}"#.to_vec())?;
+/// let raised = || Message::new("product", "7", "price_raised", br#"{"by_cents":45}"#.to_vec());
+/// let message = raised()?.with_header("tenant", "eu")?;
 /// assert_eq!((message.aggregate(), message.key(), message.event()), ("product", "7", "price_raised"));
-/// assert_eq!(message.bucket(), outbox_core::bucket_of("product", "7"));
-/// assert_eq!(message.payload(), br#"{"by":5}"#);
-/// assert!(message.id().made_at().is_some() && message.headers().iter().next().is_none());
-/// // A derive says these.
-/// assert_eq!((message.schema(), message.schema_version(), message.entity_version()), (None, 1, None));
-/// assert!(Message::new("product", "", "price_raised", vec![]).is_err(), "a message has a key");
+/// assert_eq!(message.bucket(), bucket_of("product", "7"));
+/// assert_eq!(message.payload(), br#"{"by_cents":45}"#);
+/// assert!(message.headers().iter().eq([("tenant", "eu")]));
+/// // Two messages, although they say the same: each has its own effect.
+/// assert_ne!(message.id(), raised()?.id());
 /// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -379,6 +396,28 @@ impl Message {
     }
 
     /// The fingerprint of the entity's or event's schema, where the message has one.
+    ///
+    #[cfg_attr(
+        feature = "derive",
+        doc = r#"
+```
+use outbox_core::{Event, Message, OutboxEvent};
+
+#[derive(serde::Serialize, OutboxEvent)]
+#[outbox(aggregate = "product", event = "sold", key = product_id, version = 2)]
+struct Sold { product_id: i64, count: i64 }
+
+let (one, other) = (Sold { product_id: 7, count: 1 }.message()?, Sold { product_id: 8, count: 3 }.message()?);
+assert!(one.schema().is_some());
+assert_eq!(one.schema(), other.schema(), "the same fields");
+assert_eq!((one.schema_version(), Sold::SCHEMA_VERSION), (2, 2));
+
+let by_hand = Message::new("product", "7", "sold", b"{}".to_vec())?;
+assert_eq!((by_hand.schema(), by_hand.schema_version()), (None, 1));
+# Ok::<(), outbox_core::Error>(())
+```
+"#
+    )]
     pub fn schema(&self) -> Option<&str> {
         self.headers.get(SCHEMA)
     }
@@ -389,6 +428,27 @@ impl Message {
     }
 
     /// The entity's own version number, where it has a field with `#[outbox(version)]`.
+    ///
+    /// ```
+    /// # use outbox_core::{MessageId, OutboxRow, Recorded};
+    /// use outbox_core::Message;
+    ///
+    /// /// Whether a message of an entity is news to somebody who has seen this edition of it.
+    /// fn is_news(message: &Message, seen: i64) -> bool {
+    ///     message.entity_version().is_none_or(|edition| edition > seen)
+    /// }
+    /// # let with = |headers: &str| Recorded::from_row("shop", 1, OutboxRow {
+    /// #     id: 42, message_id: MessageId::now().as_bytes().to_vec(), aggregate_type: "product".into(),
+    /// #     aggregate_id: "7".into(), event_type: "updated".into(), headers: headers.into(), payload: b"{}".to_vec(),
+    /// #     created_at_us: 0,
+    /// # });
+    /// # let message = with(r#"{"outbox-entity-version":"12"}"#)?.message;
+    /// // `message` is of a row with 12 in that field.
+    /// assert!(is_news(&message, 11) && !is_news(&message, 12));
+    /// # let message = with("{}")?.message;
+    /// # assert!(is_news(&message, 12));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn entity_version(&self) -> Option<i64> {
         self.headers.get(ENTITY_VERSION)?.parse().ok()
     }

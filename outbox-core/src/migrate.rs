@@ -81,10 +81,18 @@ macro_rules! scripts {
 /// Which SQL a script is in.
 ///
 /// ```
-/// use outbox_core::migrate::{Dialect, OUTBOX};
+/// use outbox_core::migrate::{Dialect, INBOX};
 ///
-/// assert!(OUTBOX.sql(Dialect::Postgres).contains("BYTEA"));
-/// assert_ne!(OUTBOX.sql(Dialect::Mysql), OUTBOX.sql(Dialect::Sqlite));
+/// fn of_url(url: &str) -> Option<Dialect> {
+///     match url.split_once("://")?.0 {
+///         "mysql" => Some(Dialect::Mysql),
+///         "postgres" => Some(Dialect::Postgres),
+///         "sqlite" => Some(Dialect::Sqlite),
+///         _ => None,
+///     }
+/// }
+/// let script = of_url("postgres://app@db/shop").map(|dialect| INBOX.sql(dialect)).unwrap_or_default();
+/// assert!(script.contains("BYTEA") && !INBOX.sql(Dialect::Sqlite).contains("BYTEA"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -112,14 +120,27 @@ impl Script {
 
 /// The migrations of one role, per database.
 ///
-/// ```
-/// use outbox_core::migrate::{Dialect, INBOX};
-///
-/// // For another tool, that keeps scripts in files of its own.
-/// let script = INBOX.sql(Dialect::Mysql);
-/// assert!(script.contains("inbox"));
-/// assert!(INBOX.versions().iter().all(|version| script.contains(version)), "it says what it has applied");
-/// ```
+#[cfg_attr(
+    all(feature = "mysql", feature = "postgres", feature = "sqlite"),
+    doc = r#"
+```
+use diesel::migration::MigrationSource;
+use diesel::{mysql::Mysql, pg::Pg, sqlite::Sqlite};
+use outbox_core::migrate::{INBOX, OUTBOX, REPLICA};
+
+// One database may have both roles: their versions differ.
+let (write, read) = (OUTBOX.versions(), INBOX.versions());
+assert!(!write.is_empty() && write.iter().all(|version| !read.contains(version)));
+
+let mysql = MigrationSource::<Mysql>::migrations(&(OUTBOX.mysql)())?;
+let postgres = MigrationSource::<Pg>::migrations(&(OUTBOX.postgres)())?;
+assert_eq!((mysql.len(), postgres.len()), (write.len(), write.len()));
+let none = MigrationSource::<Sqlite>::migrations(&(REPLICA.sqlite)())?;
+assert!(none.is_empty(), "copies by a binary log are for MySQL and MariaDB");
+# Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
     /// For `mysql://` URLs, MariaDB among them.
@@ -215,6 +236,30 @@ pub const POSTGRES_BELL: &str = include_str!("../migrations/postgres/bell/up.sql
 pub const POSTGRES_NO_BELL: &str = include_str!("../migrations/postgres/bell/down.sql");
 
 /// A database with migrations of its own here.
+///
+#[cfg_attr(
+    feature = "sqlite",
+    doc = r#"
+```
+use diesel::prelude::*;
+use diesel_migrations::MigrationHarness;
+use outbox_core::migrate::{self, INBOX, Migrated, OUTBOX};
+
+/// Whether the tables of both roles are as this version of the crate wants them.
+fn is_ready<DB: Migrated>(connection: &mut impl MigrationHarness<DB>) -> diesel::migration::Result<bool> {
+    Ok(!connection.has_pending_migration(DB::of(&OUTBOX))?
+        && !connection.has_pending_migration(DB::of(&INBOX))?)
+}
+
+let mut connection = SqliteConnection::establish(":memory:")?;
+migrate::run(&mut connection, &OUTBOX)?;
+assert!(!is_ready(&mut connection)?);
+migrate::run(&mut connection, &INBOX)?;
+assert!(is_ready(&mut connection)?);
+# Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+```
+"#
+)]
 pub trait Migrated: Backend + 'static {
     /// What keeps others out while migrations run.
     #[doc(hidden)]

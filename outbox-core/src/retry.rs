@@ -9,17 +9,18 @@ use backoff::backoff::Backoff as _;
 ///
 /// ```
 /// use std::time::Duration;
-///
 /// use outbox_core::RetryPolicy;
 ///
-/// let policy = RetryPolicy { max: Duration::from_secs(1), ..RetryPolicy::default() };
+/// let ms = Duration::from_millis;
+/// let policy = RetryPolicy { initial: ms(100), max: ms(1_000), multiplier: 4.0, ..RetryPolicy::default() };
+/// assert_eq!(policy.max_attempts, 5);
+///
+/// // About 100, 400, 1000 and 1000 ms, each within 30 %.
 /// let mut waits = policy.waits();
-/// let first = waits.next_wait();
-/// assert!(first < Duration::from_millis(100));
-/// let later = std::iter::repeat_with(|| waits.next_wait()).nth(20).unwrap();
-/// assert!(later > first && later <= Duration::from_millis(1300), "30 % around a second");
-/// waits.reset();
-/// assert!(waits.next_wait() < Duration::from_millis(100));
+/// for about in [100, 400, 1_000, 1_000] {
+///     let wait = waits.next_wait();
+///     assert!((ms(about * 7 / 10)..=ms(about * 13 / 10)).contains(&wait), "{wait:?}");
+/// }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
@@ -91,6 +92,25 @@ impl Attempts {
 }
 
 /// An endless series of growing, jittered waits; start again with [`Waits::reset`] after a success.
+///
+/// ```
+/// use std::time::Duration;
+/// use outbox_core::RetryPolicy;
+///
+/// # let mut answers = [Err("refused"), Err("refused"), Ok(()), Err("refused")].into_iter();
+/// # let mut connect = || answers.next().unwrap_or(Ok(()));
+/// # let mut waited = Vec::new();
+/// # let mut sleep = |wait: Duration| waited.push(wait);
+/// let mut waits = RetryPolicy { initial: Duration::from_millis(50), ..RetryPolicy::default() }.waits();
+/// for _ in 0..4 {
+///     match connect() {
+///         Ok(()) => waits.reset(),
+///         Err(_) => sleep(waits.next_wait()),
+///     }
+/// }
+/// // Refused, refused, connected, refused: the third wait is as short as the first.
+/// assert!(waited[1] > waited[0] && waited[2] < waited[1]);
+/// ```
 #[derive(Debug)]
 pub struct Waits(backoff::ExponentialBackoff);
 

@@ -52,6 +52,16 @@ impl Tls {
     }
 
     /// The files of the client certificate and its key.
+    ///
+    /// ```
+    /// use outbox_core::tls::Tls;
+    ///
+    /// let tls = Tls::new().client_certificate("relay.pem", "relay.key");
+    /// let files = tls.client_files().into_iter().flat_map(|(certificate, key)| [certificate, key]);
+    /// let missing: Vec<_> = files.filter(|file| !file.exists()).collect();
+    /// assert_eq!(missing.len(), 2, "what a service can say at its start");
+    /// assert_eq!(Tls::new().client_files(), None);
+    /// ```
     pub fn client_files(&self) -> Option<(&Path, &Path)> {
         self.client.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()))
     }
@@ -61,6 +71,14 @@ impl Tls {
     /// # Errors
     /// `Invalid`, with the file, when the CA's file cannot be read or holds no certificate, or when nobody is
     /// trusted at all.
+    ///
+    /// ```
+    /// use outbox_core::{ErrorKind, tls::Tls};
+    ///
+    /// let error = Tls::new().ca("/etc/outbox/nowhere.pem").roots().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// assert!(error.to_string().starts_with("ca: /etc/outbox/nowhere.pem: "), "{error}");
+    /// ```
     pub fn roots(&self) -> Result<Vec<CertificateDer<'static>>> {
         let mut store = RootCertStore::empty();
         let system = rustls_native_certs::load_native_certs();
@@ -121,6 +139,18 @@ impl Tls {
 
     /// What an error of a connection to `host` means and what helps, if TLS is the reason; looks through
     /// all its causes.
+    ///
+    /// ```
+    /// use std::io;
+    /// use outbox_core::tls::Tls;
+    /// use rustls::{CertificateError, Error};
+    ///
+    /// // What a connection fails with; drivers wrap it, each in its own way.
+    /// let error = io::Error::other(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+    /// let why = Tls::new().explain(&error, "rabbit.example").unwrap_or_default();
+    /// assert!(why.contains("give the file of that CA with `ca`"), "{why}");
+    /// assert_eq!(Tls::new().explain(&io::Error::from(io::ErrorKind::TimedOut), "rabbit.example"), None);
+    /// ```
     pub fn explain(&self, error: &(dyn StdError + 'static), host: &str) -> Option<String> {
         let error = find(error)?;
         Some(match error {
@@ -135,6 +165,14 @@ impl Tls {
 
     /// What may stand behind a connection that the server cut right after the handshake: with TLS 1.3 a server
     /// judges the client's certificate then, and its alert may be lost with the connection.
+    ///
+    /// ```
+    /// use outbox_core::tls::Tls;
+    ///
+    /// assert!(Tls::new().explain_cut().contains("give client_certificate and client_key"));
+    /// let tls = Tls::new().client_certificate("/etc/outbox/relay.pem", "/etc/outbox/relay.key");
+    /// assert!(tls.explain_cut().contains("/etc/outbox/relay.pem has not expired"));
+    /// ```
     pub fn explain_cut(&self) -> String {
         match &self.client {
             None => "if it wants a client certificate, give client_certificate and client_key".to_owned(),

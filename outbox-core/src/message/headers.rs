@@ -48,10 +48,14 @@ const COMMON: [&str; 11] = [
 /// ```
 /// use outbox_core::Headers;
 ///
-/// let headers = Headers::from_json(br#"{"tenant":"eu","actor":"ann"}"#)?;
-/// assert_eq!(headers.get("tenant"), Some("eu"));
-/// assert!(headers.iter().eq([("actor", "ann"), ("tenant", "eu")]), "by their names");
-/// assert_eq!(headers.to_json(), r#"{"actor":"ann","tenant":"eu"}"#);
+/// let mut headers = Headers::default();
+/// headers.insert("tenant", "eu")?;
+/// headers.insert("reason", "sale")?;
+/// headers.insert("tenant", "us")?;
+/// assert_eq!((headers.get("tenant"), headers.get("Tenant")), (Some("us"), None));
+/// assert!(headers.iter().eq([("reason", "sale"), ("tenant", "us")]));
+/// assert_eq!(headers.to_json(), r#"{"reason":"sale","tenant":"us"}"#);
+/// assert_eq!(Headers::from_json(headers.to_json().as_bytes())?, headers);
 /// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -160,6 +164,13 @@ impl Headers {
 
 impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
     /// Headers as somebody else made them, unchecked; of two of one name the later.
+    ///
+    /// ```
+    /// use outbox_core::Headers;
+    ///
+    /// let headers: Headers = [("x-delivery-count", "1"), ("tenant", "eu"), ("tenant", "us")].into_iter().collect();
+    /// assert!(headers.iter().eq([("tenant", "us"), ("x-delivery-count", "1")]));
+    /// ```
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         let mut headers: Vec<_> =
             pairs.into_iter().map(|(name, value)| (own(name.as_ref()), value.into())).collect();

@@ -15,19 +15,22 @@ const TIME_MAX: i64 = 253_402_300_799_999_999;
 /// The columns of an outbox row, as a relay reads them.
 ///
 /// ```
-/// // A row that this crate has not written may break its bounds, and is never published.
-/// let row = outbox_core::OutboxRow {
+/// use outbox_core::{MessageId, OutboxRow, Recorded};
+///
+/// let row = OutboxRow {
 ///     id: 42,
-///     message_id: vec![7; 16],
+///     message_id: MessageId::now().as_bytes().to_vec(),
 ///     aggregate_type: "product".into(),
-///     aggregate_id: String::new(),
-///     event_type: "updated".into(),
-///     headers: b"{}".to_vec(),
+///     aggregate_id: "7".into(),
+///     event_type: "seen".into(),
+///     headers: br#"{"tenant":"eu"}"#.to_vec(),
 ///     payload: b"{}".to_vec(),
-///     created_at_us: 0,
+///     created_at_us: 1_700_000_000_000_000,
 /// };
-/// let error = outbox_core::Recorded::from_row("shop", 1, row).unwrap_err();
-/// assert!(error.to_string().starts_with("outbox shop, row 42: "), "{error}");
+/// let recorded = Recorded::from_row("shop", 1, row)?;
+/// assert_eq!((recorded.message.kind().as_str(), recorded.version.id), ("product.seen", 42));
+/// assert_eq!(recorded.message.headers().get("tenant"), Some("eu"));
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
@@ -52,26 +55,18 @@ pub struct OutboxRow {
 /// A message with its place in its source's history: what is published and what is delivered.
 ///
 /// ```
-/// use outbox_core::{MessageId, OutboxRow, Recorded};
+/// use chrono::DateTime;
+/// use outbox_core::{Message, Recorded, Version};
 ///
-/// let row = OutboxRow {
-///     id: 42,
-///     message_id: MessageId::now().as_bytes().to_vec(),
-///     aggregate_type: "product".into(),
-///     aggregate_id: "7".into(),
-///     event_type: "updated".into(),
-///     headers: b"{}".to_vec(),
-///     payload: br#"{"after":{"id":7}}"#.to_vec(),
-///     created_at_us: 1_700_000_000_123_456,
+/// let recorded = Recorded {
+///     message: Message::new("product", "7", "seen", b"{}".to_vec())?.with_header("tenant", "eu")?,
+///     source: "shop".into(),
+///     version: Version { generation: 1, id: 42 },
+///     recorded_at: DateTime::UNIX_EPOCH,
 /// };
-/// let recorded = Recorded::from_row("shop", 1, row)?;
 /// let frame = recorded.to_frame();
-/// assert_eq!(frame.routing_key, "product.updated.41", "with the key's bucket");
+/// assert_eq!((frame.headers.get("outbox-source"), frame.headers.get("outbox-id")), (Some("shop"), Some("42")));
 /// assert_eq!(Recorded::from_frame(&frame)?, recorded);
-/// // What a reader of CloudEvents 1.0 wants is said besides.
-/// let event = recorded.to_cloud_event();
-/// assert_eq!(event.headers.get("cloudEvents_subject"), Some("7"));
-/// assert!(event.size() > frame.size());
 /// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +87,21 @@ impl Recorded {
     /// # Errors
     /// `Invalid` when the row was not written by this crate and breaks one of [`Message::new`]'s bounds:
     /// such a row can never be published.
+    ///
+    /// ```
+    /// # use outbox_core::MessageId;
+    /// use outbox_core::{OutboxRow, Recorded};
+    ///
+    /// # let row = OutboxRow {
+    /// #     id: 42, message_id: MessageId::now().as_bytes().to_vec(), aggregate_type: "product".into(),
+    /// #     aggregate_id: "7".into(), event_type: "seen".into(), headers: b"{}".to_vec(), payload: b"{}".to_vec(),
+    /// #     created_at_us: 0,
+    /// # };
+    /// // Somebody has put a row in by hand, without a key.
+    /// let row = OutboxRow { aggregate_id: String::new(), ..row };
+    /// let error = Recorded::from_row("shop", 1, row).unwrap_err();
+    /// assert!(error.to_string().starts_with("outbox shop, row 42: product.seen: the key is empty"));
+    /// ```
     pub fn from_row(source: &str, generation: i64, row: OutboxRow) -> Result<Self> {
         let id = row.id;
         let parse = |row: OutboxRow| -> Result<Self> {
@@ -139,6 +149,22 @@ impl Recorded {
     /// besides: the outbox is the source, the key the subject.
     ///
     /// Source: the CloudEvents AMQP protocol binding, 3.1.
+    ///
+    /// ```
+    /// use outbox_core::Recorded;
+    /// # use outbox_core::{Message, Version};
+    /// # let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// # let version = Version { generation: 1, id: 42 };
+    /// # let recorded_at = chrono::DateTime::UNIX_EPOCH;
+    /// # let recorded = Recorded { message, source: "shop".into(), version, recorded_at };
+    ///
+    /// let frame = recorded.to_cloud_event();
+    /// let attribute = |name: &str| frame.headers.get(&format!("cloudEvents_{name}"));
+    /// assert_eq!((attribute("specversion"), attribute("type")), (Some("1.0"), Some("product.seen")));
+    /// assert_eq!((attribute("source"), attribute("subject")), (Some("/outbox/shop"), Some("7")));
+    /// assert_eq!(Recorded::from_frame(&frame)?, recorded, "as from `to_frame`");
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn to_cloud_event(&self) -> Frame {
         let mut frame = self.to_frame();
         let message = &self.message;
@@ -167,6 +193,21 @@ impl Recorded {
     /// # Errors
     /// `Invalid`, naming the header or property that is missing or wrong: a source that is not 1 to 100 visible ASCII
     /// characters, a time that is not within 1970 to 9999.
+    ///
+    /// ```
+    /// use outbox_core::{ErrorKind, Recorded};
+    /// # use outbox_core::{Message, Version};
+    /// # let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+    /// # let version = Version { generation: 1, id: 42 };
+    /// # let recorded_at = chrono::DateTime::UNIX_EPOCH;
+    /// # let recorded = Recorded { message, source: "shop".into(), version, recorded_at };
+    ///
+    /// let mut frame = recorded.to_frame();
+    /// frame.headers = frame.headers.iter().filter(|(name, _)| *name != "outbox-source").collect();
+    /// let error = Recorded::from_frame(&frame).unwrap_err();
+    /// assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Invalid, "header outbox-source is missing"));
+    /// # Ok::<(), outbox_core::Error>(())
+    /// ```
     pub fn from_frame(frame: &Frame) -> Result<Self> {
         let header = |name: &str| {
             frame.headers.get(name).ok_or_else(|| Error::invalid(format!("header {name} is missing")))
@@ -226,19 +267,26 @@ fn is_of_the_way(name: &str) -> bool {
 /// A message as a broker carries it; brokers know nothing else.
 ///
 /// ```
-/// use outbox_core::{Frame, Headers, Recorded};
+/// use outbox_core::broker::memory::MemoryBroker;
+/// use outbox_core::broker::{Broker, Publisher};
+/// # use outbox_core::Recorded;
+/// # use outbox_core::{Message, Version};
+/// # let message = Message::new("product", "7", "seen", b"{}".to_vec())?;
+/// # let version = Version { generation: 1, id: 42 };
+/// # let recorded_at = chrono::DateTime::UNIX_EPOCH;
+/// # let recorded = Recorded { message, source: "shop".into(), version, recorded_at };
 ///
-/// // Somebody else's message: a subscriber sets it aside, with this error.
-/// let frame = Frame {
-///     routing_key: "product.updated.41".into(),
-///     message_id: "7".into(),
-///     kind: "product.updated".into(),
-///     content_type: "application/json".into(),
-///     headers: Headers::default(),
-///     body: b"{}".to_vec(),
-/// };
-/// let error = Recorded::from_frame(&frame).unwrap_err();
-/// assert_eq!(error.to_string(), "header outbox-format is missing");
+/// let frame = recorded.to_frame();
+/// assert_eq!((frame.routing_key.as_str(), frame.kind.as_str()), ("product.seen.41", "product.seen"));
+/// assert_eq!((frame.content_type.as_str(), frame.body.as_slice()), ("application/json", b"{}".as_slice()));
+/// assert_eq!(frame.message_id, recorded.message.id().to_string());
+/// assert!(frame.size() > frame.body.len());
+///
+/// let broker = MemoryBroker::new();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// runtime.block_on(async { broker.publisher().await?.publish(&[frame.clone()]).await })?;
+/// assert_eq!(broker.unrouted(), [frame], "no queue wants it");
+/// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
