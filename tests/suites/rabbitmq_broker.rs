@@ -317,6 +317,26 @@ async fn whoever_waits_takes_over_when_a_window_grows() {
 /// RabbitMQ puts what came back a second time behind what came back once: a consumer that dies with a part of what
 /// another one left would have its successor get later messages first.
 #[tokio::test]
+async fn more_than_the_widest_window_comes_back_in_order() {
+    const COUNT: usize = 9000;
+    let place = Place::new("many");
+    let queue = Queue { prefetch: 10_000, ..place.queue("#") };
+    let mut consumer = place.broker.consumer(&queue).await.unwrap();
+    place.broker.publisher().await.unwrap().publish(&frames(COUNT)).await.unwrap();
+    assert_eq!(take(&mut consumer, COUNT).await.len(), COUNT);
+    // In its hands all.
+    drop(consumer);
+    let narrow = Queue { prefetch: 4, ..queue.clone() };
+    let mut consumer = place.broker.consumer(&narrow).await.unwrap();
+    let got = take(&mut consumer, COUNT).await;
+    assert_eq!(bodies(&got), numbers(0..COUNT));
+    consumer.ack_through(got[COUNT - 1].tag).await.unwrap();
+    drop(consumer);
+    assert_eq!(place.waiting(&queue.name).await, 0);
+    place.remove().await;
+}
+
+#[tokio::test]
 async fn what_came_back_several_times_comes_in_order() {
     let place = Place::new("several");
     let queue = place.queue("#");

@@ -52,7 +52,9 @@ pub enum FailurePolicy {
     /// Later messages of its key with this policy wait in `inbox_held`, in order, and go on after it. What
     /// handlers do by default.
     Ordered,
-    /// Nothing: a later state is as good as this one. What copies do by default.
+    /// Nothing: a later state is as good as this one. What copies do by default, which never take an older change. A
+    /// handler has to see to that itself: a message that failed is handled after later ones of its key; compare
+    /// [`Incoming::version`](crate::Incoming::version).
     LatestWins,
     /// The subscriber, all its queues and processes.
     Halt,

@@ -173,30 +173,43 @@ impl<C: OutboxConnection> Worker<C> {
 
     /// These messages were applied.
     pub(super) fn reach<'r>(&self, queue: u16, recorded: impl Iterator<Item = &'r Recorded>) {
-        let newer = |newest: &mut Newest, other: Newest| {
-            if newest.0 < other.0 {
-                *newest = other;
-            }
-        };
         let mut here: HashMap<&str, Newest> = HashMap::new();
         for Recorded { source, version, recorded_at, .. } in recorded {
-            newer(here.entry(source).or_insert((*version, *recorded_at)), (*version, *recorded_at));
+            let newest = here.entry(source).or_insert((*version, *recorded_at));
+            if newest.0 < *version {
+                *newest = (*version, *recorded_at);
+            }
         }
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        for (source, newest) in here {
-            newer(reached.entry((queue, source.to_owned())).or_insert(newest), newest);
-        }
+        self.reach_all(
+            here.into_iter().map(|(source, newest)| ((queue, source.to_owned()), newest)).collect(),
+        );
     }
 
-    /// Notes how far the queues have come.
+    /// Notes how far the queues have come; what could not be noted is next time.
     pub(super) fn save_reached(&self, connection: &mut C) -> Result<()> {
-        let reached = std::mem::take(&mut *self.reached.lock().unwrap_or_else(PoisonError::into_inner));
-        for ((queue, source), (version, recorded_at)) in reached {
+        let mut reached = std::mem::take(&mut *self.reached.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut saved = Ok(());
+        reached.retain(|(queue, source), (version, recorded_at)| {
             // Queues are fewer than buckets.
-            let (queue, at) = (queue as i16, recorded_at.timestamp_micros());
-            connection.save_progress(&self.name, &source, queue, version, at)?;
+            let (queue, at) = (*queue as i16, recorded_at.timestamp_micros());
+            if saved.is_ok() {
+                saved = connection.save_progress(&self.name, source, queue, *version, at);
+            }
+            saved.is_err()
+        });
+        self.reach_all(reached);
+        Ok(saved?)
+    }
+
+    /// Puts what is newest of each queue and source with what is known already.
+    fn reach_all(&self, newest: HashMap<(u16, String), Newest>) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, newest) in newest {
+            let known = reached.entry(place).or_insert(newest);
+            if known.0 < newest.0 {
+                *known = newest;
+            }
         }
-        Ok(())
     }
 
     /// Whether to look for messages that wait for nothing. That reads all that wait: not more often than it can

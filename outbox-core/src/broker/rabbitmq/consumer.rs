@@ -26,9 +26,11 @@ use crate::message::{Frame, Headers};
 
 /// After so long without a delivery RabbitMQ is asked whether more is to come.
 const SILENCE: Duration = Duration::from_millis(10);
-/// What comes back is fetched in a window of so many messages at most, as far as they fit: about what whoever had it could
-/// hold.
+/// What comes back is fetched in a window of so many messages, as far as they fit: about what whoever had it could hold.
 const WINDOW_MESSAGES: u16 = 4000;
+/// How often a queue is asked what waits in it while it seems to have no consumer, and the wait between.
+const ASKED_MAX: u32 = 50;
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How often a message was delivered, in quorum queues: until RabbitMQ 3, and from RabbitMQ 4 on, where the first counts
 /// failures only.
 const COUNTS: [&str; 2] = [RETURNS, "x-acquired-count"];
@@ -157,18 +159,25 @@ impl RabbitMqConsumer {
     async fn gather(&mut self) -> Result<()> {
         while self.returned.last().is_some_and(|last| last.redelivered) {
             let window = self.live.as_ref().map_or(0, |live| usize::from(live.prefetch));
-            if self.returned.len() >= window && self.begin_wider().await? {
+            let is_full = self.returned.len() >= window;
+            if !is_full && let Ok(more) = tokio::time::timeout(SILENCE, self.take(usize::MAX)).await {
+                self.returned.extend(more?);
                 continue;
             }
-            match tokio::time::timeout(SILENCE, self.take(usize::MAX)).await {
-                Ok(more) => self.returned.extend(more?),
-                Err(_) if self.returned.len() >= window => break,
-                Err(_) if self.ready().await? > 0 => {}
-                // Its answer came behind all that was on its way here.
-                Err(_) => match self.take(usize::MAX).now_or_never() {
-                    Some(more) => self.returned.extend(more?),
-                    None => break,
-                },
+            if self.ready().await? > 0 {
+                if is_full && !self.begin_wider().await? {
+                    tracing::error!(queue = self.queue, "more came back than can be put in order");
+                    break;
+                }
+                continue;
+            }
+            if is_full {
+                break;
+            }
+            // The answer came behind all that was on its way here.
+            match self.take(usize::MAX).now_or_never() {
+                Some(more) => self.returned.extend(more?),
+                None => break,
             }
         }
         let mut tags: Vec<_> = self.returned.iter().map(|delivery| delivery.tag).collect();
@@ -184,35 +193,42 @@ impl RabbitMqConsumer {
         Ok(())
     }
 
-    /// Gives back what fills the window, and begins again with a larger one; false where it is large enough for any
-    /// consumer before.
+    /// Gives back what fills the window, and begins again with a larger one: for as many as fit; where those were not all
+    /// that came back, for twice as many, since without the rest their order is lost. False where none is larger.
     async fn begin_wider(&mut self) -> Result<bool> {
         let bytes: usize = self.returned.iter().map(|delivery| delivery.frame.size()).sum();
         let fit = fitting(bytes / self.returned.len().max(1)).min(WINDOW_MESSAGES);
-        let Some(live) = self.live.take_if(|live| live.prefetch < fit) else { return Ok(false) };
+        let Some(live) = self.live.take_if(|live| live.prefetch < u16::MAX) else { return Ok(false) };
+        let wider = fit.max(live.prefetch.saturating_mul(2));
         self.returned.clear();
         // By another connection: lapin takes deliveries to a channel that is being closed for an error.
         live.link.clone().close_behind(live);
         let reopened = async {
             let link = self.broker.consumer_link(&self.queue).await?;
-            Live::open(link, &self.queue, fit).await
+            Live::open(link, &self.queue, wider).await
         };
         self.live = Some(self.broker.within_timeout("fetching what came back", reopened).await?);
-        let first = self.take(usize::from(fit)).await?;
+        let first = self.take(usize::from(wider)).await?;
         self.returned.extend(first);
         Ok(true)
     }
 
     /// How many messages wait in the queue.
     async fn ready(&mut self) -> Result<u32> {
-        let Some(live) = self.live.as_ref() else { return Ok(0) };
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let asked = live.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
-        match tokio::time::timeout(self.broker.timeout, asked).await {
-            Ok(Ok(queue)) => Ok(queue.message_count()),
-            Ok(Err(error)) => Err(self.end(format!("not looked at: {}", failure::text(&error)))),
-            Err(_) => Err(self.end(format!("not looked at within {:?}", self.broker.timeout))),
+        for _ in 0..ASKED_MAX {
+            let Some(live) = self.live.as_ref() else { return Ok(0) };
+            let options = QueueDeclareOptions { passive: true, ..Default::default() };
+            let asked =
+                live.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
+            match tokio::time::timeout(self.broker.timeout, asked).await {
+                Ok(Ok(queue)) if queue.consumer_count() > 0 => return Ok(queue.message_count()),
+                // It has this consumer: none is what RabbitMQ says where the queue's leader does not answer it.
+                Ok(Ok(_)) => tokio::time::sleep(ASK_AGAIN).await,
+                Ok(Err(error)) => return Err(self.end(format!("not looked at: {}", failure::text(&error)))),
+                Err(_) => return Err(self.end(format!("not looked at within {:?}", self.broker.timeout))),
+            }
         }
+        Err(self.end("its leader does not say what waits in it".to_owned()))
     }
 }
 
