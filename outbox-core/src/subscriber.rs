@@ -597,7 +597,7 @@ impl<B: Broker, C: OutboxConnection> Subscriber<B, C> {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run), and an outage of the broker.
+    /// As [`run`](Self::run), but for the inbox tables, which it does not look at; and an outage of the broker.
     pub async fn declare(&self) -> Result<()> {
         self.validate()?;
         for queue in self.queue_list() {

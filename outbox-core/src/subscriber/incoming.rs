@@ -80,7 +80,8 @@ impl<'a> Incoming<'a> {
     }
 
     /// Which attempt this is, 1 at first. Attempts that an outage or another transaction ended are not counted,
-    /// nor are those whose batch was rolled back for another message.
+    /// nor are those whose batch was rolled back for another message. A message that came back five times without an answer
+    /// is handled alone from then on, and begins with 2.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
