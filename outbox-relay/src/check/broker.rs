@@ -1,5 +1,7 @@
 //! RabbitMQ: that it answers, and that exchanges and queues are as they are declared.
 
+use outbox_core::Result;
+
 use super::{About, Finding, Level};
 use crate::config::Config;
 
@@ -9,16 +11,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         config.broker.exposed_host(),
         "write amqps:// and RabbitMQ's TLS port, by default 5671, and give `ca` if its CA is a private one",
     );
-    let mut version = String::new();
-    let checked = match config.broker.rabbitmq() {
-        Ok(broker) => {
-            // Told in passing; what it cannot be asked for, the look at it finds, too.
-            version = broker.version().await.unwrap_or_default();
-            broker.check().await
-        }
-        Err(error) => Err(error),
-    };
-    match checked {
+    match look(config).await {
         Err(error) => {
             let remedy = if error.to_string().contains("TLS to RabbitMQ") {
                 "correct broker.ca, broker.client_certificate or broker.client_key, or the server's certificate"
@@ -29,14 +22,14 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
             };
             about.bad(error.to_string(), remedy);
         }
-        Ok(wrong) if wrong.is_empty() => {
+        Ok((wrong, version)) if wrong.is_empty() => {
             let declared = if config.broker.declare { "fits, or will be declared" } else { "is there" };
             about.ok(format!(
                 "{:?} answers as {version}; exchange {:?} {declared}",
                 config.broker.url, config.broker.exchange
             ));
         }
-        Ok(wrong) => {
+        Ok((wrong, _)) => {
             for text in wrong {
                 // Messages that wait where nobody reads are news; anything else keeps the relay from working.
                 let level = if text.contains(" holds ") { Level::Warning } else { Level::Bad };
@@ -46,6 +39,12 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         }
     }
     about.findings
+}
+
+/// What is wrong, and which version it is; that is asked only of one that answers.
+async fn look(config: &Config) -> Result<(Vec<String>, String)> {
+    let broker = config.broker.rabbitmq()?;
+    Ok((broker.check().await?, broker.version().await?))
 }
 
 /// The command in the text of a conflict, which takes away what exists with other settings.
