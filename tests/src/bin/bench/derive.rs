@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::Failure;
 use crate::table::Measure;
+use crate::{Failure, process};
 
 const ENTITIES: usize = 50;
 
@@ -101,9 +101,6 @@ fn check(place: &Path, workspace: &Path) -> Result<(), Failure> {
 /// CPU time in user mode, in milliseconds, of the processes that this one has started and waited for, and of
 /// theirs. Unlike the time on the clock it bears a busy machine.
 fn children_cpu_ms() -> Result<f64, Failure> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // `cutime`, the 16th field; the 3rd follows the parenthesis around the command's name.
-    let ticks = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(13));
-    let ticks: f64 = ticks.ok_or("/proc/self/stat has no cutime")?.parse()?;
-    Ok(ticks * 1e3 / rustix::param::clock_ticks_per_second() as f64)
+    // `cutime`.
+    Ok(process::time_field(std::process::id(), 16)?.as_secs_f64() * 1e3)
 }

@@ -91,16 +91,19 @@ pub(crate) fn peak_mib(process: u32) -> Option<f64> {
     Some(f64::from(kib) / 1024.0)
 }
 
-/// The time that a process's threads have had on a processor, those that have ended too; in the kernel's ticks, mostly of
-/// ten milliseconds.
+/// The time that a process's threads have had on a processor, those that have ended too.
 pub(crate) fn processor_time(process: u32) -> Result<Duration, Failure> {
+    // `utime` and `stime`.
+    Ok(time_field(process, 14)? + time_field(process, 15)?)
+}
+
+/// A field of `/proc/PID/stat`, counted from 1 as in the manual, that is a time: in the kernel's ticks, mostly of ten
+/// milliseconds.
+pub(crate) fn time_field(process: u32, number: usize) -> Result<Duration, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // `utime` and `stime`, the 14th and 15th field; the 3rd follows the parenthesis around the program's name.
-    let (_, fields) = stat.rsplit_once(") ").ok_or("/proc/PID/stat has no name")?;
-    let mut ticks = 0;
-    for field in fields.split(' ').skip(11).take(2) {
-        ticks += field.parse::<u64>()?;
-    }
+    // The 3rd follows the parenthesis around the program's name.
+    let ticks = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(number - 3));
+    let ticks: u64 = ticks.ok_or_else(|| format!("/proc/PID/stat has no field {number}"))?.parse()?;
     Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
 }
 
