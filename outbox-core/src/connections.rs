@@ -13,22 +13,7 @@ use crate::error::Result;
 /// the connection itself:
 #[cfg_attr(
     all(feature = "async-sqlite", feature = "testing"),
-    doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+    doc = async_example!(r##"
 # connection.outbox_transaction(async |tx| {
 #     tx.record_message(Message::new("product", "7", "raised", br#"{}"#.to_vec())?);
 #     Ok(())
@@ -52,10 +37,7 @@ let orders = Subscriber::new_async("order", broker.clone(), async move || pool.g
     });
 # testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
 assert_eq!(orders.stats().applied(), 1);
-# Ok(())
-# }
-```
-"##
+"##)
 )]
 #[cfg_attr(
     not(feature = "async"),

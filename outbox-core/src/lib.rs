@@ -61,6 +61,10 @@ assert_eq!(pending.get_result::<i64>(&mut connection)?, 3);
     allow(dead_code, unused_imports, unused_macros, reason = "what no database uses")
 )]
 
+// Before those whose documentation uses it.
+#[macro_use]
+mod doc_example;
+
 #[cfg(feature = "async")]
 mod asynchronous;
 pub mod broker;

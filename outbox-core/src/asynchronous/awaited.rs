@@ -20,22 +20,7 @@ use crate::message::Message;
 /// Who keeps such a subscriber or hands it on names the type. A sync handler on one has Diesel's own methods:
 #[cfg_attr(
     all(feature = "async-sqlite", feature = "testing"),
-    doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+    doc = async_example!(r##"
 # diesel_async::SimpleAsyncConnection::batch_execute(&mut connection, "create table alert (text text)").await?;
 # connection.outbox_transaction(async |tx| {
 #     tx.record_message(Message::new("product", "7", "raised", br#"{}"#.to_vec())?);
@@ -59,10 +44,7 @@ let service = Service {
 # let alerts = diesel::dsl::sql::<diesel::sql_types::BigInt>("select count(*) from alert");
 # assert_eq!(diesel_async::RunQueryDsl::get_result::<i64>(alerts, &mut connection).await?, 1);
 assert_eq!(service.alerts.stats().applied(), 1);
-# Ok(())
-# }
-```
-"##
+"##)
 )]
 pub type Awaited<A> = AsyncConnectionWrapper<Lent<A>>;
 

@@ -62,22 +62,7 @@ where
     /// [limit](Self::handler_limit) is cancelled, which counts as a failed attempt; its connection is thrown away.
     #[cfg_attr(
         all(feature = "async-sqlite", feature = "testing"),
-        doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+        doc = async_example!(r##"
 # connection.outbox_transaction(async |tx| {
 #     tx.record_message(Message::new("product", "7", "price_raised", br#"{"by": 45}"#.to_vec())?);
 #     Ok(())
@@ -93,10 +78,7 @@ let orders = Subscriber::new_async("order", broker.clone(), async move || pool.g
     });
 # testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
 assert_eq!(broker.unrouted()[0].routing_key.split('.').next(), Some("alert"));
-# Ok(())
-# }
-```
-"##
+"##)
     )]
     #[must_use]
     pub fn on_async<E: DeserializeOwned>(
@@ -113,22 +95,7 @@ assert_eq!(broker.unrouted()[0].routing_key.split('.').next(), Some("alert"));
     /// As [`on_with`](Self::on_with), with an async handler; see [`on_async`](Self::on_async).
     #[cfg_attr(
         all(feature = "async-sqlite", feature = "testing"),
-        doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+        doc = async_example!(r##"
 # connection.outbox_transaction(async |tx| {
 #     tx.record_message(Message::new("product", "7", "price_raised", br#"{"by": 45}"#.to_vec())?);
 #     Ok(())
@@ -145,10 +112,7 @@ let orders = Subscriber::new_async("order", broker.clone(), async move || pool.g
     });
 # testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
 assert_eq!(broker.unrouted()[0].body, br#""45 of 7, attempt 1""#);
-# Ok(())
-# }
-```
-"##
+"##)
     )]
     #[must_use]
     pub fn on_with_async<E: DeserializeOwned>(
@@ -165,22 +129,7 @@ assert_eq!(broker.unrouted()[0].body, br#""45 of 7, attempt 1""#);
     /// As [`on_raw`](Self::on_raw), with an async handler; see [`on_async`](Self::on_async).
     #[cfg_attr(
         all(feature = "async-sqlite", feature = "testing"),
-        doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+        doc = async_example!(r##"
 # connection.outbox_transaction(async |tx| {
 #     tx.record_message(Message::new("product", "7", "price_raised", br#"{"by": 45}"#.to_vec())?);
 #     Ok(())
@@ -196,10 +145,7 @@ let archive = Subscriber::new_async("archive", broker.clone(), async move || poo
 # testing::run_until_idle_async(&mut connection, &broker, &[&archive]).await?;
 let filed = &broker.unrouted()[0];
 assert_eq!((filed.kind.as_str(), filed.body.as_slice()), ("archive.filed", br#"{"by": 45}"#.as_slice()));
-# Ok(())
-# }
-```
-"##
+"##)
     )]
     #[must_use]
     pub fn on_raw_async(
@@ -215,22 +161,7 @@ assert_eq!((filed.kind.as_str(), filed.body.as_slice()), ("archive.filed", br#"{
     /// As [`on_event`](Self::on_event), with an async handler; see [`on_async`](Self::on_async).
     #[cfg_attr(
         all(feature = "async-sqlite", feature = "testing"),
-        doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+        doc = async_example!(r##"
 # #[derive(serde::Serialize, serde::Deserialize, outbox_core::OutboxEvent)]
 # #[outbox(aggregate = "order", event = "confirmed", key = order)]
 # struct Confirmed { order: i64 }
@@ -246,10 +177,7 @@ let orders = Subscriber::new_async("order", broker.clone(), async move || pool.g
 # connection.outbox_transaction(async |tx| tx.record(&Placed { order: 1 })).await?;
 # testing::run_until_idle_async(&mut connection, &broker, &[&orders]).await?;
 assert_eq!(broker.unrouted()[0].kind, "order.confirmed");
-# Ok(())
-# }
-```
-"##
+"##)
     )]
     #[must_use]
     pub fn on_event_async<E: Event + DeserializeOwned>(
@@ -288,22 +216,7 @@ impl<E> Resync<E> {
     /// As [`new`](Self::new), on connections of diesel-async's; see [`Subscriber::new_async`].
     #[cfg_attr(
         all(feature = "async-sqlite", feature = "testing"),
-        doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+        doc = async_example!(r##"
 # use diesel::prelude::*;
 # use outbox_core::Outbox;
 # diesel::table! { product (id) { id -> BigInt, name -> Text, } }
@@ -324,10 +237,7 @@ resync.rows_per_second(2000).run(shutdown).await?;
 let served = diesel::dsl::sql::<diesel::sql_types::Text>("select aggregate_type from outbox_resync_service");
 # let served: Vec<String> = diesel_async::RunQueryDsl::load(served, &mut connection).await?;
 assert_eq!(served, ["product"]);
-# Ok(())
-# }
-```
-"##
+"##)
     )]
     pub fn new_async<A, P, X>(
         connect: impl AsyncFn() -> std::result::Result<P, X> + Send + Sync + 'static,
@@ -351,22 +261,7 @@ where
     /// called in [`tokio::task::spawn_blocking`].
     #[cfg_attr(
         all(feature = "async-sqlite", feature = "testing"),
-        doc = r##"
-```
-# #[tokio::main]
-# async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-# use diesel_async::pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool};
-# use outbox_core::{AsyncOutboxConnection, AsyncSqliteConnection, migrate, testing};
-# use outbox_core::broker::memory::MemoryBroker;
-# let file = tempfile::NamedTempFile::new()?;
-# let url = file.path().to_str().unwrap_or_default();
-# let mut tables = <diesel::SqliteConnection as diesel::Connection>::establish(url)?;
-# migrate::run(&mut tables, &migrate::OUTBOX)?;
-# migrate::run(&mut tables, &migrate::INBOX)?;
-# drop(tables);
-# let mut connection = <AsyncSqliteConnection as diesel_async::AsyncConnection>::establish(url).await?;
-# let pool = Pool::builder(AsyncDieselConnectionManager::<AsyncSqliteConnection>::new(url)).build()?;
-# let broker = MemoryBroker::new();
+        doc = async_example!(r##"
 # use std::time::Duration;
 # use outbox_core::{Message, Subscriber};
 # let other = pool.clone();
@@ -385,10 +280,7 @@ assert_eq!(freshness.wait_for(id, Duration::ZERO).await?, Seen::NotYet);
 assert_eq!(freshness.wait_for(id, Duration::from_secs(2)).await?, Seen::Applied);
 let seen = tokio::task::spawn_blocking(move || freshness.seen(id)).await??;
 assert_eq!(seen, Seen::Applied);
-# Ok(())
-# }
-```
-"##
+"##)
     )]
     pub fn new_async<P, E>(
         consumer: impl Into<String>,
